@@ -1,0 +1,141 @@
+"""The table of clips, in ESC-50's format: read, validate, filter."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from soundfold.errors import InputError
+
+REQUIRED = ("filename", "fold", "target", "category")
+
+
+@dataclass(frozen=True)
+class ClipTable:
+    """Clips of a labelled collection, one entry per clip, in the table's order.
+
+    Attributes:
+        files: names of the audio files.
+        folds: int64 (clips,), the official fold of each clip, numbered as in the table.
+        targets: int64 (clips,), classes 0..C-1.
+        sources: names of the recordings that the clips were cut from; clips of one source are not independent.
+        classes: class names, indexed by target.
+    """
+
+    files: tuple[str, ...]
+    folds: np.ndarray
+    targets: np.ndarray
+    sources: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def fold_numbers(self) -> tuple[int, ...]:
+        """The folds that occur, ascending."""
+        return tuple(int(k) for k in np.unique(self.folds))
+
+
+def read_table(path: Path, subset: str | None = None, classes: list[str] | None = None) -> ClipTable:
+    """Read and validate a table in ESC-50's format.
+
+    Columns: ``filename, fold, target, category``; optionally ``src_file`` (without it every clip is its own source)
+    and any boolean column. Targets may be any integers; the classes that remain are numbered 0..C-1 in their order.
+
+    Args:
+        path: the CSV file.
+        subset: name of a boolean column; only its ``True`` rows are kept (``esc10`` in ESC-50's table).
+        classes: only these categories are kept.
+
+    Raises:
+        InputError: the file, a column, or a row breaks the format.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = reader.fieldnames or []
+            rows = list(reader)
+    except FileNotFoundError:
+        raise InputError(
+            f"There is no table of clips at {path}. A collection has meta/esc50.csv and audio/ under data.root; "
+            "give data.root=DIRECTORY, or try data=synthetic, which needs no files."
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"The table of clips {path} cannot be read as UTF-8 CSV: {error}.") from error
+    missing = [name for name in (*REQUIRED, *([subset] if subset else [])) if name not in columns]
+    if missing:
+        raise InputError(
+            f"The table of clips {path} lacks the column(s) {', '.join(missing)}; "
+            f"it has {', '.join(columns) or 'none'}. ESC-50's format needs {', '.join(REQUIRED)}."
+        )
+    parsed = [_parse(path, number, row) for number, row in enumerate(rows, start=2)]
+    _validate(path, parsed)
+    if subset:
+        parsed = [clip for clip, row in zip(parsed, rows, strict=True) if row[subset].strip().lower() == "true"]
+    if classes is not None:
+        known = {clip.category for clip in parsed}
+        unknown = [name for name in classes if name not in known]
+        if unknown:
+            raise InputError(f"data.classes names {', '.join(unknown)}, which {path} lacks; it has {sorted(known)}.")
+        parsed = [clip for clip in parsed if clip.category in classes]
+    if not parsed:
+        raise InputError(f"The table of clips {path} has no rows{f' marked True in {subset}' if subset else ''}.")
+    kept = sorted({clip.target for clip in parsed})
+    names = {clip.target: clip.category for clip in parsed}
+    return ClipTable(
+        files=tuple(clip.filename for clip in parsed),
+        folds=np.array([clip.fold for clip in parsed], dtype=np.int64),
+        targets=np.array([kept.index(clip.target) for clip in parsed], dtype=np.int64),
+        sources=tuple(clip.source for clip in parsed),
+        classes=tuple(names[target] for target in kept),
+    )
+
+
+@dataclass(frozen=True)
+class _Row:
+    filename: str
+    fold: int
+    target: int
+    category: str
+    source: str
+
+
+def _parse(path: Path, number: int, row: dict[str, str | None]) -> _Row:
+    filename, category = (row["filename"] or "").strip(), (row["category"] or "").strip()
+    if not filename or not category:
+        raise InputError(f"{path}, line {number}: filename and category must not be empty.")
+    if Path(filename).is_absolute() or ".." in Path(filename).parts:
+        raise InputError(f"{path}, line {number}: filename {filename!r} must lie inside the folder audio/.")
+    try:
+        fold, target = int(row["fold"] or ""), int(row["target"] or "")
+    except ValueError:
+        raise InputError(
+            f"{path}, line {number}: fold and target must be whole numbers, not {row['fold']!r} and {row['target']!r}."
+        ) from None
+    if fold < 1:
+        raise InputError(f"{path}, line {number}: fold is {fold}; folds are numbered from 1.")
+    return _Row(filename, fold, target, category, (row.get("src_file") or "").strip() or filename)
+
+
+def _validate(path: Path, rows: list[_Row]) -> None:
+    seen: set[str] = set()
+    category_of: dict[int, str] = {}
+    target_of: dict[str, int] = {}
+    for number, row in enumerate(rows, start=2):
+        if row.filename in seen:
+            raise InputError(f"{path}, line {number}: {row.filename} occurs twice; a clip may have one row only.")
+        seen.add(row.filename)
+        if category_of.setdefault(row.target, row.category) != row.category:
+            raise InputError(
+                f"{path}, line {number}: target {row.target} is named {row.category!r} here and "
+                f"{category_of[row.target]!r} before; one target has one class name."
+            )
+        if target_of.setdefault(row.category, row.target) != row.target:
+            raise InputError(
+                f"{path}, line {number}: class {row.category!r} has target {row.target} here and "
+                f"{target_of[row.category]} before; one class name has one target."
+            )
