@@ -1,0 +1,189 @@
+"""Decode every clip once into a packed int16 store; open it from any process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from filelock import FileLock
+
+from soundfold.errors import InputError
+
+FORMAT = 1  # raise it when the same audio and parameters would give other samples
+
+
+@dataclass(frozen=True)
+class Waveforms:
+    """The packed store of a collection.
+
+    Attributes:
+        samples: int16 (clips, samples), mapped read-only from disk; zeros follow the end of a shorter clip.
+        lengths: int64 (clips,), the samples before those zeros.
+        hashes: one SHA-256 per clip of its decoded samples; equal hashes are the same audio.
+        sample_rate: Hz.
+        digest: SHA-256 of the audio files and their order; what the identity of a run is made of.
+    """
+
+    samples: np.ndarray
+    lengths: np.ndarray
+    hashes: tuple[str, ...]
+    sample_rate: int
+    digest: str
+
+
+def files_digest(root: Path, files: Sequence[str]) -> str:
+    """SHA-256 over names and bytes of the audio files, in order.
+
+    Raises:
+        InputError: a file is missing or cannot be read.
+    """
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(lambda name: _file_hash(root / name), files)
+        whole = hashlib.sha256()
+        for name, digest in zip(files, digests, strict=True):
+            whole.update(f"{name}\0{digest}\n".encode())
+    return whole.hexdigest()
+
+
+def load(
+    root: Path,
+    files: Sequence[str],
+    *,
+    seconds: float,
+    sample_rate: int,
+    cache: Path,
+    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+) -> Waveforms:
+    """Open the packed store of these files, building it first where it does not exist.
+
+    Any rate, number of channels and length that libsndfile reads is accepted: channels are averaged, other rates
+    resampled, and each clip is cut or padded with zeros at its end to ``seconds``. The store is keyed by the files'
+    bytes and these parameters. It is written beside its place and renamed whole, under a lock that the operating
+    system releases when its holder dies, so several processes build it once and never see a part of it.
+
+    Args:
+        root: folder of the audio files.
+        files: their names, in the table's order.
+        seconds: length of a stored clip.
+        sample_rate: Hz.
+        cache: folder of the stores; created where it does not exist.
+        progress: wraps the decoding loop, given its items and their number.
+
+    Raises:
+        InputError: a file is missing, unreadable, empty or not finite, or the cache cannot be written.
+    """
+    digest = files_digest(root, files)
+    frames = round(seconds * sample_rate)
+    key = hashlib.sha256(f"{FORMAT} {digest} {frames} {sample_rate}".encode()).hexdigest()[:16]
+    place = cache / key
+    if not place.is_dir():
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with FileLock(cache / f"{key}.lock"):
+                if not place.is_dir():
+                    _build(place, root, files, frames, sample_rate, digest, progress)
+        except OSError as error:
+            raise InputError(
+                f"The packed store of the audio cannot be written to {cache}: {error}. It needs "
+                f"{2 * frames * len(files) / 1e9:.2f} GB; free some space or give paths.cache=DIRECTORY."
+            ) from error
+    return _open(place)
+
+
+def decode(path: Path, sample_rate: int) -> np.ndarray:
+    """Decode one file to mono float32 (samples,) at ``sample_rate``, nominally in [-1, 1].
+
+    Raises:
+        InputError: the file is missing, unreadable, empty or holds non-finite samples.
+    """
+    if not path.is_file():
+        raise InputError(f"The table of clips names {path.name}, but there is no such file in {path.parent}.")
+    try:
+        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise InputError(f"The audio file {path} cannot be decoded: {error} Replace it or remove its row.") from error
+    if not len(wave):
+        raise InputError(f"The audio file {path} is empty. Replace it or remove its row from the table of clips.")
+    if not np.isfinite(wave).all():
+        raise InputError(f"The audio file {path} holds samples that are not numbers. Replace it or remove its row.")
+    mono = wave.mean(axis=1)
+    if rate != sample_rate:
+        # imported here: decoding at the stored rate needs neither
+        import torch
+        from torchaudio.functional import resample
+
+        mono = resample(torch.from_numpy(mono), rate, sample_rate).numpy()
+    return mono
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise InputError(
+            f"The table of clips names {path.name}, but there is no such file in {path.parent}. "
+            "Add the file or remove its row."
+        ) from None
+    except OSError as error:
+        raise InputError(f"The audio file {path} cannot be read: {error}.") from error
+
+
+def _build(
+    place: Path,
+    root: Path,
+    files: Sequence[str],
+    frames: int,
+    sample_rate: int,
+    digest: str,
+    progress: Callable[[Iterable, int], Iterable],
+) -> None:
+    folder = Path(tempfile.mkdtemp(prefix=f"{place.name}-", suffix=".part", dir=place.parent))
+    try:
+        samples = np.zeros((len(files), frames), dtype=np.int16)
+        lengths, hashes = [], []
+        with ThreadPoolExecutor() as pool:
+            # libsndfile decodes outside the interpreter's lock, so threads are enough
+            decoded = pool.map(lambda name: decode(root / name, sample_rate)[:frames], files)
+            for row, mono in zip(samples, progress(decoded, len(files)), strict=True):
+                row[: len(mono)] = np.clip(np.rint(mono * 32768), -32768, 32767)
+                lengths.append(len(mono))
+                hashes.append(hashlib.sha256(row[: len(mono)].tobytes()).hexdigest())
+        with (folder / "samples.npy").open("wb") as stream:
+            np.save(stream, samples)
+            stream.flush()
+            os.fsync(stream.fileno())
+        manifest = {"sample_rate": sample_rate, "digest": digest, "lengths": lengths, "hashes": hashes}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        folder.rename(place)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _open(place: Path) -> Waveforms:
+    try:
+        manifest = json.loads((place / "manifest.json").read_text())
+        samples = np.load(place / "samples.npy", mmap_mode="r")
+        if len(samples) != len(manifest["lengths"]):
+            raise ValueError(f"{len(samples)} clips, {len(manifest['lengths'])} in the manifest")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"The packed store {place} is damaged ({error}). Delete that folder; it is rebuilt."
+        ) from error
+    return Waveforms(
+        samples=samples,
+        lengths=np.array(manifest["lengths"], dtype=np.int64),
+        hashes=tuple(manifest["hashes"]),
+        sample_rate=manifest["sample_rate"],
+        digest=manifest["digest"],
+    )

@@ -1,0 +1,146 @@
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from soundfold.data import waveforms
+from soundfold.data.metadata import read_table
+from soundfold.errors import InputError
+
+
+def tone(seconds: float, rate: int, frequency: float = 440.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    soundfile.write(folder / "short.wav", tone(0.5, 16000), 16000)
+    soundfile.write(folder / "long.flac", tone(1.5, 16000), 16000)
+    soundfile.write(folder / "fast.wav", tone(1.0, 44100), 44100)
+    stereo = np.stack([tone(1.0, 16000), np.zeros(16000)], axis=1)
+    soundfile.write(folder / "stereo.ogg", stereo, 16000)
+    return folder
+
+
+FILES = ["short.wav", "long.flac", "fast.wav", "stereo.ogg"]
+
+
+def load(root: Path, files=FILES, **changes):
+    return waveforms.load(
+        root, files, **{"seconds": 1.0, "sample_rate": 16000, "cache": root.parent / "cache", **changes}
+    )
+
+
+def test_lengths_rates_and_channels(root):
+    store = load(root)
+    assert store.samples.shape == (4, 16000)
+    assert store.samples.dtype == np.int16
+    assert store.lengths.tolist() == [8000, 16000, 16000, 16000]
+    assert not store.samples[0, 8000:].any()
+    expected = tone(1.0, 16000) * 32768
+    np.testing.assert_allclose(store.samples[1], expected, atol=1)
+    middle = slice(200, -200)  # a resampler's edges ring
+    np.testing.assert_allclose(store.samples[2][middle], expected[middle], atol=50)
+    np.testing.assert_allclose(np.abs(store.samples[3]).max(), 0.25 * 32768, rtol=0.05)
+
+
+def test_second_start_decodes_nothing(root, monkeypatch):
+    first = load(root)
+
+    def refuse(*_args):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(waveforms, "decode", refuse)
+    second = load(root)
+    assert second.digest == first.digest
+    np.testing.assert_array_equal(second.samples, first.samples)
+
+
+def test_store_follows_content_and_parameters(root):
+    before = load(root)
+    soundfile.write(root / "short.wav", tone(0.5, 16000, 880), 16000)
+    after = load(root)
+    assert after.digest != before.digest
+    assert (after.samples[0] != before.samples[0]).any()
+    assert load(root, seconds=0.25).samples.shape == (4, 4000)
+
+
+def test_data_root_is_never_written(root):
+    before = sorted(root.iterdir())
+    load(root)
+    assert sorted(root.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("none.wav", None, "no such file"),
+        ("text.wav", b"hello", "cannot be decoded"),
+        ("zero.wav", b"", "cannot be decoded"),
+    ],
+)
+def test_bad_files_are_refused_and_leave_nothing(root, name, content, word):
+    if content is not None:
+        (root / name).write_bytes(content)
+    with pytest.raises(InputError, match=word) as caught:
+        load(root, [*FILES, name])
+    assert name in str(caught.value)
+    cache = root.parent / "cache"
+    assert not cache.exists() or [p for p in cache.iterdir() if p.suffix != ".lock"] == []
+
+
+def test_empty_and_non_finite_audio(root):
+    soundfile.write(root / "empty.wav", np.zeros(0), 16000)
+    with pytest.raises(InputError, match=r"empty\.wav is empty"):
+        load(root, ["empty.wav"])
+    soundfile.write(root / "nan.wav", np.full(100, np.nan, dtype=np.float32), 16000, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"nan\.wav holds samples that are not numbers"):
+        load(root, ["nan.wav"])
+
+
+def test_unwritable_cache_names_the_remedy(root):
+    (root.parent / "file").write_text("")
+    with pytest.raises(InputError, match=r"paths\.cache"):
+        load(root, cache=root.parent / "file" / "cache")
+
+
+def test_damaged_store_is_refused_by_name(root):
+    load(root)
+    (manifest,) = (root.parent / "cache").glob("*/manifest.json")
+    manifest.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        load(root)
+
+
+def _build_in_process(root: Path, started, results) -> None:
+    started.wait()
+    built = []
+    store = load(root, progress=lambda items, total: (built.append(total), items)[1])
+    results.put((bool(built), int(store.samples.astype(np.int64).sum())))
+
+
+def test_two_processes_build_the_store_once(root):
+    context = multiprocessing.get_context("spawn")
+    started, results = context.Event(), context.Queue()
+    workers = [context.Process(target=_build_in_process, args=(root, started, results)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    started.set()
+    seen = [results.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert sorted(built for built, _ in seen) == [False, True]
+    assert len({total for _, total in seen}) == 1
+
+
+def test_real_clips(esc10, tmp_path):
+    table = read_table(esc10 / "meta" / "esc50.csv")
+    store = waveforms.load(esc10 / "audio", table.files, seconds=5.0, sample_rate=44100, cache=tmp_path)
+    assert store.samples.shape == (400, 220500)
+    assert store.lengths.min() == 160704
+    wave, _ = soundfile.read(esc10 / "audio" / table.files[7])
+    np.testing.assert_allclose(store.samples[7] / 32768, wave[:220500], atol=1 / 32768)
