@@ -1,0 +1,149 @@
+"""Log-mel spectrograms of batches of waveforms, on whatever device holds them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from soundfold.errors import InputError
+
+
+def hz_to_mel(hz: Tensor) -> Tensor:
+    """Slaney's mel scale: linear below 1 kHz (3 mels per 200 Hz), logarithmic above (27 mels per factor of 6.4)."""
+    knee = 27.0 / math.log(6.4)
+    return torch.where(hz < 1000.0, hz * 3 / 200, 15 + knee * torch.log(hz.clamp(min=1000.0) / 1000.0))
+
+
+def mel_to_hz(mel: Tensor) -> Tensor:
+    """Inverse of `hz_to_mel`."""
+    knee = 27.0 / math.log(6.4)
+    return torch.where(mel < 15, mel * 200 / 3, 1000.0 * torch.exp((mel.clamp(min=15.0) - 15) / knee))
+
+
+def mel_bank(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
+    """Triangular filters of equal area, spaced evenly on Slaney's mel scale: float32 (n_mels, n_fft // 2 + 1).
+
+    Source: M. Slaney, Auditory Toolbox, Interval Research technical report 1998-010; the default of librosa.
+    """
+    # float64 until the end: neighbouring low filters are a fraction of a bin apart
+    ends = hz_to_mel(torch.tensor([f_min, f_max], dtype=torch.float64))
+    edges = mel_to_hz(torch.linspace(float(ends[0]), float(ends[1]), n_mels + 2, dtype=torch.float64))
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
+    width = edges.diff()
+    rising = (bins - edges[:-2, None]) / width[:-1, None]
+    falling = (edges[2:, None] - bins) / width[1:, None]
+    triangles = torch.minimum(rising, falling).clamp(min=0)
+    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).float()
+
+
+def area_weights(size: int, out: int) -> Tensor:
+    """Average of ``size`` cells over ``out`` equal intervals, edge cells by their covered part: float32 (out, size).
+
+    Each row sums to 1. What OpenCV calls INTER_AREA; adaptive pooling instead rounds intervals to whole cells.
+    """
+    scale = size / out
+    start = torch.arange(out, dtype=torch.float64)[:, None] * scale
+    cell = torch.arange(size, dtype=torch.float64)[None, :]
+    covered = torch.minimum(start + scale, cell + 1) - torch.maximum(start, cell)
+    return (covered.clamp(min=0) / scale).float()
+
+
+class LogMel(nn.Module):
+    """Log-mel spectrograms of waveforms, in decibels.
+
+    The power spectrum of a periodic Hann window, frames centred by zero padding; then `mel_bank`; then
+    ``10 log10(max(power, 1e-10))``, with what lies more than ``top_db`` below the clip's own loudest band raised to
+    that floor. Matches ``librosa.power_to_db(librosa.feature.melspectrogram(...))``.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: window and transform length, samples.
+        hop_length: samples between frames.
+        n_mels: number of bands.
+        f_min: lower edge of the lowest band, Hz.
+        f_max: upper edge of the highest band, Hz; at most half the sample rate.
+        top_db: dynamic range kept in each clip, dB.
+        relative: measure dB against the clip's loudest band, as ``power_to_db(ref=np.max)`` does, instead of 1.
+
+    Raises:
+        InputError: a value breaks its rule, or a mel band would hold no bin.
+    """
+
+    window: Tensor
+    bank: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int,
+        n_fft: int,
+        hop_length: int,
+        n_mels: int,
+        f_min: float,
+        f_max: float,
+        top_db: float = 80.0,
+        relative: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= f_min < f_max:
+            raise InputError(f"features.f_min={f_min} must be at least 0 and below features.f_max={f_max}.")
+        if f_max > sample_rate / 2:
+            raise InputError(
+                f"features.f_max={f_max:g} Hz is above half of data.sample_rate={sample_rate} Hz. "
+                f"Give features.f_max={sample_rate // 2} or less, or a higher data.sample_rate."
+            )
+        bank = mel_bank(sample_rate, n_fft, n_mels, f_min, f_max)
+        empty = int((bank.amax(dim=1) == 0).sum())
+        if empty:
+            raise InputError(
+                f"{empty} of features.n_mels={n_mels} bands lie between two bins of features.n_fft={n_fft}. "
+                "Give a larger n_fft or fewer bands."
+            )
+        self.n_fft, self.hop_length, self.top_db, self.relative = n_fft, hop_length, top_db, relative
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("bank", bank, persistent=False)
+
+    def power(self, wave: Tensor) -> Tensor:
+        """Power spectrum: float32 (B, N) -> (B, n_fft // 2 + 1, T), T = N // hop_length + 1."""
+        spectrum = torch.stft(
+            wave, self.n_fft, self.hop_length, window=self.window, center=True, pad_mode="constant", return_complex=True
+        )
+        # cheaper than abs().square(), which takes a root first
+        return spectrum.real.square() + spectrum.imag.square()
+
+    def decibels(self, mel: Tensor) -> Tensor:
+        """Mel power (B, M, T) -> dB (B, 1, M, T), floored `top_db` below each clip's maximum."""
+        level = 10 * torch.log10(mel.clamp(min=1e-10))
+        loudest = level.amax(dim=(-2, -1), keepdim=True)
+        level = torch.maximum(level, loudest - self.top_db)
+        return (level - loudest if self.relative else level).unsqueeze(1)
+
+    def forward(self, wave: Tensor) -> Tensor:
+        """Log-mel of waveforms: float32 (B, N) -> (B, 1, M, T), dB."""
+        return self.decibels(self.bank @ self.power(wave))
+
+
+class ClipStandardisedResize(nn.Module):
+    """The published notebook's image: standardise each clip, pad with zeros to ``frames``, average to ``size``.
+
+    (B, 1, M, T) -> (B, 1, size, size). A longer clip is cut to ``frames``. The average is by exact area.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, n_mels: int, frames: int, size: int) -> None:
+        super().__init__()
+        self.frames = frames
+        self.register_buffer("rows", area_weights(n_mels, size), persistent=False)
+        self.register_buffer("columns", area_weights(frames, size).T.contiguous(), persistent=False)
+
+    def forward(self, level: Tensor) -> Tensor:
+        mean = level.mean(dim=(-2, -1), keepdim=True)
+        # a silent clip has no spread
+        deviation = level.std(dim=(-2, -1), keepdim=True, correction=0).clamp(min=1e-6)
+        image = (level - mean) / deviation
+        image = functional.pad(image, (0, self.frames - image.shape[-1]))
+        return self.rows @ image @ self.columns
