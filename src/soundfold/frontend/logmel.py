@@ -23,20 +23,22 @@ def mel_to_hz(mel: Tensor) -> Tensor:
     return torch.where(mel < 15, mel * 200 / 3, 1000.0 * torch.exp((mel.clamp(min=15.0) - 15) / knee))
 
 
-def mel_bank(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: float) -> Tensor:
-    """Triangular filters of equal area, spaced evenly on Slaney's mel scale: float32 (n_mels, n_fft // 2 + 1).
+def mel_edges(n_mels: int, f_min: float, f_max: float) -> Tensor:
+    """Corners of the triangles, evenly spaced in mels: float64 (n_mels + 2,), Hz; band m spans corners m to m + 2."""
+    ends = hz_to_mel(torch.tensor([f_min, f_max], dtype=torch.float64))
+    return mel_to_hz(torch.linspace(float(ends[0]), float(ends[1]), n_mels + 2, dtype=torch.float64))
+
+
+def mel_bank(edges: Tensor, frequencies: Tensor) -> Tensor:
+    """Triangular filters of equal area: corners (n_mels + 2,) and frequencies (..., F), Hz -> (..., n_mels, F).
 
     Source: M. Slaney, Auditory Toolbox, Interval Research technical report 1998-010; the default of librosa.
     """
-    # float64 until the end: neighbouring low filters are a fraction of a bin apart
-    ends = hz_to_mel(torch.tensor([f_min, f_max], dtype=torch.float64))
-    edges = mel_to_hz(torch.linspace(float(ends[0]), float(ends[1]), n_mels + 2, dtype=torch.float64))
-    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
     width = edges.diff()
-    rising = (bins - edges[:-2, None]) / width[:-1, None]
-    falling = (edges[2:, None] - bins) / width[1:, None]
+    rising = (frequencies.unsqueeze(-2) - edges[:-2, None]) / width[:-1, None]
+    falling = (edges[2:, None] - frequencies.unsqueeze(-2)) / width[1:, None]
     triangles = torch.minimum(rising, falling).clamp(min=0)
-    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).float()
+    return triangles * (2 / (edges[2:] - edges[:-2]))[:, None]
 
 
 def area_weights(size: int, out: int) -> Tensor:
@@ -73,6 +75,8 @@ class LogMel(nn.Module):
     """
 
     window: Tensor
+    edges: Tensor
+    frequencies: Tensor
     bank: Tensor
 
     def __init__(
@@ -94,7 +98,10 @@ class LogMel(nn.Module):
                 f"features.f_max={f_max:g} Hz is above half of data.sample_rate={sample_rate} Hz. "
                 f"Give features.f_max={sample_rate // 2} or less, or a higher data.sample_rate."
             )
-        bank = mel_bank(sample_rate, n_fft, n_mels, f_min, f_max)
+        edges = mel_edges(n_mels, f_min, f_max)
+        frequencies = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
+        # float64 until here: neighbouring low filters are a fraction of a bin apart
+        bank = mel_bank(edges, frequencies).float()
         empty = int((bank.amax(dim=1) == 0).sum())
         if empty:
             raise InputError(
@@ -103,6 +110,8 @@ class LogMel(nn.Module):
             )
         self.n_fft, self.hop_length, self.top_db, self.relative = n_fft, hop_length, top_db, relative
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("edges", edges.float(), persistent=False)
+        self.register_buffer("frequencies", frequencies.float(), persistent=False)
         self.register_buffer("bank", bank, persistent=False)
 
     def power(self, wave: Tensor) -> Tensor:
@@ -120,9 +129,40 @@ class LogMel(nn.Module):
         level = torch.maximum(level, loudest - self.top_db)
         return (level - loudest if self.relative else level).unsqueeze(1)
 
-    def forward(self, wave: Tensor) -> Tensor:
-        """Log-mel of waveforms: float32 (B, N) -> (B, 1, M, T), dB."""
-        return self.decibels(self.bank @ self.power(wave))
+    def forward(self, wave: Tensor, rate: Tensor | None = None, semitones: Tensor | None = None) -> Tensor:
+        """Log-mel of waveforms, stretched and shifted per clip: float32 (B, N) -> (B, 1, M, T), dB.
+
+        Stretch and shift act on the one power spectrum, as its phases are never heard. Both are linear in it, so each
+        is done where it is cheapest. A shift scales frequencies by 2^(semitones / 12): each clip gets the mel bank that
+        reads its bins at their scaled frequencies, which keeps a tone's energy as a pitch-shifted tone keeps it; bands
+        above a lowered Nyquist frequency stay silent. A stretch by ``rate`` reads frame t at t * rate, interpolated
+        after the mel product (M rows, not n_fft / 2 + 1); frames past the end of the clip are silence, as the padding
+        of a short clip is, and a longer clip is cut.
+
+        Args:
+            wave: (B, N), nominally in [-1, 1].
+            rate: (B,), above 1 is faster and shorter, as in ``librosa.effects.time_stretch``; None leaves time alone.
+            semitones: (B,), above 0 is higher; None leaves pitch alone.
+        """
+        bank = self.bank
+        if semitones is not None:
+            bank = mel_bank(self.edges, self.frequencies * torch.exp2(semitones[:, None] / 12))
+        mel = bank @ self.power(wave)
+        return self.decibels(mel if rate is None else stretch(mel, rate))
+
+
+def stretch(mel: Tensor, rate: Tensor) -> Tensor:
+    """Read frame t of each clip at t * rate, linearly interpolated, with silence past the end.
+
+    (B, M, T) and rates (B,) -> (B, M, T).
+    """
+    frames = mel.shape[-1]
+    at = torch.arange(frames, device=mel.device) * rate[:, None]
+    before = at.floor().clamp(max=frames).long()
+    padded = functional.pad(mel, (0, 2))
+    low = padded.gather(2, before[:, None].expand(-1, mel.shape[1], -1))
+    high = padded.gather(2, (before + 1)[:, None].expand(-1, mel.shape[1], -1))
+    return torch.lerp(low, high, (at - before).clamp(max=1)[:, None])
 
 
 class ClipStandardisedResize(nn.Module):
