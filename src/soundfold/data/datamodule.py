@@ -1,0 +1,237 @@
+"""Batches on the training device: a collection opened once, its fold's clips by index, the front end after transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from soundfold.data import waveforms
+from soundfold.data.download import fetch_esc50
+from soundfold.data.folds import Audit, Split, audit, make_split, refuse_leak
+from soundfold.data.metadata import ClipTable, read_table
+from soundfold.data.synthetic import render
+from soundfold.errors import InputError
+from soundfold.frontend.augment import Augmentation
+from soundfold.frontend.front_end import FrontEnd
+from soundfold.frontend.mixing import Mixup, mix
+
+FETCH: dict[str, Callable[[Path], None]] = {"esc50": fetch_esc50, "synthetic": render}
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A table of clips and their waveforms, in the same order."""
+
+    table: ClipTable
+    waves: waveforms.Waveforms
+
+
+def open_collection(
+    root: Path,
+    cache: Path,
+    *,
+    seconds: float,
+    sample_rate: int,
+    fetch: str | None = None,
+    subset: str | None = None,
+    classes: list[str] | None = None,
+) -> Collection:
+    """Open a collection in ESC-50's layout, fetching it and building its packed store where they do not exist.
+
+    Args:
+        root: folder that holds meta/esc50.csv and audio/; it may be read-only.
+        cache: folder of the packed stores.
+        seconds, sample_rate: of the stored clips, s and Hz.
+        fetch: how to get a collection that is not there: ``esc50`` downloads, ``synthetic`` renders.
+        subset, classes: see `read_table`.
+
+    Raises:
+        InputError: the collection cannot be had, or its table or audio breaks a rule.
+    """
+    if fetch is not None:
+        FETCH[fetch](root)
+    table = read_table(root / "meta" / "esc50.csv", subset=subset, classes=classes)
+    progress = partial(_decoding, description=f"Decoding {root.name}")
+    waves = waveforms.load(
+        root / "audio", table.files, seconds=seconds, sample_rate=sample_rate, cache=cache, progress=progress
+    )
+    return Collection(table, waves)
+
+
+def _decoding(items: Iterable, total: int, description: str) -> Iterable:
+    return track(items, description=description, total=total)
+
+
+class ClipBatches:
+    """Batches of clips by indexing one array: (wave int16 (B, N), target int64 (B,), clip index int64 (B,)).
+
+    Args:
+        samples: int16 (clips, N), on the device that trains or, to stream, in host memory.
+        targets: int64 (clips,).
+        clips: the indices of the clips to give.
+        batch_size: clips in a batch; the last may be smaller.
+        device: where the batches go.
+        generator: on `device`; given, every epoch is shuffled, and the generator is seeded at its start from `seed` and
+            the epoch, so that whatever is drawn from it afterwards is a function of these two.
+        seed: whole numbers that the epoch's seed is made of.
+        rank, world_size: this process takes every `world_size`-th clip of each epoch's order, from `rank` on.
+    """
+
+    def __init__(
+        self,
+        samples: Tensor,
+        targets: Tensor,
+        clips: np.ndarray,
+        batch_size: int,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        seed: tuple[int, ...] = (),
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.samples, self.targets, self.clips = samples, targets, torch.from_numpy(clips)
+        self.batch_size, self.device, self.generator, self.seed = batch_size, device, generator, seed
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
+
+    @property
+    def sampler(self) -> ClipBatches:
+        """Itself: Lightning tells a loader's sampler the epoch by `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-(len(self.clips) // self.world_size) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.clips
+        if self.generator is not None:
+            state = np.random.SeedSequence([*self.seed, self.epoch]).generate_state(1, np.uint64)[0]
+            self.generator.manual_seed(int(state >> np.uint64(1)))
+            order = order[torch.randperm(len(order), generator=self.generator, device=self.device).cpu()]
+        share = len(order) // self.world_size
+        order = order[self.rank : self.rank + share * self.world_size : self.world_size]
+        on_device = order.to(self.samples.device)
+        targets = self.targets[order].to(self.device)
+        clips = order.to(self.device)
+        for start in range(0, len(order), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            wave = self.samples[on_device[part]]
+            if wave.device != self.device:
+                wave = wave.pin_memory().to(self.device, non_blocking=True)
+            yield wave, targets[part], clips[part]
+
+
+class SoundDataModule(pl.LightningDataModule):
+    """One fold of a collection, as images on the training device.
+
+    Batches are (image float32 (B, 1, M, T), target, clip index int64 (B,)). Training targets are soft, (B, C), where
+    clips are mixed, and hard, int64 (B,), elsewhere. Only training clips are varied, and only they set the statistics
+    that images are standardised by.
+
+    Args:
+        collection: see `open_collection`; or a function that opens it, called by `prepare_data` and `setup`.
+        front_end: from waveforms to images.
+        fold: the fold to score; None trains on every clip and scores none.
+        protocol: see `make_split`.
+        augmentation: how training clips vary; None leaves them.
+        mixup: how training clips are mixed; None leaves them.
+        batch_size: clips in a training batch.
+        seed: all randomness is a function of it, the fold and the epoch.
+        resident: keep the waveforms on the device; None does so where they take less than half of its free memory.
+
+    Attributes:
+        split, audit: of this fold, after `setup`.
+    """
+
+    def __init__(
+        self,
+        collection: Any,
+        front_end: FrontEnd,
+        fold: int | None,
+        protocol: str = "benchmark",
+        augmentation: Augmentation | None = None,
+        mixup: Mixup | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        resident: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise InputError(f"data.batch_size={batch_size} must be at least 1.")
+        self._open = collection if callable(collection) else lambda: collection
+        self.front_end, self.fold, self.protocol = front_end, fold, protocol
+        self.augmentation, self.mixup = augmentation, mixup
+        self.batch_size, self.seed, self.resident = batch_size, seed, resident
+        self.split: Split | None = None
+        self.audit: Audit | None = None
+
+    def prepare_data(self) -> None:
+        self._open()
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.split is not None:
+            return
+        collection: Collection = self._open()
+        table, waves = collection.table, collection.waves
+        self.classes = table.classes
+        self.split = make_split(table, self.protocol, self.fold)
+        self.audit = audit(table, self.split, list(waves.hashes))
+        refuse_leak(self.audit, self.protocol, self.fold)
+        self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        self._generator = torch.Generator(self.device)
+        samples = torch.from_numpy(waves.samples)
+        self._samples = samples.to(self.device) if self._fits(samples) else samples
+        self._targets = torch.from_numpy(table.targets)
+        self.front_end.to(self.device)
+        self.front_end.fit(wave for wave, _, _ in self._batches(self.split.train, 16))
+
+    def _fits(self, samples: Tensor) -> bool:
+        if self.resident is not None or self.device.type != "cuda":
+            return self.resident is not False
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return samples.nbytes < free / 2
+
+    def _batches(self, clips: np.ndarray, batch_size: int, **options: Any) -> ClipBatches:
+        return ClipBatches(self._samples, self._targets, clips, batch_size, self.device, **options)
+
+    def train_dataloader(self) -> ClipBatches:
+        assert self.split is not None
+        world = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
+        seed = (self.seed, self.fold or 0)
+        return self._batches(self.split.train, self.batch_size, generator=self._generator, seed=seed, **world)
+
+    def val_dataloader(self) -> list[ClipBatches]:
+        assert self.split is not None
+        return [self._batches(self.split.val, self.batch_size)] if len(self.split.val) else []
+
+    def test_dataloader(self) -> ClipBatches:
+        assert self.split is not None
+        return self._batches(self.split.test, self.batch_size)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        wave, target, clip = batch
+        # validation runs inside fit: `training` tells the two apart
+        if not (self.trainer and self.trainer.training):
+            return self.front_end(wave), target, clip
+        return self.vary(batch)
+
+    def vary(self, batch: Batch) -> Batch:
+        """Images and targets of a training batch: varied, then mixed."""
+        wave, target, clip = batch
+        draw = self.augmentation.draw(len(wave), wave.shape[1], self._generator) if self.augmentation else None
+        image = self.front_end(wave, draw, self._generator)
+        if self.mixup:
+            image, target = mix(image, target, len(self.classes), self.mixup.draw(len(image), self._generator))
+        return image, target, clip
