@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+
+from soundfold.data.datamodule import ClipBatches, Collection, SoundDataModule
+from soundfold.data.metadata import ClipTable
+from soundfold.data.waveforms import Waveforms
+from soundfold.errors import InputError
+from soundfold.frontend.augment import Augmentation
+from soundfold.frontend.front_end import FrontEnd
+from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
+from soundfold.frontend.mixing import Mixup
+
+RATE = 8000
+
+
+def collection(test_level: float = 0.1) -> Collection:
+    """Twenty seconds of noise: 20 clips, 4 folds, 2 classes; fold 1 at its own level."""
+    rng = np.random.default_rng(0)
+    folds = np.repeat([1, 2, 3, 4], 5)
+    level = np.where(folds == 1, test_level, 0.1)[:, None]
+    samples = (32768 * level * rng.uniform(-1, 1, (20, RATE))).astype(np.int16)
+    files = tuple(f"{i}.wav" for i in range(20))
+    table = ClipTable(files, folds, np.arange(20) % 2, files, ("a", "b"))
+    return Collection(table, Waveforms(samples, np.full(20, RATE), files, RATE, "digest"))
+
+
+def front_end() -> FrontEnd:
+    return FrontEnd(LogMel(sample_rate=RATE, n_fft=512, hop_length=80, n_mels=32, f_min=0.0, f_max=4000.0))
+
+
+VARIED = Augmentation(stretch=(0.8, 1.2), semitones=(-2, 2), noise=(0.0, 0.01), gain_db=(-6, 6), roll=0.5)
+
+
+def module(**options) -> SoundDataModule:
+    options = {"fold": 1, "batch_size": 4, "augmentation": VARIED, "mixup": Mixup(), **options}
+    made = SoundDataModule(options.pop("collection", collection()), front_end(), **options)
+    made.setup()
+    return made
+
+
+def images(made: SoundDataModule, batches) -> torch.Tensor:
+    return torch.cat([made.on_after_batch_transfer(batch, 0)[0] for batch in batches])
+
+
+def test_statistics_come_from_training_clips_only():
+    quiet, loud = module(), module(collection=collection(test_level=1.0))
+    torch.testing.assert_close(quiet.front_end.mean, loud.front_end.mean)
+    torch.testing.assert_close(quiet.front_end.deviation, loud.front_end.deviation)
+    train = images(quiet, quiet._batches(quiet.split.train, 4))
+    assert abs(train.mean()) < 1e-3
+    assert abs(train.std() - 1) < 1e-3
+    assert images(loud, loud.test_dataloader()).mean() > 1
+
+
+def test_evaluation_is_neither_varied_nor_shuffled():
+    made = module(protocol="nested")
+    first = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()[0]]
+    second = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()[0]]
+    clips = torch.cat([clip for _, _, clip in first])
+    assert clips.tolist() == made.split.val.tolist()
+    for (a, target, _), (b, _, _) in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+        assert target.dtype == torch.int64
+    plain = module(protocol="nested", augmentation=None, mixup=None)
+    assert torch.equal(images(made, made.test_dataloader()), images(plain, plain.test_dataloader()))
+
+
+def epoch(made: SoundDataModule, number: int) -> list:
+    batches = made.train_dataloader()
+    batches.sampler.set_epoch(number)
+    return [made.vary(batch) for batch in batches]
+
+
+def test_an_epoch_is_a_function_of_seed_fold_and_epoch():
+    made = module(seed=3)
+    epoch(made, 0)
+    after_another, alone = epoch(made, 1), epoch(module(seed=3), 1)
+    for ours, theirs in zip(after_another, alone, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.equal(a, b)
+    for other in (epoch(module(seed=4), 1), epoch(made, 2)):
+        assert not torch.equal(other[0][0], alone[0][0])
+
+
+def test_training_clips_are_varied_and_each_seen_once_an_epoch():
+    made = module()
+    batches = epoch(made, 0)
+    clips = torch.cat([clip for _, _, clip in batches]).tolist()
+    assert sorted(clips) == made.split.train.tolist()
+    assert clips != made.split.train.tolist()
+    soft = torch.cat([target for _, target, _ in batches])
+    assert soft.shape == (15, 2)
+    assert not torch.equal(batches[0][0], epoch(made, 1)[0][0])
+
+
+def test_ranks_share_an_epoch_without_overlap():
+    parts = []
+    for rank in range(2):
+        batches = ClipBatches(
+            torch.zeros(10, 8, dtype=torch.int16),
+            torch.zeros(10, dtype=torch.int64),
+            np.arange(10),
+            2,
+            torch.device("cpu"),
+            torch.Generator(),
+            (0,),
+            rank=rank,
+            world_size=2,
+        )
+        parts.append(torch.cat([clip for _, _, clip in batches]).tolist())
+        assert len(batches) == len(list(batches)) == 3
+    assert sorted(parts[0] + parts[1]) == list(range(10))
+
+
+def test_clip_standardised_images_need_no_statistics():
+    made = SoundDataModule(
+        collection(),
+        FrontEnd(front_end().logmel, ClipStandardisedResize(n_mels=32, frames=128, size=16)),
+        fold=1,
+    )
+    made.setup()
+    assert made.front_end.mean == 0
+    assert images(made, made.test_dataloader()).shape == (5, 1, 16, 16)
+
+
+def test_audit_is_kept():
+    assert module().audit.as_dict() == {
+        "train": 15,
+        "val": 0,
+        "test": 5,
+        "same_source_and_class": 0,
+        "same_source": 0,
+        "same_audio": 0,
+    }
+
+
+def test_bad_fold_is_refused():
+    with pytest.raises(InputError, match="fold=7"):
+        module(fold=7)
