@@ -1,0 +1,1 @@
+"""The network, its training step and its schedule."""
