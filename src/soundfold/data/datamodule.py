@@ -87,6 +87,8 @@ class ClipBatches:
         rank, world_size: this process takes every `world_size`-th clip of each epoch's order, from `rank` on.
     """
 
+    batch_sampler = None  # Lightning asks every loader that has a sampler
+
     def __init__(
         self,
         samples: Tensor,

@@ -1,0 +1,22 @@
+"""Train and score: python scripts/train.py data=esc10 fold=all; --help lists the groups and every value."""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from soundfold.cli import run
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    # imported here, so that --help and a misspelt key answer at once
+    from soundfold.experiment.run import cross_validate
+
+    return cross_validate(cfg)
+
+
+if __name__ == "__main__":
+    run(main, CONF)

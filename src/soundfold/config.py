@@ -1,0 +1,343 @@
+"""The schema of a run's configuration, the rules across its fields, and the identity of a run.
+
+Types only: what a value means stands in the docstring of the constructor that takes it, and what it is in conf/.
+Nothing heavy is imported here, so that `--help` and a misspelt key answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from soundfold.errors import InputError
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+ACCELERATORS = ("auto", "cpu", "gpu", "mps")
+COMPILATIONS = ("none", "default")
+KEEP = ("none", "weights", "all")
+
+
+@dataclass
+class Data:
+    name: str = MISSING
+    root: str = MISSING
+    fetch: str | None = None
+    subset: str | None = None
+    classes: list[str] | None = None
+    seconds: float = 5.0
+    sample_rate: int = 44100
+    batch_size: int = 64
+    resident: bool | None = None
+
+
+@dataclass
+class Split:
+    protocol: str = MISSING
+
+
+@dataclass
+class Image:
+    frames: int = MISSING
+    size: int = MISSING
+
+
+@dataclass
+class Features:
+    n_fft: int = MISSING
+    hop_length: int = MISSING
+    n_mels: int = MISSING
+    f_min: float = 0.0
+    f_max: float = MISSING
+    top_db: float = 80.0
+    relative: bool = False
+    image: Image | None = None
+
+
+@dataclass
+class Augment:
+    stretch: tuple[float, float] = (1.0, 1.0)
+    semitones: tuple[float, float] = (0.0, 0.0)
+    noise: tuple[float, float] = (0.0, 0.0)
+    gain_db: tuple[float, float] = (0.0, 0.0)
+    roll: float = 0.0
+    time_masks: int = 0
+    time_width: float = 0.0
+    frequency_masks: int = 0
+    frequency_width: float = 0.0
+    probability: float = 1.0
+    mixup_alpha: float = 0.0
+    mixup_probability: float = 1.0
+
+
+@dataclass
+class Model:
+    weights: str = "none"
+    stem: str = "sum"
+    label_smoothing: float = 0.0
+    channels_last: bool = False
+    compile: str = "none"
+
+
+@dataclass
+class Optim:
+    _target_: str = MISSING
+    _partial_: bool = True
+    lr: float = MISSING
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Adam(Optim):
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass
+class AdamW(Adam):
+    pass
+
+
+@dataclass
+class Sgd(Optim):
+    momentum: float = 0.0
+    nesterov: bool = False
+
+
+@dataclass
+class Schedule:
+    decay: str = MISSING
+    warmup: float = 0.0
+
+
+@dataclass
+class Trainer:
+    accelerator: str = MISSING
+    devices: int = 1
+    precision: str = "32-true"
+    max_epochs: int = 50
+    max_steps: int = -1
+    gradient_clip_val: float | None = None
+    deterministic: bool = False
+    log_every_n_steps: int = 1
+    enable_progress_bar: bool = True
+    limit_train_batches: int | None = None
+
+
+@dataclass
+class Callbacks:
+    monitor: str = "val/loss"
+    mode: str = "min"
+    patience: int = 10
+
+
+@dataclass
+class Checkpoints:
+    keep: str = "weights"
+    every_n_epochs: int = 1
+
+
+@dataclass
+class Wandb:
+    project: str = "soundfold"
+    entity: str | None = None
+    mode: str = "offline"
+
+
+@dataclass
+class Logger:
+    wandb: Wandb | None = None
+
+
+@dataclass
+class Paths:
+    outputs: str = "outputs"
+    cache: str = "data/cache"
+
+
+@dataclass
+class Config:
+    data: Data = MISSING
+    split: Split = MISSING
+    features: Features = MISSING
+    augment: Augment = MISSING
+    model: Model = MISSING
+    optim: Optim = MISSING
+    schedule: Schedule = MISSING
+    trainer: Trainer = MISSING
+    callbacks: Callbacks = MISSING
+    logger: Logger = MISSING
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    paths: Paths = field(default_factory=Paths)
+    fold: Any = "all"
+    seed: int = 0
+    name: str = MISSING
+    label: str | None = None
+    rerun: bool = False
+    debug: bool = False
+
+
+OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}
+# what a run is called, where it is kept and what it is shown on, but not what it computes
+NOT_IDENTITY = (
+    "fold",
+    "name",
+    "rerun",
+    "paths",
+    "logger",
+    "checkpoints",
+    "data.root",
+    "data.name",
+    "data.fetch",
+    "data.resident",
+    "trainer.accelerator",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+)
+
+
+def register() -> None:
+    """Give Hydra the types of the root and of each optimiser."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    for name, node in OPTIMISERS.items():
+        store.store(group="optim", name=f"{name}_schema", node=node)
+
+
+def known_keys() -> set[str]:
+    """Every key that a run may set, dotted, sections included."""
+    keys: set[str] = set()
+
+    def walk(node: type, prefix: str) -> None:
+        hints = get_type_hints(node)
+        for name in (f.name for f in fields(node)):
+            keys.add(prefix + name)
+            for kind in (hints[name], *getattr(hints[name], "__args__", ())):
+                if hasattr(kind, "__dataclass_fields__"):
+                    walk(kind, f"{prefix}{name}.")
+
+    walk(Config, "")
+    for node in OPTIMISERS.values():
+        walk(node, "optim.")
+    return keys
+
+
+def refuse_unknown_keys(keys: list[str]) -> None:
+    """Raise for the first key that no run has, with the nearest that one has.
+
+    Raises:
+        InputError: a key is unknown.
+    """
+    known = known_keys()
+    for key in keys:
+        if key in known:
+            continue
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        section, _, _ = key.rpartition(".")
+        siblings = sorted(k for k in known if k.rpartition(".")[0] == section and "._" not in k)
+        choice = f" Keys of {section}: {', '.join(s.rpartition('.')[2] for s in siblings)}." if section in known else ""
+        raise InputError(f"{key} is not a key of the configuration. Did you mean {near[0]}?{choice}")
+
+
+def check(cfg: DictConfig) -> None:
+    """Rules across fields, and of values that no constructor takes. Raises before any work is done.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+
+    def one_of(key: str, allowed: tuple[str, ...]) -> None:
+        value = OmegaConf.select(cfg, key)
+        if value not in allowed:
+            near = difflib.get_close_matches(str(value), allowed, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise InputError(f"{key}={value} is unknown; give one of {', '.join(allowed)}.{hint}")
+
+    def at_least(key: str, least: float, why: str = "") -> None:
+        value = OmegaConf.select(cfg, key)
+        if value < least:
+            raise InputError(f"{key}={value} must be at least {least:g}.{why}")
+
+    # Hydra lets a key added by + into a typed node: an option's own type tells whose key it is
+    if foreign := sorted(set(cfg.optim) - set(get_type_hints(OmegaConf.get_type(cfg.optim)))):
+        raise InputError(f"optim.{foreign[0]} is not an option of {cfg.optim._target_}; leave it out.")
+    parse_fold(cfg.fold)
+    if cfg.trainer.precision in ("16-true", "bf16-true", "16", "bf16"):
+        raise InputError(
+            f"trainer.precision={cfg.trainer.precision}: power spectra overflow half precision. "
+            f"Give one of {', '.join(PRECISIONS)}; the mixed ones keep the front end in float32."
+        )
+    one_of("trainer.precision", PRECISIONS)
+    one_of("trainer.accelerator", ACCELERATORS)
+    one_of("model.compile", COMPILATIONS)
+    one_of("checkpoints.keep", KEEP)
+    one_of("callbacks.mode", ("min", "max"))
+    if cfg.data.fetch is not None:
+        one_of("data.fetch", ("esc50", "synthetic"))
+    if cfg.optim.lr <= 0:
+        raise InputError(f"optim.lr={cfg.optim.lr} must be above 0.")
+    at_least("optim.weight_decay", 0)
+    at_least("seed", 0)
+    at_least("data.batch_size", 1)
+    at_least("trainer.devices", 1)
+    at_least("callbacks.patience", 1)
+    at_least("checkpoints.every_n_epochs", 1)
+    at_least("features.hop_length", 1)
+    at_least("features.n_mels", 1)
+    if cfg.data.seconds <= 0 or cfg.data.sample_rate <= 0:
+        raise InputError(
+            f"data.seconds={cfg.data.seconds} and data.sample_rate={cfg.data.sample_rate} must be above 0."
+        )
+    if not 0 <= cfg.model.label_smoothing < 1:
+        raise InputError(f"model.label_smoothing={cfg.model.label_smoothing} must be at least 0 and below 1.")
+    if cfg.trainer.max_epochs < 1 and cfg.trainer.max_steps < 1:
+        raise InputError("A run needs an end: give trainer.max_epochs or trainer.max_steps above 0.")
+    if not cfg.callbacks.monitor.startswith("val/"):
+        raise InputError(
+            f"callbacks.monitor={cfg.callbacks.monitor}: a run may be chosen on its validation fold only, never on the "
+            "fold that it is scored on. Give val/loss or val/accuracy."
+        )
+    one_of("callbacks.monitor", ("val/loss", "val/accuracy", "val/f1"))
+    if cfg.logger.wandb is not None:
+        one_of("logger.wandb.mode", ("offline", "online", "disabled"))
+    if cfg.fold == "none" and cfg.checkpoints.keep == "none":
+        raise InputError("fold=none trains a model to use, and checkpoints.keep=none throws it away; keep weights.")
+
+
+def parse_fold(value: Any) -> int | str:
+    """``all``, ``none`` or a fold's number.
+
+    Raises:
+        InputError: anything else.
+    """
+    if value in ("all", "none"):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise InputError(f"fold={value} is neither a number, nor all, nor none. For several folds give -m fold=1,2.")
+
+
+def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
+    """Identity of a cross-validation: 8 hex digits over everything that changes its numbers.
+
+    The same configuration on the same audio has the same identity wherever, whenever and on whatever device it runs;
+    `label` forks a deliberate repeat.
+
+    Args:
+        cfg: the composed configuration.
+        digests: of what the configuration only points at: the table, the audio, a weights file.
+    """
+    values = OmegaConf.to_container(cfg, resolve=True)
+    for key in NOT_IDENTITY:
+        node: Any = values
+        *sections, last = key.split(".")
+        for section in sections:
+            node = node[section]
+        node.pop(last, None)
+    values["model"]["weights"] = digests["weights"]  # type: ignore[index,call-overload]
+    text = json.dumps([values, digests], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

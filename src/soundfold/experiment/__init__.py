@@ -1,0 +1,1 @@
+"""Runs: one fold, a cross-validation, their results."""

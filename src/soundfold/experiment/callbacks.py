@@ -1,0 +1,51 @@
+"""What Lightning does not have: metrics as rows that survive a resume, checkpoints that are whole or absent."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from soundfold.experiment.results import write_whole
+
+
+class MetricsCsv(pl.Callback):
+    """One row per epoch: epoch, step, learning rate and every metric logged so far.
+
+    Rows from the epoch that a resumed run starts with are dropped first, so that no epoch stands twice.
+
+    Args:
+        path: the CSV file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.path.is_file():
+            with self.path.open(newline="") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        figures = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": f"{rate:.6g}", **figures}
+        self.rows.append(row)
+        lines = [",".join(row), *(",".join(str(r.get(name, "")) for name in row) for r in self.rows)]
+        write_whole(self.path, "\n".join(lines) + "\n")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a run killed in between keeps the one before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        part = Path(f"{path}.part")
+        super().save_checkpoint(checkpoint, part, storage_options)
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        part.replace(path)

@@ -1,0 +1,210 @@
+"""What a fold leaves behind, and what a set of folds says together. Pure but for the files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from soundfold.data.metadata import ClipTable
+from soundfold.errors import InputError
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One fold, trained and scored once.
+
+    Attributes:
+        cv_id: identity of the cross-validation that it belongs to.
+        fold: its number, or None for a model trained on every clip, which has no scores.
+        folds: numbers of all folds of the collection.
+        protocol, seed, classes: of the run.
+        n: clips scored.
+        accuracy, f1, top5: fractions of 1; f1 is the macro average.
+        loss: mean cross entropy of the scored clips, nats.
+        confusion: counts, rows are true classes.
+        objective: what a search may optimise: the validation figure where there is one, else accuracy.
+        epochs, steps: done when the fold ended.
+        seconds: wall time, of all its starts.
+        audit: of the split, see `soundfold.data.folds.Audit`.
+        environment: commit, versions of libraries, device.
+    """
+
+    cv_id: str
+    fold: int | None
+    folds: list[int]
+    protocol: str
+    seed: int
+    classes: list[str]
+    n: int
+    accuracy: float | None
+    f1: float | None
+    top5: float | None
+    loss: float | None
+    confusion: list[list[int]]
+    objective: float | None
+    epochs: int
+    steps: int
+    seconds: float
+    audit: dict[str, Any]
+    environment: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_whole(path, json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> FoldResult:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is not a result.
+        """
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(
+                f"{path} is not a fold's result ({error}). Delete it and start the run again; only that fold is redone."
+            ) from error
+
+
+@dataclass(frozen=True)
+class CVResult:
+    """Several folds of one cross-validation.
+
+    Attributes:
+        accuracy, f1, loss, objective: mean over folds; `*_sd` the standard deviation over folds (n - 1).
+        n: clips scored; seconds: their sum; confusion: their sum, rows are true classes.
+        folds: one entry per fold, ascending.
+    """
+
+    cv_id: str
+    protocol: str
+    seed: int
+    n: int
+    accuracy: float
+    accuracy_sd: float
+    f1: float
+    f1_sd: float
+    loss: float
+    loss_sd: float
+    objective: float
+    seconds: float
+    classes: list[str]
+    confusion: list[list[int]]
+    folds: list[dict[str, Any]]
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        write_whole(path, json.dumps(asdict(self), indent=1))
+
+
+def summarise(results: Sequence[FoldResult]) -> CVResult:
+    """Mean and spread over the folds of one cross-validation.
+
+    Raises:
+        InputError: a fold is missing, comes twice, or belongs to another cross-validation.
+    """
+    if not results:
+        raise InputError("There is no finished fold to sum up.")
+    first = results[0]
+    others = sorted({r.cv_id for r in results} - {first.cv_id})
+    if others:
+        raise InputError(
+            f"These folds belong to different cross-validations ({first.cv_id}, {', '.join(others)}): "
+            "their settings, seeds or clips differ. Sum up one run's folder at a time."
+        )
+    counts = Counter(r.fold for r in results)
+    twice = [k for k, count in counts.items() if count > 1]
+    if twice:
+        raise InputError(f"Fold {twice[0]} of {first.cv_id} comes twice; a clip may be scored once only.")
+    missing = [k for k in first.folds if k not in counts]
+    if missing or len(counts) != len(first.folds):
+        raise InputError(
+            f"Fold(s) {', '.join(map(str, missing))} of {first.cv_id} are not finished. Run the same command with "
+            "fold=all: finished folds are reused."
+        )
+    ordered = sorted(results, key=lambda r: r.fold or 0)
+
+    def over_folds(name: str) -> tuple[float, float]:
+        values = [getattr(r, name) for r in ordered]
+        return mean(values), stdev(values)
+
+    accuracy, accuracy_sd = over_folds("accuracy")
+    f1, f1_sd = over_folds("f1")
+    loss, loss_sd = over_folds("loss")
+    return CVResult(
+        cv_id=first.cv_id,
+        protocol=first.protocol,
+        seed=first.seed,
+        n=sum(r.n for r in ordered),
+        accuracy=accuracy,
+        accuracy_sd=accuracy_sd,
+        f1=f1,
+        f1_sd=f1_sd,
+        loss=loss,
+        loss_sd=loss_sd,
+        objective=over_folds("objective")[0],
+        seconds=sum(r.seconds for r in ordered),
+        classes=first.classes,
+        confusion=np.sum([r.confusion for r in ordered], axis=0).tolist(),
+        folds=[
+            {key: value for key, value in asdict(r).items() if key not in ("confusion", "classes", "folds")}
+            for r in ordered
+        ],
+    )
+
+
+def load_folds(run: Path) -> list[FoldResult]:
+    """The finished, scored folds in a run's folder.
+
+    Raises:
+        InputError: the folder does not exist, or a result cannot be read.
+    """
+    if not run.is_dir():
+        raise InputError(f"There is no run at {run}. A run's folder is outputs/<name>-<id>; train.py prints it.")
+    results = [FoldResult.load(path) for path in sorted(run.glob("fold*/result.json"))]
+    return [r for r in results if r.fold is not None]
+
+
+def predictions_csv(table: ClipTable, clips: np.ndarray, logits: np.ndarray) -> str:
+    """A row per scored clip: file, fold, source, true and predicted class, then a logit per class.
+
+    Args:
+        clips: int64 (n,), indices into the table.
+        logits: float32 (n, C); written so that reading gives the same float32.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["filename", "fold", "source", "target", "prediction", *(f"logit_{c}" for c in table.classes)])
+    for clip, row in zip(clips, logits, strict=True):
+        writer.writerow(
+            [
+                table.files[clip],
+                int(table.folds[clip]),
+                table.sources[clip],
+                table.classes[table.targets[clip]],
+                table.classes[int(row.argmax())],
+                *(f"{value:.9g}" for value in row),
+            ]
+        )
+    return out.getvalue()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is never seen in part: beside its place, flushed, then renamed."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with part.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)

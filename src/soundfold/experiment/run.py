@@ -1,0 +1,323 @@
+"""One fold, and a cross-validation made of folds."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import warnings
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from soundfold.config import Augment, check, cv_id, parse_fold
+from soundfold.data.datamodule import Collection, SoundDataModule, open_collection
+from soundfold.data.folds import make_split
+from soundfold.errors import InputError
+from soundfold.experiment import environment
+from soundfold.experiment.callbacks import MetricsCsv, WholeCheckpoints
+from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise, write_whole
+from soundfold.frontend.augment import Augmentation
+from soundfold.frontend.front_end import FrontEnd
+from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
+from soundfold.frontend.mixing import Mixup
+from soundfold.model.classifier import Classifier
+from soundfold.model.resnet import single_channel_resnet18, weights_digest
+from soundfold.model.schedule import DECAYS
+from soundfold.report.terminal import print_folds
+
+console = Console(stderr=True)
+# its notes on devices and products, once per fold, would bury ours
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.", category=FutureWarning)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A cross-validation that is about to run: its configuration, its clips, its identity and its folder."""
+
+    cfg: DictConfig
+    collection: Collection
+    cv_id: str
+    folder: Path
+
+    @property
+    def group(self) -> str:
+        return f"{self.cfg.name}-{self.cv_id}"
+
+
+def cross_validate(cfg: DictConfig) -> float | None:
+    """Train and score the folds that ``cfg.fold`` names; sum them up once all are finished.
+
+    Finished folds are reused and an interrupted one continues from its last checkpoint. Writes
+    ``<outputs>/<name>-<id>/fold<k>/`` and, with the last fold, ``cv.json``.
+
+    Returns:
+        The mean objective of the folds that ran: what a search maximises; None where nothing was scored.
+
+    Raises:
+        InputError: the configuration or the data breaks a rule.
+    """
+    run = open_run(cfg)
+    wanted = parse_fold(cfg.fold)
+    numbers = run.collection.table.fold_numbers
+    folds: list[int | None] = [None] if wanted == "none" else list(numbers) if wanted == "all" else [int(wanted)]
+    for fold in folds:  # refuse the last fold's fault before the first is trained
+        make_split(run.collection.table, cfg.split.protocol, fold)
+    console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
+    results = [_finished(run, fold) or run_fold(run, fold) for fold in folds]
+    if wanted == "none":
+        console.print(f"Trained on every clip, so there is no score. The model: {run.folder / 'foldnone'}")
+        return None
+    if cfg.debug:
+        print_folds(results)
+        console.print("debug: a run of two batches says nothing of accuracy, and is not stored as finished.")
+    elif len(done := load_folds(run.folder)) == len(numbers):
+        report(run.folder, done)
+    else:
+        print_folds(results)
+    console.print(f"Outputs: {run.folder}")
+    return float(np.mean([r.objective for r in results]))
+
+
+def open_run(cfg: DictConfig) -> Run:
+    """Check the configuration, open the collection and name the run.
+
+    Raises:
+        InputError: the configuration or the data breaks a rule.
+    """
+    check(cfg)
+    # everything that can refuse a value does so before a clip is downloaded or decoded
+    _front_end(cfg)
+    _augmentation(cfg)
+    if cfg.schedule.decay not in DECAYS or not 0 <= cfg.schedule.warmup < 1:
+        raise InputError(
+            f"schedule.decay={cfg.schedule.decay} must be one of {', '.join(DECAYS)}, and "
+            f"schedule.warmup={cfg.schedule.warmup} at least 0 and below 1."
+        )
+    weights = weights_digest(cfg.model.weights)
+    data = cfg.data
+    collection = open_collection(
+        Path(data.root),
+        Path(cfg.paths.cache),
+        seconds=data.seconds,
+        sample_rate=data.sample_rate,
+        fetch=data.fetch,
+        subset=data.subset,
+        classes=None if data.classes is None else list(data.classes),
+    )
+    table = collection.table
+    rows = [table.files, table.folds.tolist(), table.targets.tolist(), table.sources, table.classes]
+    digests = {
+        "table": hashlib.sha256(repr(rows).encode()).hexdigest(),
+        "audio": collection.waves.digest,
+        "weights": weights,
+    }
+    identity = cv_id(cfg, digests)
+    return Run(cfg, collection, identity, Path(cfg.paths.outputs) / f"{cfg.name}-{identity}")
+
+
+def run_fold(run: Run, fold: int | None) -> FoldResult:
+    """Train one fold, score its test clips once, and write its files.
+
+    Args:
+        run: see `open_run`.
+        fold: its number; None trains on every clip and scores none.
+    """
+    cfg, table = run.cfg, run.collection.table
+    folder = run.folder / f"fold{fold or 'none'}"
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    last = checkpoints / "last.ckpt"
+    resumed = last.is_file() and not cfg.rerun and not cfg.debug
+    started = time.perf_counter()
+
+    pl.seed_everything(int(np.random.SeedSequence([cfg.seed, fold or 0]).generate_state(1)[0]), verbose=False)
+    data = SoundDataModule(
+        run.collection,
+        _front_end(cfg),
+        fold,
+        protocol=cfg.split.protocol,
+        augmentation=_augmentation(cfg),
+        mixup=Mixup(cfg.augment.mixup_alpha, cfg.augment.mixup_probability) if cfg.augment.mixup_alpha else None,
+        batch_size=cfg.data.batch_size,
+        seed=cfg.seed,
+        resident=cfg.data.resident,
+    )
+    model = Classifier(
+        single_channel_resnet18(len(table.classes), cfg.model.weights, cfg.model.stem),
+        len(table.classes),
+        instantiate(cfg.optim, _convert_="all"),
+        decay=cfg.schedule.decay,
+        warmup=cfg.schedule.warmup,
+        label_smoothing=cfg.model.label_smoothing,
+        channels_last=cfg.model.channels_last,
+        compile=cfg.model.compile,
+    )
+    validates = cfg.split.protocol == "nested" and fold is not None
+    chosen = {"monitor": cfg.callbacks.monitor, "mode": cfg.callbacks.mode}
+    best = ModelCheckpoint(checkpoints, "best", save_weights_only=True, enable_version_counter=False, **chosen)
+    callbacks: list[pl.Callback] = [MetricsCsv(folder / "metrics.csv")]
+    if cfg.trainer.enable_progress_bar:
+        callbacks.append(RichProgressBar())
+    if validates:
+        callbacks += [EarlyStopping(patience=cfg.callbacks.patience, **chosen), best]
+    # last of all: it holds the state of the others at the end of the epoch
+    every = cfg.checkpoints.every_n_epochs
+    callbacks.append(
+        ModelCheckpoint(
+            checkpoints, "last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
+        )
+    )
+    with _logger(run, folder, fold) as logger:
+        trainer = pl.Trainer(
+            **{**OmegaConf.to_container(cfg.trainer), "accelerator": _accelerator(cfg)},  # type: ignore[dict-item]
+            callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
+            logger=logger,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            limit_val_batches=None if validates else 0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(model, data, ckpt_path=last if resumed else None, weights_only=True)
+        if trainer.state.status != "finished" or trainer.received_sigterm:
+            raise SystemExit(143)
+        if validates:
+            found = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+            model.load_state_dict(found["state_dict"])
+        epochs, steps = trainer.current_epoch, trainer.global_step
+        scores = trainer.test(model, data, verbose=False)[0] if fold is not None else {}
+    assert data.audit is not None
+    assert data.split is not None
+    result = FoldResult(
+        cv_id=run.cv_id,
+        fold=fold,
+        folds=list(table.fold_numbers),
+        protocol=cfg.split.protocol,
+        seed=cfg.seed,
+        classes=list(table.classes),
+        n=len(data.split.test),
+        accuracy=scores.get("test/accuracy"),
+        f1=scores.get("test/f1"),
+        top5=scores.get("test/top5"),
+        loss=scores.get("test/loss"),
+        confusion=model.confusion.compute().tolist() if scores else [],
+        objective=_objective(best, validates, cfg) if validates else scores.get("test/accuracy"),
+        epochs=epochs,
+        steps=steps,
+        seconds=time.perf_counter() - started,
+        audit=data.audit.as_dict(),
+        environment=environment.describe(trainer.strategy.root_device),
+    )
+    if scores:
+        write_whole(folder / "predictions.csv", predictions_csv(table, model.clips.numpy(), model.logits.numpy()))
+    _keep(run, checkpoints, model, data)
+    if not cfg.debug:
+        # last: a fold with a result is finished, and all its other files are there
+        result.save(folder / "result.json")
+        if cfg.checkpoints.keep != "all":
+            for path in checkpoints.glob("*.ckpt"):
+                path.unlink()
+    return result
+
+
+def report(folder: Path, results: list[FoldResult]) -> None:
+    """Sum up a run's folds: ``cv.json``, the table, and W&B's run of the cross-validation where the run logs to W&B.
+
+    Raises:
+        InputError: a fold is missing, comes twice, or belongs to another cross-validation.
+    """
+    total = summarise(results)
+    total.save(folder / "cv.json")
+    print_folds(results, total)
+    cfg = OmegaConf.load(folder / f"fold{results[0].fold}" / "config.yaml")
+    if cfg.logger.wandb is not None:
+        from soundfold.experiment.tracking import log_cv
+
+        plain: Any = OmegaConf.to_container(cfg)
+        log_cv(cfg.logger.wandb, folder, folder.name, total, plain)
+
+
+def _front_end(cfg: DictConfig) -> FrontEnd:
+    options = {key: value for key, value in cfg.features.items() if key != "image"}
+    logmel = LogMel(sample_rate=cfg.data.sample_rate, **options)
+    image = cfg.features.image
+    return FrontEnd(logmel, image and ClipStandardisedResize(cfg.features.n_mels, image.frames, image.size))
+
+
+def _augmentation(cfg: DictConfig) -> Augmentation | None:
+    options: Any = OmegaConf.to_container(cfg.augment)
+    mixing = {key: options.pop(key) for key in ("mixup_alpha", "mixup_probability")}
+    Mixup(mixing["mixup_alpha"], mixing["mixup_probability"])
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    augmentation = Augmentation(**options)
+    neutral = {key: value for key, value in asdict(Augment()).items() if key in options and key != "probability"}
+    return None if all(options[key] == value for key, value in neutral.items()) else augmentation
+
+
+def _accelerator(cfg: DictConfig) -> str:
+    """``auto`` takes a CUDA device or the CPU: MPS is not tested by us, so it is used only where it is named."""
+    if cfg.trainer.accelerator != "auto":
+        return cfg.trainer.accelerator
+    if not torch.cuda.is_available() and torch.backends.mps.is_available():
+        console.print("note: trainer=auto passes over MPS; trainer.accelerator=mps tries it.")
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def _logger(run: Run, folder: Path, fold: int | None) -> Any:
+    if run.cfg.logger.wandb is None:
+        return nullcontext(False)
+    from soundfold.experiment.tracking import fold_logger
+
+    config: Any = OmegaConf.to_container(run.cfg, resolve=True)
+    return fold_logger(run.cfg.logger.wandb, folder, run.group, f"fold{fold or 'none'}", {**config, "fold": fold})
+
+
+def _objective(best: ModelCheckpoint, validates: bool, cfg: DictConfig) -> float:
+    score = float(best.best_model_score)  # type: ignore[arg-type]
+    return -score if cfg.callbacks.mode == "min" else score
+
+
+def _keep(run: Run, checkpoints: Path, model: Classifier, data: SoundDataModule) -> None:
+    """The weights with all that a prediction needs beside them: statistics, classes, configuration."""
+    if run.cfg.checkpoints.keep == "none" or run.cfg.debug:
+        return
+    part = checkpoints / "weights.pt.part"
+    torch.save(
+        {
+            "network": {name: value.cpu() for name, value in model.network.state_dict().items()},
+            "mean": data.front_end.mean.cpu(),
+            "deviation": data.front_end.deviation.cpu(),
+            "classes": list(run.collection.table.classes),
+            "config": OmegaConf.to_yaml(run.cfg, resolve=True),
+        },
+        part,
+    )
+    part.replace(checkpoints / "weights.pt")
+
+
+def _finished(run: Run, fold: int | None) -> FoldResult | None:
+    """The fold's result where it is finished and may be reused, with a warning where other code made it."""
+    path = run.folder / f"fold{fold or 'none'}" / "result.json"
+    if run.cfg.debug or run.cfg.rerun or not path.is_file():
+        if run.cfg.rerun:
+            path.unlink(missing_ok=True)
+        return None
+    result = FoldResult.load(path)
+    changed = environment.differences(result.environment, environment.describe(torch.device("cpu")))
+    console.print(f"Fold {fold or 'none'} is finished; its result is reused (rerun=true redoes it).")
+    if changed:
+        console.print(f"warning: it was made by other code: {'; '.join(changed)}.", style="yellow")
+    return result

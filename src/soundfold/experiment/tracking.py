@@ -1,0 +1,81 @@
+"""W&B: a run per fold, one per cross-validation, grouped; offline unless asked otherwise. Imported only when used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+from soundfold.config import Wandb
+from soundfold.experiment.results import CVResult
+
+
+def _settle(mode: str, folder: Path) -> str:
+    """The mode, WANDB_MODE first; the same in the environment, where W&B looks before any option reaches it."""
+    mode = os.environ.setdefault("WANDB_MODE", mode)
+    # else W&B writes to the home folder
+    os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve() / ".wandb-cache"))
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / ".wandb-cache"))
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return mode
+
+
+@contextmanager
+def fold_logger(options: Wandb, folder: Path, group: str, name: str, config: dict[str, Any]) -> Iterator[WandbLogger]:
+    """A logger of one fold's run, closed whatever happens, and marked failed after an exception.
+
+    Args:
+        options: project, entity and mode.
+        folder: the fold's folder; the run's files lie in its ``wandb/``.
+        group: the cross-validation, ``<name>-<id>``.
+        name: of the run, such as ``fold3``.
+        config: plain values that W&B shows and compares.
+    """
+    mode = _settle(options.mode, folder.parent)
+    logger = WandbLogger(
+        project=options.project,
+        entity=options.entity,
+        group=group,
+        job_type="fold",
+        name=name,
+        save_dir=folder,
+        config=config,
+        mode=mode,
+    )
+    failed = 1
+    try:
+        yield logger
+        failed = 0
+    finally:
+        # Lightning's logger takes over a run that is still open: the next fold must find none
+        wandb.finish(exit_code=failed)
+
+
+def log_cv(options: Wandb, folder: Path, group: str, result: CVResult, config: dict[str, Any]) -> None:
+    """One run with the figures of the whole cross-validation; its id is the identity of the cross-validation."""
+    mode = _settle(options.mode, folder)
+    with wandb.init(
+        project=options.project,
+        entity=options.entity,
+        group=group,
+        job_type="cv",
+        name=f"{group} cv",
+        id=f"cv-{result.cv_id}",
+        resume="allow" if mode == "online" else None,
+        dir=folder,
+        config=config,
+        mode=mode,  # type: ignore[arg-type]
+    ) as run:
+        for name in ("accuracy", "accuracy_sd", "f1", "f1_sd", "loss", "loss_sd", "n", "protocol", "seconds"):
+            run.summary[f"cv/{name}"] = getattr(result, name)
+        rows = [
+            [true, predicted, count]
+            for true, counts in zip(result.classes, result.confusion, strict=True)
+            for predicted, count in zip(result.classes, counts, strict=True)
+        ]
+        run.log({"cv/confusion": wandb.Table(columns=["true", "predicted", "clips"], data=rows)})
