@@ -1,0 +1,116 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from soundfold.config import check, cv_id, known_keys, refuse_unknown_keys, register
+from soundfold.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
+
+
+def composed(*overrides: str) -> DictConfig:
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+def options(group: str) -> list[str]:
+    return [f"{group}={path.stem}" for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        option
+        for group in ("data", "split", "features", "augment", "optim", "schedule", "trainer", "logger", "experiment")
+        for option in options(group)
+    ],
+)
+def test_every_option_composes_and_passes_its_check(override):
+    check(composed(override))
+
+
+def test_the_keys_that_others_rely_on_exist():
+    promised = "data data.root split fold features features.f_max augment model.weights model.compile optim.lr trainer"
+    promised += " trainer.max_epochs trainer.max_steps logger seed name label rerun paths.outputs paths.cache"
+    assert set(promised.split()) <= known_keys()
+
+
+def test_identity_ignores_where_and_how_a_run_is_shown():
+    same = ["fold=3", "paths.outputs=x", "paths.cache=y", "logger=csv", "data.root=z", "trainer.accelerator=cpu"]
+    same += ["name=n", "rerun=true", "checkpoints.keep=all", "trainer.enable_progress_bar=false"]
+    assert cv_id(composed(*same), DIGESTS) == cv_id(composed(), DIGESTS)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed=1", "optim.lr=2e-3", "optim=adam", "label=again", "split=nested", "augment=none", "features.f_max=16000"],
+)
+def test_identity_follows_what_changes_the_numbers(override):
+    assert cv_id(composed(override), DIGESTS) != cv_id(composed(), DIGESTS)
+
+
+@pytest.mark.parametrize("name", DIGESTS)
+def test_identity_follows_the_data(name):
+    assert cv_id(composed(), {**DIGESTS, name: "other"}) != cv_id(composed(), DIGESTS)
+
+
+def test_identity_is_stable():
+    # a change of the schema renames every run: let it be a deliberate one
+    first, second = cv_id(composed(), DIGESTS), cv_id(composed(), DIGESTS)
+    assert first == second
+    assert len(first) == 8
+    assert int(first, 16) >= 0
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("optim.lr=-1", r"optim\.lr=-1"),
+        ("fold=some", "fold=some"),
+        ("trainer.precision=16-true", "half precision"),
+        ("trainer.precision=bf16-mixd", "Did you mean bf16-mixed"),
+        ("callbacks.monitor=test/accuracy", "never on the fold"),
+        ("trainer.max_epochs=0", "max_epochs"),
+        ("checkpoints.keep=some", r"checkpoints\.keep=some"),
+        ("data.batch_size=0", r"data\.batch_size=0"),
+        ("seed=-1", "seed=-1"),
+        ("+optim.momentum=0.9", r"optim\.momentum"),
+        ("data.seconds=0", r"data\.seconds"),
+    ],
+)
+def test_bad_values_are_refused_by_name(override, word):
+    with pytest.raises(InputError, match=word):
+        check(composed(override))
+
+
+@pytest.mark.parametrize(
+    ("key", "near"), [("optim.lrr", "optim.lr"), ("foldd", "fold"), ("trainer.max_epoch", "trainer.max_epochs")]
+)
+def test_nearest_spelling(key, near):
+    with pytest.raises(InputError, match=f"{key} is not a key .* Did you mean {near}?"):
+        refuse_unknown_keys([key])
+
+
+@pytest.mark.parametrize("word", ["optim.lrr=1", "+optim.lrr=1", "--help"])
+def test_the_terminal_answers_without_heavy_imports(word):
+    probe = (
+        "import sys, runpy; sys.argv = ['train.py', sys.argv[1]]\n"
+        "try: runpy.run_path('scripts/train.py', run_name='__main__')\n"
+        "except SystemExit as end: code = end.code\n"
+        "else: code = 0\n"
+        "print('HEAVY', sorted({'torch', 'lightning', 'torchmetrics', 'wandb'} & set(sys.modules)), code)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe, word], cwd=ROOT, capture_output=True, text=True, check=True)
+    if word == "--help":
+        assert "HEAVY [] 0" in done.stdout
+        assert "Configuration groups" in done.stdout
+    else:
+        assert "HEAVY [] 2" in done.stdout
+        assert "optim.lrr is not a key of the configuration. Did you mean optim.lr?" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,253 @@
+"""Whole runs, on a tiny collection of two kinds of sound, on the CPU."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hydra import compose, initialize_config_dir
+
+from soundfold.config import register
+from soundfold.data import waveforms
+from soundfold.errors import InputError
+from soundfold.experiment import run as runs
+from soundfold.experiment.results import load_folds
+
+ROOT = Path(__file__).resolve().parents[1]
+RATE = 8000
+
+
+def render(root: Path, seed: int = 0) -> Path:
+    """Thirty clips of half a second: three folds, tones and noises."""
+    rng = np.random.default_rng(seed)
+    (root / "audio").mkdir(parents=True)
+    (root / "meta").mkdir()
+    rows = ["filename,fold,target,category,src_file"]
+    time_axis = np.arange(RATE // 2) / RATE
+    for number in range(30):
+        fold, target = number % 3 + 1, number // 3 % 2
+        tone = np.sin(2 * np.pi * rng.uniform(300, 2000) * time_axis)
+        wave = 0.3 * (tone if target else rng.uniform(-1, 1, len(time_axis)))
+        soundfile.write(root / "audio" / f"{number}.wav", wave, RATE)
+        rows.append(f"{number}.wav,{fold},{target},{'tone' if target else 'noise'},{number}")
+    (root / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return render(tmp_path_factory.mktemp("tiny") / "root")
+
+
+def overrides(root: Path, outputs: Path, *more: str) -> list[str]:
+    return [
+        f"data.root={root}",
+        f"paths.outputs={outputs}",
+        f"paths.cache={root.parent / 'cache'}",
+        "name=tiny",
+        "data.fetch=null",
+        "data.seconds=0.5",
+        f"data.sample_rate={RATE}",
+        "data.batch_size=8",
+        "features.n_fft=512",
+        "features.hop_length=160",
+        "features.n_mels=16",
+        "features.f_max=4000",
+        "trainer=cpu",
+        "trainer.max_epochs=2",
+        "trainer.enable_progress_bar=false",
+        "logger=csv",
+        *more,
+    ]
+
+
+def cross_validate(root: Path, outputs: Path, *more: str) -> float | None:
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return runs.cross_validate(compose("train", overrides(root, outputs, *more)))
+
+
+def only(outputs: Path) -> Path:
+    (folder,) = outputs.glob("tiny-*")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory) -> Path:
+    outputs = tmp_path_factory.mktemp("finished")
+    cross_validate(root, outputs)
+    return outputs
+
+
+def train(*words: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def test_files_of_a_run(finished):
+    folder = only(finished)
+    for k in (1, 2, 3):
+        names = {str(p.relative_to(folder / f"fold{k}")) for p in (folder / f"fold{k}").rglob("*") if p.is_file()}
+        assert names == {"config.yaml", "result.json", "predictions.csv", "metrics.csv", "checkpoints/weights.pt"}
+        result = json.loads((folder / f"fold{k}" / "result.json").read_text())
+        assert result["audit"]["same_source_and_class"] == 0
+        assert result["protocol"] == "benchmark"
+        assert result["environment"]["versions"]["torch"] == torch.__version__.split("+")[0]
+        with (folder / f"fold{k}" / "metrics.csv").open() as stream:
+            assert [row["epoch"] for row in csv.DictReader(stream)] == ["0", "1"]
+    total = json.loads((folder / "cv.json").read_text())
+    assert total["n"] == 30
+    scored = [line for k in (1, 2, 3) for line in (folder / f"fold{k}/predictions.csv").read_text().splitlines()[1:]]
+    assert len({line.split(",")[0] for line in scored}) == 30
+    right = sum(line.split(",")[3] == line.split(",")[4] for line in scored)
+    assert total["accuracy"] == pytest.approx(right / 30)
+
+
+def test_the_same_command_reuses_finished_folds(root, finished, monkeypatch, capsys):
+    def refuse(*_args):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(runs, "run_fold", refuse)
+    monkeypatch.setattr(waveforms, "decode", refuse)
+    assert cross_validate(root, finished) is not None
+    assert "rerun=true" in capsys.readouterr().err
+
+
+def test_another_commit_is_reused_with_a_warning(root, finished, tmp_path, capsys):
+    folder = tmp_path / only(finished).name
+    for k in (1, 2, 3):
+        (folder / f"fold{k}").mkdir(parents=True)
+        for name in ("result.json", "config.yaml"):
+            text = (only(finished) / f"fold{k}" / name).read_text()
+            (folder / f"fold{k}" / name).write_text(text.replace('"torch": "', '"torch": "0.'))
+    cross_validate(root, tmp_path)
+    assert "made by other code: torch 0." in capsys.readouterr().err
+
+
+def test_five_jobs_give_the_summary_of_one(root, finished, tmp_path):
+    for k in (3, 1, 2):
+        cross_validate(root, tmp_path, f"fold={k}")
+    assert only(tmp_path).name == only(finished).name
+    one, jobs = (json.loads((only(o) / "cv.json").read_text()) for o in (finished, tmp_path))
+    for total in (one, jobs):
+        total.pop("seconds")
+        for fold in total["folds"]:
+            fold.pop("seconds")
+    assert one == jobs
+    for k in (1, 2, 3):
+        first, second = (
+            torch.load(only(o) / f"fold{k}/checkpoints/weights.pt", weights_only=True) for o in (finished, tmp_path)
+        )
+        assert all(torch.equal(first["network"][name], second["network"][name]) for name in first["network"])
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path):
+    long = ("fold=2", "trainer.max_epochs=8", "augment=strong", "split=nested")
+    cross_validate(root, tmp_path / "whole", *long)
+    words = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(root, tmp_path / "killed", *long)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            rows = [p.read_text().count("\n") for p in (tmp_path / "killed").glob("tiny-*/fold2/metrics.csv")]
+            if rows and rows[0] > 3:
+                break
+            time.sleep(0.01)
+        assert process.poll() is None, process.stderr.read().decode()
+        os.kill(process.pid, signal.SIGKILL)
+    folder = only(tmp_path / "killed")
+    assert (folder / "fold2/checkpoints/last.ckpt").is_file()
+    assert not (folder / "fold2/result.json").exists()
+    cross_validate(root, tmp_path / "killed", *long)
+    for name in ("predictions.csv", "metrics.csv"):
+        whole = (only(tmp_path / "whole") / "fold2" / name).read_text()
+        assert (folder / "fold2" / name).read_text() == whole
+
+
+def test_nested_scores_the_best_epoch_of_the_validation_fold(root, tmp_path):
+    cross_validate(root, tmp_path, "split=nested", "fold=1", "checkpoints.keep=all")
+    folder = only(tmp_path) / "fold1"
+    best = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    kept = torch.load(folder / "checkpoints/weights.pt", weights_only=True)["network"]
+    assert all(torch.equal(best[f"network.{name}"], kept[name]) for name in kept)
+    result = load_folds(only(tmp_path))[0]
+    with (folder / "metrics.csv").open() as stream:
+        losses = [float(row["val/loss"]) for row in csv.DictReader(stream)]
+    assert result.objective == pytest.approx(-min(losses), rel=1e-4)
+    assert (result.audit["train"], result.audit["val"], result.audit["test"]) == (10, 10, 10)
+
+
+def test_other_clips_never_share_a_folder(root, tmp_path):
+    other = render(tmp_path / "other", seed=1)
+    for place in (root, other):
+        cross_validate(place, tmp_path / "outputs", "fold=1", "trainer.max_epochs=1", f"paths.cache={tmp_path}/cache")
+    assert len(list((tmp_path / "outputs").glob("tiny-*"))) == 2
+
+
+def test_no_fold_trains_on_all_and_claims_nothing(root, tmp_path, capsys):
+    assert cross_validate(root, tmp_path, "fold=none", "trainer.max_epochs=1") is None
+    folder = only(tmp_path) / "foldnone"
+    assert (folder / "checkpoints/weights.pt").is_file()
+    assert json.loads((folder / "result.json").read_text())["accuracy"] is None
+    assert not (folder / "predictions.csv").exists()
+    assert "no score" in capsys.readouterr().err
+
+
+def test_debug_is_never_stored_as_finished(root, tmp_path):
+    cross_validate(root, tmp_path, "experiment=debug", "fold=1")
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_kept_weights_start_another_run(root, finished, tmp_path):
+    weights = only(finished) / "fold1/checkpoints/weights.pt"
+    cross_validate(root, tmp_path, "fold=1", f"model.weights={weights}", "trainer.max_epochs=1")
+    assert only(tmp_path).name != only(finished).name
+
+
+def test_a_sweep_over_folds_and_its_report(root, tmp_path):
+    done = train("-m", *overrides(root, tmp_path, "fold=1,2,3", "trainer.max_epochs=1"))
+    assert done.returncode == 0, done.stderr
+    (only(tmp_path) / "cv.json").unlink()
+    command = [sys.executable, str(ROOT / "scripts" / "report.py"), str(only(tmp_path))]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "mean ± sd" in told.stdout
+    assert (only(tmp_path) / "cv.json").is_file()
+
+
+def test_wandb_offline_runs_are_closed_and_grouped(root, tmp_path):
+    done = train(*overrides(root, tmp_path, "logger=wandb", "trainer.max_epochs=1"))
+    assert done.returncode == 0, done.stderr
+    folder = only(tmp_path)
+    assert len(list(folder.glob("fold*/wandb/offline-run-*/run-*.wandb"))) == 3
+    (cv,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    assert cv.name == f"run-cv-{folder.name[5:]}.wandb"
+    assert b"job_type" in cv.read_bytes() or b"cv" in cv.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["fold=7"], "fold=7 has no clips"),
+        (["features.f_max=5000"], "features.f_max=5000"),
+        (["model.weights=none.pt"], "model.weights=none.pt cannot be read"),
+        (["data.root=/nowhere"], "no table of clips"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(root, tmp_path, words, told):
+    with pytest.raises(InputError, match=told):
+        cross_validate(root, tmp_path, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_terminal_gets_one_paragraph_and_an_exit_code(root, tmp_path):
+    done = train(*overrides(root, tmp_path, "fold=7"))
+    assert done.returncode == 2
+    assert "error: fold=7 has no clips; the table's folds are 1, 2, 3." in done.stderr
+    assert "Traceback" not in done.stderr
