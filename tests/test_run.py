@@ -221,14 +221,93 @@ def test_a_sweep_over_folds_and_its_report(root, tmp_path):
     assert (only(tmp_path) / "cv.json").is_file()
 
 
+def wandb_records(path: Path) -> list:
+    """Records of an offline run: a LevelDB log, blocks of 32 KiB, after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    raw, at, records, parts = path.read_bytes(), 7, [], b""
+    while at + 7 <= len(raw):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        length, kind = int.from_bytes(raw[at + 4 : at + 6], "little"), raw[at + 6]
+        parts += raw[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            records.append(Record.FromString(parts))
+            parts = b""
+    return records
+
+
 def test_wandb_offline_runs_are_closed_and_grouped(root, tmp_path):
-    done = train(*overrides(root, tmp_path, "logger=wandb", "trainer.max_epochs=1"))
+    done = train(*overrides(root, tmp_path, "logger=wandb", "trainer.max_epochs=2"))
     assert done.returncode == 0, done.stderr
     folder = only(tmp_path)
-    assert len(list(folder.glob("fold*/wandb/offline-run-*/run-*.wandb"))) == 3
-    (cv,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    assert cv.name == f"run-cv-{folder.name[5:]}.wandb"
-    assert b"job_type" in cv.read_bytes() or b"cv" in cv.read_bytes()
+    kinds = {}
+    for path in sorted(folder.rglob("run-*.wandb")):
+        records = wandb_records(path)
+        (run,) = [r.run for r in records if r.HasField("run")]
+        assert run.run_group == folder.name
+        kinds[run.display_name] = run.job_type
+        assert [r.exit.exit_code for r in records if r.HasField("exit")] == [0]
+        history = [i.nested_key for r in records if r.HasField("history") for i in r.history.item]
+        if run.job_type == "fold":
+            assert ["train/loss"] in history
+        else:
+            assert run.run_id == f"cv-{folder.name[5:]}"
+            summary = {(i.key or i.nested_key[0]): i.value_json for r in records for i in r.summary.update}
+            total = json.loads((folder / "cv.json").read_text())
+            assert float(summary["cv/accuracy"]) == pytest.approx(total["accuracy"])
+    assert kinds == {"fold1": "fold", "fold2": "fold", "fold3": "fold", f"{folder.name} cv": "cv"}
+
+
+def test_a_failed_fold_closes_its_wandb_run_as_failed(root, tmp_path, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_SILENT"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setitem(
+            os.environ, name, {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.get(name, str(tmp_path))
+        )
+
+    def fail(*_args):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(runs.Classifier, "test_step", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        cross_validate(root, tmp_path, "logger=wandb", "fold=1", "trainer.max_epochs=1")
+    (path,) = only(tmp_path).rglob("run-*.wandb")
+    assert [r.exit.exit_code for r in wandb_records(path) if r.HasField("exit")] == [1]
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_csv_logging_does_not_import_wandb():
+    probe = "import sys, soundfold.experiment.run; sys.exit('wandb' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
+
+
+def test_a_terminated_run_says_so(root, tmp_path):
+    words = overrides(root, tmp_path, "fold=1", "trainer.max_epochs=500")
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "train.py"), *words], stderr=subprocess.PIPE
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("tiny-*/fold1/metrics.csv")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 143
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("words", [["model.channels_last=true"], ["trainer.precision=bf16-mixed"], ["optim=sgd"]])
+def test_options_of_speed_and_optimiser_train(root, tmp_path, words):
+    assert cross_validate(root, tmp_path, "fold=1", *words) is not None
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_alike(root, finished, tmp_path):
+    cross_validate(root, tmp_path, "fold=1", "model.compile=default")
+    ours, theirs = (load_folds(only(o))[0] for o in (tmp_path, finished))
+    assert ours.loss == pytest.approx(theirs.loss, rel=0.05)
 
 
 @pytest.mark.parametrize(

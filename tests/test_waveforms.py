@@ -1,4 +1,6 @@
 import multiprocessing
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +108,20 @@ def test_unwritable_cache_names_the_remedy(root):
     (root.parent / "file").write_text("")
     with pytest.raises(InputError, match=r"paths\.cache"):
         load(root, cache=root.parent / "file" / "cache")
+
+
+def test_full_disk_leaves_nothing_and_names_the_remedy(root):
+    files, (soft, hard) = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(InputError, match=r"free some space or give paths\.cache"):
+            load(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, files)
+    assert [p.suffix for p in (root.parent / "cache").iterdir()] in ([".lock"], [])
+    assert load(root).samples.shape == (4, 16000)
 
 
 def test_damaged_store_is_refused_by_name(root):

@@ -34,7 +34,7 @@ class FoldResult:
         confusion: counts, rows are true classes.
         objective: what a search may optimise: the validation figure where there is one, else accuracy.
         epochs, steps: done when the fold ended.
-        seconds: wall time, of all its starts.
+        seconds: wall time of the start that finished it.
         audit: of the split, see `soundfold.data.folds.Audit`.
         environment: commit, versions of libraries, device.
     """

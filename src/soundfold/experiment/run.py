@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -39,6 +40,8 @@ console = Console(stderr=True)
 # its notes on devices and products, once per fold, would bury ours
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.", category=FutureWarning)
+# a resumed fold's folder is not empty, and is meant not to be
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,11 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
             use_distributed_sampler=False,
             enable_model_summary=False,
         )
-        trainer.fit(model, data, ckpt_path=last if resumed else None, weights_only=True)
-        if trainer.state.status != "finished" or trainer.received_sigterm:
-            raise SystemExit(143)
+        try:
+            trainer.fit(model, data, ckpt_path=last if resumed else None, weights_only=True)
+        except SIGTERMException:
+            # by itself Lightning ends with 0, as if the run were whole
+            raise SystemExit(143) from None
         if validates:
             found = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
             model.load_state_dict(found["state_dict"])
@@ -227,9 +232,9 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
     if not cfg.debug:
         # last: a fold with a result is finished, and all its other files are there
         result.save(folder / "result.json")
-        if cfg.checkpoints.keep != "all":
-            for path in checkpoints.glob("*.ckpt"):
-                path.unlink()
+    if cfg.checkpoints.keep != "all":
+        for path in checkpoints.glob("*.ckpt"):
+            path.unlink()
     return result
 
 
