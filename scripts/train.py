@@ -6,13 +6,15 @@ import hydra
 from omegaconf import DictConfig
 
 from soundfold.cli import run
+from soundfold.config import check
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    # imported here, so that --help and a misspelt key answer at once
+    check(cfg)
+    # imported here, so that --help, a misspelt key and a bad value answer at once
     from soundfold.experiment.run import cross_validate
 
     return cross_validate(cfg)

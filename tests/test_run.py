@@ -310,6 +310,12 @@ def test_a_compiled_network_trains_alike(root, finished, tmp_path):
     assert ours.loss == pytest.approx(theirs.loss, rel=0.05)
 
 
+def test_an_unwritable_outputs_folder_names_the_remedy(root, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"paths\.outputs"):
+        cross_validate(root, tmp_path / "file", "fold=1")
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

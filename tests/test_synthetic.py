@@ -4,6 +4,7 @@ import torch
 
 from soundfold.data.datamodule import Collection, open_collection
 from soundfold.data.synthetic import render
+from soundfold.errors import InputError
 from soundfold.frontend.logmel import LogMel
 
 
@@ -71,3 +72,9 @@ def test_rendering_is_repeatable_and_done_once(tmp_path, collection):
     before = (tmp_path / "again" / "meta" / "esc50.csv").stat().st_mtime_ns
     render(tmp_path / "again")
     assert (tmp_path / "again" / "meta" / "esc50.csv").stat().st_mtime_ns == before
+
+
+def test_an_unwritable_place_names_the_remedy(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"paths\.cache"):
+        render(tmp_path / "file" / "root")

@@ -16,6 +16,8 @@ import numpy as np
 import soundfile
 from filelock import FileLock
 
+from soundfold.errors import InputError
+
 RATE = 44100
 SECONDS = 2.0
 FOLDS = 5
@@ -110,35 +112,47 @@ def _unit(sound: np.ndarray) -> np.ndarray:
 def render(root: Path, seed: int = 0) -> None:
     """Render the collection to ``root`` (meta/esc50.csv, audio/*.wav), unless it is there.
 
-    200 clips of 10 classes in 5 folds, about 30 MB. It is written beside its place and renamed whole, under a lock.
+    200 clips of 10 classes in 5 folds, about 30 MB, written beside their place and renamed whole, under a lock.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.with_name(f"{root.name}.lock")):
-        if root.is_dir():
-            return
-        folder = Path(tempfile.mkdtemp(prefix=f"{root.name}-", suffix=".part", dir=root.parent))
-        try:
-            (folder / "audio").mkdir()
-            (folder / "meta").mkdir()
-            rows = []
-            for target, (category, recipe) in enumerate(RECIPES.items()):
-                for number in range(FOLDS * SOURCES_PER_FOLD):
-                    for take in range(TAKES):
-                        fold, letter = number % FOLDS + 1, "ABCDEFGH"[take]
-                        source = f"{target}{number:02d}"
-                        name = f"{fold}-{source}-{letter}-{target}.wav"
-                        clip = render_clip(
-                            recipe,
-                            np.random.default_rng([seed, target, number]),
-                            np.random.default_rng([seed, target, number, take]),
-                        )
-                        soundfile.write(folder / "audio" / name, clip, RATE, subtype="PCM_16")
-                        rows.append([name, fold, target, category, False, source, letter])
-            with (folder / "meta" / "esc50.csv").open("w", newline="") as stream:
-                writer = csv.writer(stream)
-                writer.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
-                writer.writerows(rows)
-            folder.rename(root)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(root.with_name(f"{root.name}.lock")):
+            if not root.is_dir():
+                _render(root, seed)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise InputError(
+            f"The synthetic collection cannot be written to {root}: {error}. It needs 30 MB; free some space, or give "
+            "data.root=DIRECTORY or paths.cache=DIRECTORY."
+        ) from error
+
+
+def _render(root: Path, seed: int) -> None:
+    folder = Path(tempfile.mkdtemp(prefix=f"{root.name}-", suffix=".part", dir=root.parent))
+    try:
+        (folder / "audio").mkdir()
+        (folder / "meta").mkdir()
+        rows = []
+        for target, (category, recipe) in enumerate(RECIPES.items()):
+            for number in range(FOLDS * SOURCES_PER_FOLD):
+                for take in range(TAKES):
+                    fold, letter = number % FOLDS + 1, "ABCDEFGH"[take]
+                    source = f"{target}{number:02d}"
+                    name = f"{fold}-{source}-{letter}-{target}.wav"
+                    clip = render_clip(
+                        recipe,
+                        np.random.default_rng([seed, target, number]),
+                        np.random.default_rng([seed, target, number, take]),
+                    )
+                    soundfile.write(folder / "audio" / name, clip, RATE, subtype="PCM_16")
+                    rows.append([name, fold, target, category, False, source, letter])
+        with (folder / "meta" / "esc50.csv").open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
+            writer.writerows(rows)
+        folder.rename(root)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -76,6 +76,10 @@ def cross_validate(cfg: DictConfig) -> float | None:
     folds: list[int | None] = [None] if wanted == "none" else list(numbers) if wanted == "all" else [int(wanted)]
     for fold in folds:  # refuse the last fold's fault before the first is trained
         make_split(run.collection.table, cfg.split.protocol, fold)
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{run.folder} cannot be written: {error}. Give paths.outputs=DIRECTORY.") from error
     console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
     results = [_finished(run, fold) or run_fold(run, fold) for fold in folds]
     if wanted == "none":
