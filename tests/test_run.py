@@ -171,6 +171,17 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path):
         assert (folder / "fold2" / name).read_text() == whole
 
 
+@pytest.mark.parametrize("split", ["benchmark", "nested"])
+def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_path, split):
+    words = ("fold=1", f"split={split}", "checkpoints.keep=all")
+    cross_validate(root, tmp_path, *words)
+    fold = only(tmp_path) / "fold1"
+    before = {name: (fold / name).read_bytes() for name in ("predictions.csv", "metrics.csv")}
+    (fold / "result.json").unlink()
+    cross_validate(root, tmp_path, *words)
+    assert {name: (fold / name).read_bytes() for name in before} == before
+
+
 def test_nested_scores_the_best_epoch_of_the_validation_fold(root, tmp_path):
     cross_validate(root, tmp_path, "split=nested", "fold=1", "checkpoints.keep=all")
     folder = only(tmp_path) / "fold1"
@@ -322,10 +333,12 @@ def test_an_unwritable_outputs_folder_names_the_remedy(root, tmp_path):
         (["fold=7"], "fold=7 has no clips"),
         (["features.f_max=5000"], "features.f_max=5000"),
         (["model.weights=none.pt"], "model.weights=none.pt cannot be read"),
+        (["trainer.accelerator=mps"], "no such device"),
         (["data.root=/nowhere"], "no table of clips"),
     ],
 )
-def test_bad_input_is_refused_before_any_work(root, tmp_path, words, told):
+def test_bad_input_is_refused_before_any_work(root, tmp_path, monkeypatch, words, told):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(InputError, match=told):
         cross_validate(root, tmp_path, *words)
     assert not list(tmp_path.iterdir())

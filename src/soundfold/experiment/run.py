@@ -111,6 +111,7 @@ def open_run(cfg: DictConfig) -> Run:
             f"schedule.decay={cfg.schedule.decay} must be one of {', '.join(DECAYS)}, and "
             f"schedule.warmup={cfg.schedule.warmup} at least 0 and below 1."
         )
+    _accelerator(cfg)
     weights = weights_digest(cfg.model.weights)
     data = cfg.data
     collection = open_collection(
@@ -204,7 +205,7 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
             # by itself Lightning ends with 0, as if the run were whole
             raise SystemExit(143) from None
         if validates:
-            found = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+            found = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
             model.load_state_dict(found["state_dict"])
         epochs, steps = trainer.current_epoch, trainer.global_step
         scores = trainer.test(model, data, verbose=False)[0] if fold is not None else {}
@@ -277,12 +278,20 @@ def _augmentation(cfg: DictConfig) -> Augmentation | None:
 
 
 def _accelerator(cfg: DictConfig) -> str:
-    """``auto`` takes a CUDA device or the CPU: MPS is not tested by us, so it is used only where it is named."""
-    if cfg.trainer.accelerator != "auto":
-        return cfg.trainer.accelerator
-    if not torch.cuda.is_available() and torch.backends.mps.is_available():
-        console.print("note: trainer=auto passes over MPS; trainer.accelerator=mps tries it.")
-    return "gpu" if torch.cuda.is_available() else "cpu"
+    """The device to train on: ``auto`` takes a CUDA device or the CPU, as MPS is untested and used only where named.
+
+    Raises:
+        InputError: the device that is named is not there.
+    """
+    there = {"cpu": True, "gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    wanted = cfg.trainer.accelerator
+    if wanted == "auto":
+        if there["mps"] and not there["gpu"]:
+            console.print("note: trainer=auto passes over MPS; trainer.accelerator=mps tries it.")
+        return "gpu" if there["gpu"] else "cpu"
+    if not there[wanted]:
+        raise InputError(f"trainer.accelerator={wanted}: PyTorch sees no such device here. Give trainer=auto or cpu.")
+    return wanted
 
 
 def _logger(run: Run, folder: Path, fold: int | None) -> Any:
