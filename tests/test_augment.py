@@ -6,9 +6,9 @@ import torch
 
 from soundfold.data.metadata import read_table
 from soundfold.errors import InputError
-from soundfold.frontend.augment import Augmentation, mask, vary_waveform
+from soundfold.frontend.augment import Augmentation, Stripes, Uniform, mask, noise_bank
+from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import LogMel
-from soundfold.frontend.mixing import Mixup, mix
 
 RATE = 44100
 FRONT = LogMel(sample_rate=RATE, n_fft=2048, hop_length=441, n_mels=128, f_min=0.0, f_max=20000.0)
@@ -20,9 +20,13 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_identity_draws_change_nothing():
     wave = 0.1 * torch.randn(3, RATE, generator=generator())
-    draw = Augmentation().draw(3, RATE, generator())
-    torch.testing.assert_close(vary_waveform(wave, draw, generator()), wave)
-    torch.testing.assert_close(FRONT(wave, torch.ones(3), torch.zeros(3)), FRONT(wave), atol=1e-4, rtol=0)
+    augmentation = Augmentation(
+        RATE, stretch=Uniform(1, 1), semitones=Uniform(0, 0), noise_std=Uniform(0, 0), gain_db=Uniform(0, 0)
+    )
+    draw = augmentation.draw(3, generator())
+    varied = FRONT(augmentation.vary(wave, draw), draw.rate, draw.semitones)
+    torch.testing.assert_close(varied, FRONT(wave), atol=1e-4, rtol=0)
+    assert Augmentation(RATE).vary(wave, Augmentation(RATE).draw(3, generator())) is wave
 
 
 @pytest.mark.parametrize("semitones", [-2.0, 2.0, 5.0])
@@ -77,25 +81,63 @@ def test_parity_with_a_phase_vocoder_on_real_clips(esc10, change):
 def test_waveform_draws_act_per_clip():
     wave = torch.zeros(2, 1000)
     wave[:, 0] = 1.0
-    augmentation = Augmentation(gain_db=(-6.0, 6.0), roll=0.5, noise=(0.0, 0.0))
-    draw = augmentation.draw(2, 1000, generator())
-    varied = vary_waveform(wave, draw, generator())
+    augmentation = Augmentation(1000, gain_db=Uniform(-6, 6), roll=Uniform(-0.5, 0.5))
+    draw = augmentation.draw(2, generator())
+    varied = augmentation.vary(wave, draw)
     for clip in range(2):
-        assert varied[clip].abs().argmax() == draw.roll[clip] % 1000
-        torch.testing.assert_close(varied[clip].abs().max(), draw.gain[clip])
+        assert varied[clip].argmax() == draw.roll[clip] % 1000
+        torch.testing.assert_close(varied[clip].max(), draw.gain[clip])
     assert draw.roll[0] != draw.roll[1]
     assert 10 ** (-6 / 20) <= draw.gain.min() < draw.gain.max() <= 10 ** (6 / 20)
 
 
+def test_crop_takes_a_part_of_the_rolled_clip():
+    wave = torch.arange(1000.0).expand(50, -1)
+    augmentation = Augmentation(1000, crop=300)
+    draw = augmentation.draw(50, generator())
+    varied = augmentation.vary(wave, draw)
+    assert varied.shape == (50, 300)
+    assert torch.equal(varied[:, 0].long(), draw.start)
+    assert torch.equal(varied[:, -1] - varied[:, 0], torch.full((50,), 299.0))
+    assert draw.start.unique().numel() > 30
+
+
+def test_polarity_turns_its_share_of_clips():
+    augmentation = Augmentation(10, polarity=0.25)
+    sign = augmentation.vary(torch.ones(2000, 10), augmentation.draw(2000, generator())).mean(dim=1)
+    assert set(sign.tolist()) == {-1.0, 1.0}
+    assert abs((sign < 0).float().mean() - 0.25) < 0.04
+
+
 def test_noise_has_the_drawn_deviation():
-    draw = Augmentation(noise=(0.005, 0.02)).draw(4, RATE, generator())
-    noise = vary_waveform(torch.zeros(4, RATE), draw, generator())
-    torch.testing.assert_close(noise.std(dim=1), draw.noise, rtol=0.02, atol=0)
+    augmentation = Augmentation(RATE, noise_std=Uniform(0.005, 0.02))
+    draw = augmentation.draw(4, generator())
+    noise = augmentation.vary(torch.zeros(4, RATE), draw)
+    torch.testing.assert_close(noise.std(dim=1), draw.noise_std, rtol=1e-3, atol=0)
+
+
+def test_noise_lies_the_drawn_ratio_below_each_clip():
+    level = torch.tensor([1.0, 0.1, 0.01])[:, None]
+    wave = level * torch.randn(3, RATE, generator=generator())
+    augmentation = Augmentation(RATE, noise_snr_db=Uniform(0, 30), noise_colours=(0, 1, 2))
+    draw = augmentation.draw(3, generator())
+    noise = augmentation.vary(wave, draw) - wave
+    ratio = 10 * torch.log10(wave.square().mean(dim=1) / noise.square().mean(dim=1))
+    torch.testing.assert_close(ratio, draw.noise_snr, atol=0.01, rtol=0)
+    assert draw.noise_snr.unique().numel() == 3
+
+
+@pytest.mark.parametrize("colour", [0.0, 1.0, 2.0])
+def test_noise_has_its_colour(colour):
+    power = torch.fft.rfft(noise_bank([colour], 1 << 18)).abs().square()[0]
+    octaves = torch.tensor([power[2**k : 2 ** (k + 1)].mean() for k in range(8, 16)])
+    fall = torch.log2(octaves).diff().mean()
+    assert abs(fall + colour) < 0.1
 
 
 def test_masks_cover_their_fractions_and_nothing_else():
-    augmentation = Augmentation(time_masks=1, time_width=0.5, frequency_masks=1, frequency_width=0.25)
-    draw = augmentation.draw(50, RATE, generator())
+    augmentation = Augmentation(RATE, time_masks=Stripes(1, 0.5), frequency_masks=Stripes(1, 0.25))
+    draw = augmentation.draw(50, generator())
     kept = mask(torch.ones(50, 1, 128, 100), draw)[:, 0]
     rows, columns = kept.amax(dim=2), kept.amax(dim=1)
     torch.testing.assert_close(kept, rows[:, :, None] * columns[:, None, :])
@@ -106,48 +148,44 @@ def test_masks_cover_their_fractions_and_nothing_else():
 
 
 def test_probability_leaves_clips_alone():
-    draw = Augmentation(stretch=(0.8, 0.9), probability=0.5).draw(400, RATE, generator())
+    draw = Augmentation(RATE, stretch=Uniform(0.8, 0.9, 0.5)).draw(400, generator())
     assert 150 < int((draw.rate == 1).sum()) < 250
 
 
 def test_same_seed_same_draw():
-    augmentation = Augmentation(stretch=(0.8, 1.2), semitones=(-2, 2), gain_db=(-6, 6))
-    first, again, other = (augmentation.draw(8, RATE, generator(seed)) for seed in (1, 1, 2))
+    augmentation = Augmentation(RATE, stretch=Uniform(0.8, 1.2), semitones=Uniform(-2, 2))
+    first, again, other = (augmentation.draw(8, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.rate, again.rate)
     assert torch.equal(first.semitones, again.semitones)
     assert not torch.equal(first.rate, other.rate)
 
 
-def test_mixup_mixes_images_and_targets_alike():
-    image, target = torch.randn(6, 1, 4, 5, generator=generator()), torch.arange(6) % 3
-    draw = Mixup(alpha=1.0).draw(6, generator())
-    mixed, soft = mix(image, target, 3, draw)
-    for clip in range(6):
-        share, partner = draw.weight[clip], draw.partner[clip]
-        torch.testing.assert_close(mixed[clip], share * image[clip] + (1 - share) * image[partner])
-        expected = torch.zeros(3)
-        expected[target[clip]] += share
-        expected[target[partner]] += 1 - share
-        torch.testing.assert_close(soft[clip], expected)
-    torch.testing.assert_close(soft.sum(dim=1), torch.ones(6))
-
-
-def test_beta_weights_have_their_moments():
-    weight = Mixup(alpha=0.4).draw(20000, generator()).weight
-    assert abs(weight.mean() - 0.5) < 0.01
-    assert abs(weight.var() - 1 / (4 * (2 * 0.4 + 1))) < 0.005
+def test_a_batch_is_its_clips_one_by_one():
+    """The whole front end: what a clip draws does not touch its neighbours."""
+    augmentation = Augmentation(
+        RATE, stretch=Uniform(0.8, 1.2), semitones=Uniform(-2, 2), noise_snr_db=Uniform(10, 20), roll=Uniform(0, 1)
+    )
+    front = FrontEnd(FRONT, augmentation=augmentation)
+    wave = (3000 * torch.randn(4, RATE, generator=generator())).short()
+    draw = augmentation.draw(4, generator())
+    alone = torch.cat([front(wave[i : i + 1], draw.clip(i)) for i in range(4)])
+    torch.testing.assert_close(front._images(wave.float() / 32768, draw), alone, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
     ("values", "word"),
     [
-        ({"stretch": (1.2, 0.8)}, "stretch"),
-        ({"stretch": (0.0, 1.0)}, "stretch"),
-        ({"noise": (-1.0, 0.0)}, "noise"),
-        ({"roll": 2.0}, "roll"),
-        ({"time_masks": -1}, "time_masks"),
+        ({"stretch": Uniform(1.2, 0.8)}, "stretch: low"),
+        ({"stretch": Uniform(0.0, 1.0)}, r"stretch\.low"),
+        ({"noise_std": Uniform(-1.0, 0.0)}, r"noise_std\.low"),
+        ({"gain_db": Uniform(0, 1, 1.5)}, "gain_db"),
+        ({"polarity": 2.0}, "polarity"),
+        ({"time_masks": Stripes(0, 0.1)}, r"time_masks\.count"),
+        ({"frequency_masks": Stripes(1, 1.1)}, r"frequency_masks\.width"),
+        ({"crop": RATE + 1}, "crop_seconds"),
+        ({"noise_colours": ()}, "noise_colours"),
     ],
 )
 def test_bad_values_are_refused_by_name(values, word):
     with pytest.raises(InputError, match=f"augment.{word}"):
-        Augmentation(**values)
+        Augmentation(RATE, **values)

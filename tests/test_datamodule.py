@@ -6,10 +6,10 @@ from soundfold.data.datamodule import ClipBatches, Collection, SoundDataModule
 from soundfold.data.metadata import ClipTable
 from soundfold.data.waveforms import Waveforms
 from soundfold.errors import InputError
-from soundfold.frontend.augment import Augmentation
+from soundfold.frontend.augment import Augmentation, Uniform
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
-from soundfold.frontend.mixing import Mixup
+from soundfold.frontend.mixing import Mixing
 
 RATE = 8000
 
@@ -25,16 +25,26 @@ def collection(test_level: float = 0.1) -> Collection:
     return Collection(table, Waveforms(samples, np.full(20, RATE), files, RATE, "digest"))
 
 
-def front_end() -> FrontEnd:
-    return FrontEnd(LogMel(sample_rate=RATE, n_fft=512, hop_length=80, n_mels=32, f_min=0.0, f_max=4000.0))
+def front_end(augmentation: Augmentation | None = None) -> FrontEnd:
+    logmel = LogMel(sample_rate=RATE, n_fft=512, hop_length=80, n_mels=32, f_min=0.0, f_max=4000.0)
+    return FrontEnd(logmel, augmentation=augmentation)
 
 
-VARIED = Augmentation(stretch=(0.8, 1.2), semitones=(-2, 2), noise=(0.0, 0.01), gain_db=(-6, 6), roll=0.5)
+VARIED = Augmentation(
+    RATE,
+    stretch=Uniform(0.8, 1.2),
+    semitones=Uniform(-2, 2),
+    noise_std=Uniform(0.0, 0.01),
+    gain_db=Uniform(-6, 6),
+    roll=Uniform(-0.5, 0.5),
+)
+MIXED = Mixing(mixup=1.0, between_class=0.5)
 
 
-def module(**options) -> SoundDataModule:
-    options = {"fold": 1, "batch_size": 4, "augmentation": VARIED, "mixup": Mixup(), **options}
-    made = SoundDataModule(options.pop("collection", collection()), front_end(), **options)
+def module(augmentation: Augmentation | None = VARIED, mixing: Mixing | None = MIXED, **options) -> SoundDataModule:
+    options = {"fold": 1, "batch_size": 4, **options}
+    clips = options.pop("collection", collection())
+    made = SoundDataModule(clips, front_end(augmentation), mixing=mixing, **options)
     made.setup()
     return made
 
@@ -62,7 +72,7 @@ def test_evaluation_is_neither_varied_nor_shuffled():
     for (a, target, _), (b, _, _) in zip(first, second, strict=True):
         assert torch.equal(a, b)
         assert target.dtype == torch.int64
-    plain = module(protocol="nested", augmentation=None, mixup=None)
+    plain = module(protocol="nested", augmentation=None, mixing=None)
     assert torch.equal(images(made, made.test_dataloader()), images(plain, plain.test_dataloader()))
 
 

@@ -60,19 +60,42 @@ class Features:
 
 
 @dataclass
-class Augment:
-    stretch: tuple[float, float] = (1.0, 1.0)
-    semitones: tuple[float, float] = (0.0, 0.0)
-    noise: tuple[float, float] = (0.0, 0.0)
-    gain_db: tuple[float, float] = (0.0, 0.0)
-    roll: float = 0.0
-    time_masks: int = 0
-    time_width: float = 0.0
-    frequency_masks: int = 0
-    frequency_width: float = 0.0
+class Uniform:
+    low: float = MISSING
+    high: float = MISSING
     probability: float = 1.0
-    mixup_alpha: float = 0.0
-    mixup_probability: float = 1.0
+
+
+@dataclass
+class Stripes:
+    count: int = MISSING
+    width: float = MISSING
+    probability: float = 1.0
+
+
+@dataclass
+class Mixing:
+    alpha: float = 0.2
+    mixup: float = 0.0
+    time_cutmix: float = 0.0
+    frequency_cutmix: float = 0.0
+    between_class: float = 0.0
+
+
+@dataclass
+class Augment:
+    crop_seconds: float | None = None
+    stretch: Uniform | None = None
+    semitones: Uniform | None = None
+    noise_std: Uniform | None = None
+    noise_snr_db: Uniform | None = None
+    noise_colours: list[float] = field(default_factory=lambda: [0.0])
+    gain_db: Uniform | None = None
+    polarity: float = 0.0
+    roll: Uniform | None = None
+    time_masks: Stripes | None = None
+    frequency_masks: Stripes | None = None
+    mixing: Mixing = field(default_factory=Mixing)
 
 
 @dataclass

@@ -20,9 +20,8 @@ from soundfold.data.folds import Audit, Split, audit, make_split, refuse_leak
 from soundfold.data.metadata import ClipTable, read_table
 from soundfold.data.synthetic import render
 from soundfold.errors import InputError
-from soundfold.frontend.augment import Augmentation
 from soundfold.frontend.front_end import FrontEnd
-from soundfold.frontend.mixing import Mixup, mix
+from soundfold.frontend.mixing import Mixing, mix_images, mix_targets
 
 FETCH: dict[str, Callable[[Path], None]] = {"esc50": fetch_esc50, "synthetic": render}
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -144,11 +143,10 @@ class SoundDataModule(pl.LightningDataModule):
 
     Args:
         collection: see `open_collection`; or a function that opens it, called by `prepare_data` and `setup`.
-        front_end: from waveforms to images.
+        front_end: from waveforms to images; its augmentation varies training clips.
         fold: the fold to score; None trains on every clip and scores none.
         protocol: see `make_split`.
-        augmentation: how training clips vary; None leaves them.
-        mixup: how training clips are mixed; None leaves them.
+        mixing: how training clips are mixed; None leaves them.
         batch_size: clips in a training batch.
         seed: all randomness is a function of it, the fold and the epoch.
         resident: keep the waveforms on the device; None does so where they take less than half of its free memory.
@@ -163,8 +161,7 @@ class SoundDataModule(pl.LightningDataModule):
         front_end: FrontEnd,
         fold: int | None,
         protocol: str = "benchmark",
-        augmentation: Augmentation | None = None,
-        mixup: Mixup | None = None,
+        mixing: Mixing | None = None,
         batch_size: int = 64,
         seed: int = 0,
         resident: bool | None = None,
@@ -174,8 +171,7 @@ class SoundDataModule(pl.LightningDataModule):
             raise InputError(f"data.batch_size={batch_size} must be at least 1.")
         self._open = collection if callable(collection) else lambda: collection
         self.front_end, self.fold, self.protocol = front_end, fold, protocol
-        self.augmentation, self.mixup = augmentation, mixup
-        self.batch_size, self.seed, self.resident = batch_size, seed, resident
+        self.mixing, self.batch_size, self.seed, self.resident = mixing, batch_size, seed, resident
         self.split: Split | None = None
         self.audit: Audit | None = None
 
@@ -232,8 +228,13 @@ class SoundDataModule(pl.LightningDataModule):
     def vary(self, batch: Batch) -> Batch:
         """Images and targets of a training batch: varied, then mixed."""
         wave, target, clip = batch
-        draw = self.augmentation.draw(len(wave), wave.shape[1], self._generator) if self.augmentation else None
-        image = self.front_end(wave, draw, self._generator)
-        if self.mixup:
-            image, target = mix(image, target, len(self.classes), self.mixup.draw(len(image), self._generator))
+        clips, classes, generator = len(wave), len(self.classes), self._generator
+        pairs = self.mixing.draw_waves(clips, generator) if self.mixing else None
+        draw = self.front_end.augmentation.draw(clips, generator) if self.front_end.augmentation else None
+        image = self.front_end(wave, draw, pairs)
+        if pairs is not None:
+            target = mix_targets(target, classes, pairs)
+        mixed = self.mixing.draw_images(clips, generator) if self.mixing else None
+        if mixed is not None:
+            image, target = mix_images(image, mixed), mix_targets(target, classes, mixed)
         return image, target, clip

@@ -7,7 +7,7 @@ import logging
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,17 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from soundfold.config import Augment, check, cv_id, parse_fold
+from soundfold.config import check, cv_id, parse_fold
 from soundfold.data.datamodule import Collection, SoundDataModule, open_collection
 from soundfold.data.folds import make_split
 from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.callbacks import MetricsCsv, WholeCheckpoints
 from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise, write_whole
-from soundfold.frontend.augment import Augmentation
+from soundfold.frontend.augment import Augmentation, Stripes, Uniform
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
-from soundfold.frontend.mixing import Mixup
+from soundfold.frontend.mixing import Mixing
 from soundfold.model.classifier import Classifier
 from soundfold.model.resnet import single_channel_resnet18, weights_digest
 from soundfold.model.schedule import DECAYS
@@ -105,7 +105,7 @@ def open_run(cfg: DictConfig) -> Run:
     check(cfg)
     # everything that can refuse a value does so before a clip is downloaded or decoded
     _front_end(cfg)
-    _augmentation(cfg)
+    Mixing(**cfg.augment.mixing)
     if cfg.schedule.decay not in DECAYS or not 0 <= cfg.schedule.warmup < 1:
         raise InputError(
             f"schedule.decay={cfg.schedule.decay} must be one of {', '.join(DECAYS)}, and "
@@ -156,8 +156,7 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         _front_end(cfg),
         fold,
         protocol=cfg.split.protocol,
-        augmentation=_augmentation(cfg),
-        mixup=Mixup(cfg.augment.mixup_alpha, cfg.augment.mixup_probability) if cfg.augment.mixup_alpha else None,
+        mixing=Mixing(**cfg.augment.mixing),
         batch_size=cfg.data.batch_size,
         seed=cfg.seed,
         resident=cfg.data.resident,
@@ -264,17 +263,22 @@ def _front_end(cfg: DictConfig) -> FrontEnd:
     options = {key: value for key, value in cfg.features.items() if key != "image"}
     logmel = LogMel(sample_rate=cfg.data.sample_rate, **options)
     image = cfg.features.image
-    return FrontEnd(logmel, image and ClipStandardisedResize(cfg.features.n_mels, image.frames, image.size))
+    resize = image and ClipStandardisedResize(cfg.features.n_mels, image.frames, image.size)
+    return FrontEnd(logmel, resize, _augmentation(cfg))
 
 
-def _augmentation(cfg: DictConfig) -> Augmentation | None:
+def _augmentation(cfg: DictConfig) -> Augmentation:
     options: Any = OmegaConf.to_container(cfg.augment)
-    mixing = {key: options.pop(key) for key in ("mixup_alpha", "mixup_probability")}
-    Mixup(mixing["mixup_alpha"], mixing["mixup_probability"])
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    augmentation = Augmentation(**options)
-    neutral = {key: value for key, value in asdict(Augment()).items() if key in options and key != "probability"}
-    return None if all(options[key] == value for key, value in neutral.items()) else augmentation
+    crop = options.pop("crop_seconds")
+    del options["mixing"]
+    for key, value in options.items():
+        if isinstance(value, dict):
+            options[key] = Stripes(**value) if "count" in value else Uniform(**value)
+    return Augmentation(
+        round(cfg.data.seconds * cfg.data.sample_rate),
+        crop=None if crop is None else round(crop * cfg.data.sample_rate),
+        **options,
+    )
 
 
 def _accelerator(cfg: DictConfig) -> str:

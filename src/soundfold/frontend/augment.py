@@ -2,127 +2,226 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from soundfold.errors import InputError
 
-Range = tuple[float, float]
+
+@dataclass(frozen=True)
+class Uniform:
+    """A value drawn evenly from [low, high], for a clip in `probability` of the cases; else the neutral value."""
+
+    low: float
+    high: float
+    probability: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stripes:
+    """SpecAugment masks on one axis: `count` of them, each up to `width` (a fraction of the axis) wide."""
+
+    count: int
+    width: float
+    probability: float = 1.0
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What one batch of B clips drew; every tensor lies on the training device.
+    """What a batch of B clips drew; every tensor lies on the training device, and None is left out.
 
     Attributes:
-        gain: (B,) factor on the waveform.
-        roll: (B,) int64, samples by which the waveform turns to the right.
-        noise: (B,) standard deviation of the white noise that is added, full scale being 1.
-        rate: (B,) time stretch, above 1 is faster; None where the augmentation has no stretch.
-        semitones: (B,) pitch shift, above 0 is higher; None where the augmentation has no shift.
-        time_masks: (B, n, 2) start and end of each mask as fractions of the time axis.
-        frequency_masks: (B, n, 2) the same of the mel axis.
+        start: int64 (B,), first sample of the crop.
+        roll: int64 (B,), samples by which the waveform turns to the right.
+        gain: (B,), factor on the waveform; its sign is the polarity.
+        noise_std: (B,), standard deviation of the added noise, full scale being 1; of clips that also drew a
+            signal-to-noise ratio, the latter counts.
+        noise_snr: (B,), dB, not finite where none was drawn.
+        noise_row, noise_start: int64 (B,), which noise of the bank, from which sample on.
+        rate: (B,), time stretch, above 1 is faster.
+        semitones: (B,), pitch shift, above 0 is higher.
+        time_masks, frequency_masks: (B, n, 2), start and end of each mask as fractions of the axis.
     """
 
-    gain: Tensor
-    roll: Tensor
-    noise: Tensor
+    start: Tensor | None
+    roll: Tensor | None
+    gain: Tensor | None
+    noise_std: Tensor | None
+    noise_snr: Tensor | None
+    noise_row: Tensor
+    noise_start: Tensor
     rate: Tensor | None
     semitones: Tensor | None
-    time_masks: Tensor
-    frequency_masks: Tensor
+    time_masks: Tensor | None
+    frequency_masks: Tensor | None
+
+    def clip(self, number: int) -> Draw:
+        """The draw of one clip, as a batch of one."""
+        part: dict[str, Any] = {}
+        for name in (f.name for f in fields(self)):
+            drawn = getattr(self, name)
+            part[name] = None if drawn is None else drawn[number : number + 1]
+        return Draw(**part)
 
 
-class Augmentation:
-    """Draws, for every clip on its own, how it is varied.
+class Augmentation(nn.Module):
+    """Draws, for every clip on its own, how it is varied, and varies waveforms and images accordingly.
+
+    Noise is read from a bank that is rendered once, each clip from a row and a place of its own: a new noise for every
+    clip would cost as much as a fifth of its spectrogram.
 
     Args:
-        stretch: range of the time-stretch rate, drawn uniformly; ``(1, 1)`` is none.
-        semitones: range of the pitch shift, drawn uniformly.
-        noise: range of the noise's standard deviation, drawn uniformly; 0.005 is the published notebook's.
-        gain_db: range of the gain in dB, drawn uniformly.
-        roll: largest cyclic shift, as a fraction of the clip, drawn uniformly in both directions.
-        time_masks, frequency_masks: number of SpecAugment masks on each axis.
-        time_width, frequency_width: largest width of a mask, as a fraction of its axis.
-        probability: chance of each of stretch, shift, noise and gain to act on a clip.
+        samples: length of the clips.
+        crop: samples that are kept, from a random start; None keeps all.
+        stretch: time-stretch rate; above 1 is faster.
+        semitones: pitch shift.
+        noise_std: standard deviation of added noise, full scale being 1; 0.005 is a published notebook's.
+        noise_snr_db: the clip's own power over the noise's, dB.
+        noise_colours: the bank's noises have power spectra of 1 / f^colour: 0 is white, 1 pink, 2 brown.
+        gain_db: gain.
+        polarity: chance of a clip to be turned upside down.
+        roll: cyclic shift, as a fraction of the clip.
+        time_masks, frequency_masks: SpecAugment.
 
     Raises:
         InputError: a range is reversed or a value outside its rule.
     """
 
+    bank: Tensor
+    ROWS_PER_COLOUR = 2
+
     def __init__(
         self,
-        stretch: Range = (1.0, 1.0),
-        semitones: Range = (0.0, 0.0),
-        noise: Range = (0.0, 0.0),
-        gain_db: Range = (0.0, 0.0),
-        roll: float = 0.0,
-        time_masks: int = 0,
-        time_width: float = 0.0,
-        frequency_masks: int = 0,
-        frequency_width: float = 0.0,
-        probability: float = 1.0,
+        samples: int,
+        crop: int | None = None,
+        stretch: Uniform | None = None,
+        semitones: Uniform | None = None,
+        noise_std: Uniform | None = None,
+        noise_snr_db: Uniform | None = None,
+        noise_colours: Sequence[float] = (0.0,),
+        gain_db: Uniform | None = None,
+        polarity: float = 0.0,
+        roll: Uniform | None = None,
+        time_masks: Stripes | None = None,
+        frequency_masks: Stripes | None = None,
     ) -> None:
-        ranges = {"stretch": stretch, "semitones": semitones, "noise": noise, "gain_db": gain_db}
-        for name, (low, high) in ranges.items():
-            if low > high:
-                raise InputError(f"augment.{name}=[{low:g},{high:g}] is reversed; give the smaller value first.")
-        if stretch[0] <= 0:
-            raise InputError(f"augment.stretch=[{stretch[0]:g},{stretch[1]:g}] must be above 0; 1 is no stretch.")
-        if noise[0] < 0:
-            raise InputError(f"augment.noise=[{noise[0]:g},{noise[1]:g}] must not be negative.")
-        fractions = {
+        super().__init__()
+        ranges = {
+            "stretch": stretch,
+            "semitones": semitones,
+            "noise_std": noise_std,
+            "noise_snr_db": noise_snr_db,
+            "gain_db": gain_db,
             "roll": roll,
-            "time_width": time_width,
-            "frequency_width": frequency_width,
-            "probability": probability,
         }
-        for name, value in fractions.items():
-            if not 0 <= value <= 1:
-                raise InputError(f"augment.{name}={value:g} must lie between 0 and 1.")
-        for name, count in {"time_masks": time_masks, "frequency_masks": frequency_masks}.items():
-            if count < 0:
-                raise InputError(f"augment.{name}={count} must not be negative.")
-        self.stretch, self.semitones, self.noise, self.gain_db = stretch, semitones, noise, gain_db
-        self.roll, self.probability = roll, probability
-        self.time_masks, self.time_width = time_masks, time_width
-        self.frequency_masks, self.frequency_width = frequency_masks, frequency_width
+        for name, drawn in ranges.items():
+            if drawn and drawn.low > drawn.high:
+                raise InputError(f"augment.{name}: low={drawn.low:g} is above high={drawn.high:g}; turn them round.")
+        if stretch and stretch.low <= 0:
+            raise InputError(f"augment.stretch.low={stretch.low:g} must be above 0; 1 is no stretch.")
+        if noise_std and noise_std.low < 0:
+            raise InputError(f"augment.noise_std.low={noise_std.low:g} must not be negative.")
+        chances = {name: drawn.probability for name, drawn in ranges.items() if drawn}
+        for name, masks in {"time_masks": time_masks, "frequency_masks": frequency_masks}.items():
+            if masks:
+                chances |= {name: masks.probability, f"{name}.width": masks.width}
+                if masks.count < 1:
+                    raise InputError(f"augment.{name}.count={masks.count} must be at least 1; null leaves masks out.")
+        for name, chance in {**chances, "polarity": polarity}.items():
+            if not 0 <= chance <= 1:
+                raise InputError(f"augment.{name}: {chance:g} must lie between 0 and 1.")
+        if crop is not None and not 0 < crop <= samples:
+            raise InputError(f"augment.crop_seconds gives {crop} samples; it must lie within the clip's {samples}.")
+        if not noise_colours:
+            raise InputError("augment.noise_colours is empty; [0] is white noise.")
+        self.samples, self.crop, self.polarity = samples, crop, polarity
+        self.stretch, self.semitones, self.gain_db, self.roll = stretch, semitones, gain_db, roll
+        self.noise_std, self.noise_snr_db = noise_std, noise_snr_db
+        self.time_masks, self.frequency_masks = time_masks, frequency_masks
+        rows = [c for c in noise_colours for _ in range(self.ROWS_PER_COLOUR)] if noise_std or noise_snr_db else []
+        self.register_buffer("bank", noise_bank(rows, samples), persistent=False)
 
-    def draw(self, clips: int, samples: int, generator: Generator) -> Draw:
-        """Draw for a batch of ``clips`` waveforms of ``samples``, on the generator's device."""
+    def draw(self, clips: int, generator: Generator) -> Draw:
+        """Draw for a batch, on the generator's device."""
         device = generator.device
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=device)
 
-        def between(limits: Range, neutral: float) -> Tensor:
-            value = limits[0] + (limits[1] - limits[0]) * uniform(clips)
-            return torch.where(uniform(clips) < self.probability, value, neutral)
+        def between(drawn: Uniform | None, neutral: float) -> Tensor | None:
+            if drawn is None:
+                return None
+            value = drawn.low + (drawn.high - drawn.low) * uniform(clips)
+            return torch.where(uniform(clips) < drawn.probability, value, neutral)
 
-        def masks(count: int, width: float) -> Tensor:
-            length = width * uniform(clips, count)
-            start = (1 - length) * uniform(clips, count)
+        def stripes(masks: Stripes | None) -> Tensor | None:
+            if masks is None:
+                return None
+            drawn = uniform(clips, masks.count) < masks.probability
+            length = masks.width * uniform(clips, masks.count) * drawn
+            start = (1 - length) * uniform(clips, masks.count)
             return torch.stack([start, start + length], dim=-1)
 
+        def below(limit: int) -> Tensor:
+            return (limit * uniform(clips)).long().clamp(max=limit - 1)
+
+        gain = between(self.gain_db, 0.0)
+        gain = gain if gain is None else 10 ** (gain / 20)
+        if self.polarity:
+            sign = torch.where(uniform(clips) < self.polarity, -1.0, 1.0)
+            gain = sign if gain is None else gain * sign
+        turn = between(self.roll, 0.0)
         return Draw(
-            gain=10 ** (between(self.gain_db, 0.0) / 20),
-            roll=(self.roll * samples * (2 * uniform(clips) - 1)).long(),
-            noise=between(self.noise, 0.0),
-            rate=None if self.stretch == (1.0, 1.0) else between(self.stretch, 1.0),
-            semitones=None if self.semitones == (0.0, 0.0) else between(self.semitones, 0.0),
-            time_masks=masks(self.time_masks, self.time_width),
-            frequency_masks=masks(self.frequency_masks, self.frequency_width),
+            start=None if self.crop is None else below(self.samples - self.crop + 1),
+            roll=None if turn is None else (turn * self.samples).long(),
+            gain=gain,
+            noise_std=between(self.noise_std, 0.0),
+            noise_snr=between(self.noise_snr_db, float("inf")),
+            noise_row=below(max(1, len(self.bank))),
+            noise_start=below(self.samples),
+            rate=between(self.stretch, 1.0),
+            semitones=between(self.semitones, 0.0),
+            time_masks=stripes(self.time_masks),
+            frequency_masks=stripes(self.frequency_masks),
         )
 
+    def vary(self, wave: Tensor, draw: Draw) -> Tensor:
+        """Roll, crop, gain, polarity, noise: (B, samples) -> (B, crop or samples)."""
+        samples = self.samples if self.crop is None else self.crop
+        if draw.roll is not None or draw.start is not None:
+            shift = 0 if draw.roll is None else -draw.roll[:, None]
+            shift = shift if draw.start is None else shift + draw.start[:, None]
+            wave = wave.gather(1, (torch.arange(samples, device=wave.device) + shift) % self.samples)
+        if draw.gain is not None:
+            wave = wave * draw.gain[:, None]
+        std = draw.noise_std
+        if draw.noise_snr is not None:
+            # silence has no level to be below: it stays silent
+            own = wave.square().mean(dim=1).sqrt() * 10 ** (-draw.noise_snr / 20)
+            std = own if std is None else torch.where(draw.noise_snr.isfinite(), own, std)
+        if std is None:
+            return wave
+        at = (torch.arange(samples, device=wave.device) + draw.noise_start[:, None]) % self.samples
+        noise = self.bank.flatten()[at + draw.noise_row[:, None] * self.samples]
+        return torch.addcmul(wave, std[:, None], noise)
 
-def vary_waveform(wave: Tensor, draw: Draw, generator: Generator) -> Tensor:
-    """Gain, cyclic shift, white noise: (B, N) -> (B, N)."""
-    clips, samples = wave.shape
-    turned = (torch.arange(samples, device=wave.device) - draw.roll[:, None]) % samples
-    noise = torch.randn(clips, samples, generator=generator, device=wave.device)
-    return wave.gather(1, turned) * draw.gain[:, None] + draw.noise[:, None] * noise
+
+def noise_bank(colours: list[float], samples: int) -> Tensor:
+    """One noise of standard deviation 1 for each exponent of 1 / f^colour: float32 (len(colours), samples).
+
+    Each is periodic, so that it may be read from any sample on. The same for all runs: what varies is the draw.
+    """
+    if not colours:
+        return torch.zeros(0, samples)
+    white = torch.fft.rfft(torch.randn(len(colours), samples, generator=torch.Generator().manual_seed(0)))
+    frequency = torch.arange(white.shape[1]).clamp(min=1)
+    white[:, 0] = 0
+    noise = torch.fft.irfft(white * frequency ** (-torch.tensor(colours)[:, None] / 2), samples)
+    return noise / noise.std(dim=1, keepdim=True)
 
 
 def mask(image: Tensor, draw: Draw) -> Tensor:
@@ -130,12 +229,14 @@ def mask(image: Tensor, draw: Draw) -> Tensor:
 
     Source: D. S. Park et al., SpecAugment, Interspeech 2019, without its time warp.
     """
+    if draw.frequency_masks is not None:
+        image = image * ~_covered(draw.frequency_masks, image.shape[-2])[:, None, :, None]
+    if draw.time_masks is not None:
+        image = image * ~_covered(draw.time_masks, image.shape[-1])[:, None, None, :]
+    return image
 
-    def keep(masks: Tensor, size: int) -> Tensor:
-        centre = (torch.arange(size, device=image.device) + 0.5) / size
-        covered = (centre >= masks[..., :1]) & (centre < masks[..., 1:])
-        return (~covered).all(dim=1)
 
-    rows = keep(draw.frequency_masks, image.shape[-2])
-    columns = keep(draw.time_masks, image.shape[-1])
-    return image * (rows[:, None, :, None] & columns[:, None, None, :])
+def _covered(stripes: Tensor, size: int) -> Tensor:
+    """Cells whose centre lies in a stripe: (B, n, 2) -> bool (B, size)."""
+    centre = (torch.arange(size, device=stripes.device) + 0.5) / size
+    return ((centre >= stripes[..., :1]) & (centre < stripes[..., 1:])).any(dim=1)

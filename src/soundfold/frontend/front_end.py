@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from soundfold.frontend.augment import Draw, mask, vary_waveform
+from soundfold.frontend.augment import Augmentation, Draw, mask
 from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
+from soundfold.frontend.mixing import WaveMix, mix_waves
 
 
 class FrontEnd(nn.Module):
@@ -17,6 +18,7 @@ class FrontEnd(nn.Module):
     Args:
         logmel: the spectrogram.
         image: per-clip standardisation and resize, or None to standardise by statistics of the training clips (`fit`).
+        augmentation: how training clips vary; None leaves them.
 
     Attributes:
         mean, deviation: of the training clips' log-mel, dB; 0 and 1 until `fit`, and with `image`.
@@ -25,23 +27,38 @@ class FrontEnd(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, logmel: LogMel, image: ClipStandardisedResize | None = None) -> None:
+    def __init__(
+        self,
+        logmel: LogMel,
+        image: ClipStandardisedResize | None = None,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         super().__init__()
-        self.logmel, self.image = logmel, image
+        self.logmel, self.image, self.augmentation = logmel, image, augmentation
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("deviation", torch.ones(()))
 
     @torch.no_grad()
-    def forward(self, wave: Tensor, draw: Draw | None = None, generator: Generator | None = None) -> Tensor:
-        """Images of a batch; with a draw (and the generator of its noise) varied, without one plain."""
+    def forward(self, wave: Tensor, draw: Draw | None = None, pairs: WaveMix | None = None) -> Tensor:
+        """Images of a batch of int16 waveforms (B, N), mixed in pairs and varied where that was drawn."""
         # float32 throughout: power spectra overflow half precision
         scaled = wave.float() / 32768
-        if draw is None or generator is None:
-            level = self.logmel(scaled)
-        else:
-            level = self.logmel(vary_waveform(scaled, draw, generator), draw.rate, draw.semitones)
-        image = (level - self.mean) / self.deviation if self.image is None else self.image(level)
-        return image if draw is None else mask(image, draw)
+        if pairs is not None:
+            scaled = mix_waves(scaled, pairs)
+        if wave.device.type != "cpu":
+            return self._images(scaled, draw)
+        # one clip at a time: its spectrum stays in the processor's cache, and the batch takes half the time
+        draws = [None if draw is None else draw.clip(i) for i in range(len(wave))]
+        return torch.cat([self._images(scaled[i : i + 1], one) for i, one in enumerate(draws)])
+
+    def _images(self, wave: Tensor, draw: Draw | None) -> Tensor:
+        if draw is None or self.augmentation is None:
+            return self._standardised(self.logmel(wave))
+        level = self.logmel(self.augmentation.vary(wave, draw), draw.rate, draw.semitones)
+        return mask(self._standardised(level), draw)
+
+    def _standardised(self, level: Tensor) -> Tensor:
+        return (level - self.mean) / self.deviation if self.image is None else self.image(level)
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
@@ -51,8 +68,9 @@ class FrontEnd(nn.Module):
         total = square = 0.0
         count = 0
         for wave in batches:
-            level = self.logmel(wave.float() / 32768).double()
-            total, square, count = total + level.sum(), square + level.square().sum(), count + level.numel()
+            for part in wave.split(1) if wave.device.type == "cpu" else (wave,):
+                level = self.logmel(part.float() / 32768).double()
+                total, square, count = total + level.sum(), square + level.square().sum(), count + level.numel()
         mean = torch.as_tensor(total / count)
         variance = torch.as_tensor(square / count) - mean.square()
         self.mean.copy_(mean)
