@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from soundfold.config import check, cv_id, known_keys, refuse_unknown_keys, register
+from soundfold.config import check, check_benchmark, cv_id, known_keys, refuse_unknown_keys, register
 from soundfold.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,3 +114,11 @@ def test_the_terminal_answers_without_heavy_imports(word):
         assert "HEAVY [] 2" in done.stdout
         assert "optim.lrr is not a key of the configuration. Did you mean optim.lr?" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_benchmark_values_are_refused_by_name():
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for override in ("what=nothing", "device=tpu", "clips=0"):
+            with pytest.raises(InputError, match=override):
+                check_benchmark(compose("benchmark", [override]))

@@ -11,22 +11,23 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from soundfold.config import refuse_unknown_keys, register
+from soundfold.config import Config, refuse_unknown_keys, register
 from soundfold.errors import InputError
 
 
-def run(main: Callable[[], None], groups: Path) -> None:
+def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     """Run a function decorated by ``hydra.main``; exit with 2 and one paragraph where the input is bad.
 
     Args:
         main: the entry point.
         groups: the folder of configuration groups.
+        schema: the type of the entry point's configuration.
     """
     register()
     # Hydra would print its own summary of every exception and exit; ours tells bad input from a fault
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        refuse_unknown_keys(_value_keys(sys.argv[1:], groups))
+        refuse_unknown_keys(_value_keys(sys.argv[1:], groups), schema)
         main()
     except (InputError, HydraException, OmegaConfBaseException) as error:
         sys.exit(_paragraph(error))

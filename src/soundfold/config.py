@@ -204,6 +204,16 @@ class Config:
     debug: bool = False
 
 
+@dataclass
+class Benchmark:
+    what: str = "frontend"
+    device: str = "cpu"
+    clips: int = 32
+    repeats: int = 5
+    root: str | None = None
+    outputs: str = "outputs/benchmark"
+
+
 OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}
 # what a run is called, where it is kept and what it is shown on, but not what it computes
 NOT_IDENTITY = (
@@ -227,12 +237,13 @@ def register() -> None:
     """Give Hydra the types of the root and of each optimiser."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
+    store.store(name="benchmark_schema", node=Benchmark)
     for name, node in OPTIMISERS.items():
         store.store(group="optim", name=f"{name}_schema", node=node)
 
 
-def known_keys() -> set[str]:
-    """Every key that a run may set, dotted, sections included."""
+def known_keys(schema: type = Config) -> set[str]:
+    """Every key that a configuration may set, dotted, sections included."""
     keys: set[str] = set()
 
     def walk(node: type, prefix: str) -> None:
@@ -243,19 +254,19 @@ def known_keys() -> set[str]:
                 if hasattr(kind, "__dataclass_fields__"):
                     walk(kind, f"{prefix}{name}.")
 
-    walk(Config, "")
-    for node in OPTIMISERS.values():
+    walk(schema, "")
+    for node in OPTIMISERS.values() if schema is Config else ():
         walk(node, "optim.")
     return keys
 
 
-def refuse_unknown_keys(keys: list[str]) -> None:
-    """Raise for the first key that no run has, with the nearest that one has.
+def refuse_unknown_keys(keys: list[str], schema: type = Config) -> None:
+    """Raise for the first key that no configuration has, with the nearest that one has.
 
     Raises:
         InputError: a key is unknown.
     """
-    known = known_keys()
+    known = known_keys(schema)
     for key in keys:
         if key in known:
             continue
@@ -329,6 +340,20 @@ def check(cfg: DictConfig) -> None:
         one_of("logger.wandb.mode", ("offline", "online", "disabled"))
     if cfg.fold == "none" and cfg.checkpoints.keep == "none":
         raise InputError("fold=none trains a model to use, and checkpoints.keep=none throws it away; keep weights.")
+
+
+def check_benchmark(cfg: DictConfig) -> None:
+    """Rules of a benchmark's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    for key, allowed in {"what": ("frontend",), "device": ("cpu", "cuda")}.items():
+        if cfg[key] not in allowed:
+            raise InputError(f"{key}={cfg[key]} is unknown; give one of {', '.join(allowed)}.")
+    for key in ("clips", "repeats"):
+        if cfg[key] < 1:
+            raise InputError(f"{key}={cfg[key]} must be at least 1.")
 
 
 def parse_fold(value: Any) -> int | str:
