@@ -143,7 +143,8 @@ class Augmentation(nn.Module):
         self.noise_std, self.noise_snr_db = noise_std, noise_snr_db
         self.time_masks, self.frequency_masks = time_masks, frequency_masks
         rows = [c for c in noise_colours for _ in range(self.ROWS_PER_COLOUR)] if noise_std or noise_snr_db else []
-        self.register_buffer("bank", noise_bank(rows, samples), persistent=False)
+        # twice over: a noise is periodic, and so can be read on from any sample
+        self.register_buffer("bank", noise_bank(rows, samples).repeat(1, 2), persistent=False)
 
     def draw(self, clips: int, generator: Generator) -> Draw:
         """Draw for a batch, on the generator's device."""
@@ -193,9 +194,11 @@ class Augmentation(nn.Module):
         """Roll, crop, gain, polarity, noise: (B, samples) -> (B, crop or samples)."""
         samples = self.samples if self.crop is None else self.crop
         if draw.roll is not None or draw.start is not None:
-            shift = 0 if draw.roll is None else -draw.roll[:, None]
-            shift = shift if draw.start is None else shift + draw.start[:, None]
-            wave = wave.gather(1, (torch.arange(samples, device=wave.device) + shift) % self.samples)
+            start = torch.zeros(len(wave), dtype=torch.int64, device=wave.device)
+            start = start if draw.start is None else start + draw.start
+            start = start if draw.roll is None else start - draw.roll
+            own = torch.arange(len(wave), device=wave.device)
+            wave = _windows(wave.repeat(1, 2), own, start % self.samples, samples)
         if draw.gain is not None:
             wave = wave * draw.gain[:, None]
         std = draw.noise_std
@@ -205,9 +208,16 @@ class Augmentation(nn.Module):
             std = own if std is None else torch.where(draw.noise_snr.isfinite(), own, std)
         if std is None:
             return wave
-        at = (torch.arange(samples, device=wave.device) + draw.noise_start[:, None]) % self.samples
-        noise = self.bank.flatten()[at + draw.noise_row[:, None] * self.samples]
-        return torch.addcmul(wave, std[:, None], noise)
+        return torch.addcmul(wave, std[:, None], _windows(self.bank, draw.noise_row, draw.noise_start, samples))
+
+
+def _windows(rows: Tensor, row: Tensor, start: Tensor, length: int) -> Tensor:
+    """Parts of rows: (R, N), row and start int64 (B,) -> (B, length)."""
+    if rows.device.type == "cpu":
+        # slices; an index for every sample would take longer than the rest of the variation
+        return torch.stack([rows[r, s : s + length] for r, s in zip(row.tolist(), start.tolist(), strict=True)])
+    at = torch.arange(length, device=rows.device) + start[:, None]
+    return rows.flatten()[at + row[:, None] * rows.shape[1]]
 
 
 def noise_bank(colours: list[float], samples: int) -> Tensor:
