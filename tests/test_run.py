@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import wandb
 from hydra import compose, initialize_config_dir
 
 from soundfold.config import register
@@ -286,6 +287,7 @@ def test_a_failed_fold_closes_its_wandb_run_as_failed(root, tmp_path, monkeypatc
     monkeypatch.setattr(runs.Classifier, "test_step", fail)
     with pytest.raises(RuntimeError, match="a fault"):
         cross_validate(root, tmp_path, "logger=wandb", "fold=1", "trainer.max_epochs=1")
+    wandb.teardown()  # waits for W&B's service, which writes the last records after finish() has returned
     (path,) = only(tmp_path).rglob("run-*.wandb")
     assert [r.exit.exit_code for r in wandb_records(path) if r.HasField("exit")] == [1]
     assert not list(tmp_path.rglob("result.json"))
