@@ -1,3 +1,6 @@
+import copy
+from dataclasses import fields
+
 import librosa
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import torch
 
 from soundfold.data.metadata import read_table
 from soundfold.errors import InputError
-from soundfold.frontend.augment import Augmentation, Stripes, Uniform, mask, noise_bank
+from soundfold.frontend.augment import Augmentation, Draw, Stripes, Uniform, mask, noise_bank
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import LogMel
 
@@ -58,24 +61,28 @@ def test_a_faster_clip_ends_in_silence():
     assert (level[:, :79] > level.min()).all()
 
 
-@pytest.mark.parametrize("change", ["stretch", "shift"])
-def test_parity_with_a_phase_vocoder_on_real_clips(esc10, change):
+@pytest.mark.parametrize(("rate", "semitones"), [(0.8, 0.0), (1.2, 0.0), (1.0, -2.0), (1.0, 2.0)])
+def test_parity_with_a_phase_vocoder_on_real_clips(esc10, rate, semitones):
+    """Forty clips, four of each class: as near to librosa's vocoder as that is to itself with a longer window."""
     table = read_table(esc10 / "meta" / "esc50.csv")
-    files = [table.files[int(np.flatnonzero(table.targets == c)[7])] for c in range(len(table.classes))]
-    correlations = []
-    for name, amount in zip(files, [0.8, 1.2] * 5 if change == "stretch" else [-2.0, 2.0] * 5, strict=True):
-        wave, _ = soundfile.read(esc10 / "audio" / name, dtype="float32", frames=5 * RATE)
-        if change == "stretch":
-            theirs, ours = librosa.effects.time_stretch(wave, rate=amount), {"rate": torch.tensor([amount])}
-        else:
-            theirs = librosa.effects.pitch_shift(wave, sr=RATE, n_steps=amount)
-            ours = {"semitones": torch.tensor([amount])}
-        theirs = librosa.util.fix_length(theirs, size=len(wave))
-        a = FRONT(torch.from_numpy(wave)[None], **ours).flatten()
-        b = FRONT(torch.from_numpy(theirs)[None]).flatten()
-        correlations.append(float(torch.corrcoef(torch.stack([a, b]))[0, 1]))
-    assert np.median(correlations) >= 0.97
-    assert min(correlations) >= 0.85
+    ours, theirs = [], []
+    for clip in np.concatenate([np.flatnonzero(table.targets == c)[[3, 13, 23, 33]] for c in range(10)]):
+        wave, _ = soundfile.read(esc10 / "audio" / table.files[clip], dtype="float32", frames=5 * RATE)
+        vocoders = []
+        for n_fft in (2048, 4096):
+            if semitones:
+                changed = librosa.effects.pitch_shift(wave, sr=RATE, n_steps=semitones, n_fft=n_fft)
+            else:
+                changed = librosa.effects.time_stretch(wave, rate=rate, n_fft=n_fft)
+            changed = torch.from_numpy(librosa.util.fix_length(changed, size=len(wave)))
+            vocoders.append(FRONT(changed[None]))
+        image = FRONT(torch.from_numpy(wave)[None], torch.tensor([rate]), torch.tensor([semitones]))
+        image, short, long = (level.numpy().ravel() for level in (image, *vocoders))
+        ours.append(np.corrcoef(image, short)[0, 1])
+        theirs.append(np.corrcoef(long, short)[0, 1])
+    assert np.median(ours) >= 0.975
+    assert min(ours) >= 0.85
+    assert np.median(ours) >= np.median(theirs)
 
 
 def test_waveform_draws_act_per_clip():
@@ -170,6 +177,31 @@ def test_a_batch_is_its_clips_one_by_one():
     draw = augmentation.draw(4, generator())
     alone = torch.cat([front(wave[i : i + 1], draw.clip(i)) for i in range(4)])
     torch.testing.assert_close(front._images(wave.float() / 32768, draw), alone, atol=1e-3, rtol=0)
+
+
+def test_an_accelerator_is_never_waited_for():
+    """On the meta device a tensor has no values: reading one, as a synchronisation does, is an error. Traced whole, the
+    front end has no branch on a value either, so it compiles in one piece."""
+    augmentation = Augmentation(
+        RATE,
+        crop=RATE // 2,
+        stretch=Uniform(0.8, 1.2),
+        semitones=Uniform(-2, 2),
+        noise_std=Uniform(0, 0.1),
+        noise_snr_db=Uniform(0, 30),
+        gain_db=Uniform(-6, 6),
+        polarity=0.5,
+        roll=Uniform(0, 1),
+        time_masks=Stripes(2, 0.2),
+        frequency_masks=Stripes(2, 0.2),
+    )
+    front = FrontEnd(FRONT, augmentation=augmentation)
+    draw = augmentation.draw(4, generator())
+    front = copy.deepcopy(front).to("meta")
+    draw = Draw(**{f.name: getattr(draw, f.name).to("meta") for f in fields(Draw)})
+    wave = torch.zeros(4, RATE, dtype=torch.int16, device="meta")
+    assert front(wave, draw).shape == (4, 1, 128, 51)
+    assert torch.compile(front, backend="aot_eager", fullgraph=True)(wave, draw).shape == (4, 1, 128, 51)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -71,6 +72,10 @@ def _peak_memory(device: torch.device):
     if not os.path.exists("/proc/self/statm"):
         yield peak
         return
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # else what the warm-up freed is still the process's, and nothing seems to grow
     before, most, done = _resident(), [_resident()], threading.Event()
 
     def watch() -> None:
