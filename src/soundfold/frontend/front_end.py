@@ -41,17 +41,17 @@ class FrontEnd(nn.Module):
     @torch.no_grad()
     def forward(self, wave: Tensor, draw: Draw | None = None, pairs: WaveMix | None = None) -> Tensor:
         """Images of a batch of int16 waveforms (B, N), mixed in pairs and varied where that was drawn."""
-        # float32 throughout: power spectra overflow half precision
-        scaled = wave.float() / 32768
         if pairs is not None:
-            scaled = mix_waves(scaled, pairs)
+            wave = mix_waves(wave.float(), pairs)
         if wave.device.type != "cpu":
-            return self._images(scaled, draw)
+            return self._images(wave, draw)
         # one clip at a time: its spectrum stays in the processor's cache, and the batch takes half the time
         draws = [None if draw is None else draw.clip(i) for i in range(len(wave))]
-        return torch.cat([self._images(scaled[i : i + 1], one) for i, one in enumerate(draws)])
+        return torch.cat([self._images(wave[i : i + 1], one) for i, one in enumerate(draws)])
 
     def _images(self, wave: Tensor, draw: Draw | None) -> Tensor:
+        # float32 throughout: power spectra overflow half precision
+        wave = wave.float() / 32768
         if draw is None or self.augmentation is None:
             return self._standardised(self.logmel(wave))
         level = self.logmel(self.augmentation.vary(wave, draw), draw.rate, draw.semitones)

@@ -78,6 +78,7 @@ class LogMel(nn.Module):
     edges: Tensor
     frequencies: Tensor
     bank: Tensor
+    BANDS_AT_ONCE = 32
 
     def __init__(
         self,
@@ -144,11 +145,26 @@ class LogMel(nn.Module):
             rate: (B,), above 1 is faster and shorter, as in ``librosa.effects.time_stretch``; None leaves time alone.
             semitones: (B,), above 0 is higher; None leaves pitch alone.
         """
-        bank = self.bank
+        bank, factor = self.bank, None
         if semitones is not None:
-            bank = mel_bank(self.edges, self.frequencies * torch.exp2(semitones[:, None] / 12))
-        mel = bank @ self.power(wave)
+            factor = torch.exp2(semitones[:, None] / 12)
+            bank = mel_bank(self.edges, self.frequencies * factor)
+        mel = self._bands(bank, self.power(wave), factor)
         return self.decibels(mel if rate is None else stretch(mel, rate))
+
+    def _bands(self, bank: Tensor, power: Tensor, factor: Tensor | None) -> Tensor:
+        """Mel product, (M, F) or (B, M, F) with (B, F, T) -> (B, M, T); factor (B, 1) scaled the bank's frequencies."""
+        if power.device.type != "cpu":
+            return bank @ power
+        # a few bands at a time meet only the bins between their corners: half of the dense product's time
+        slowest, fastest = (1.0, 1.0) if factor is None else (float(factor.min()), float(factor.max()))
+        corners = (self.edges / self.frequencies[1]).tolist()
+        parts = []
+        for first in range(0, len(corners) - 2, self.BANDS_AT_ONCE):
+            last = min(first + self.BANDS_AT_ONCE, len(corners) - 2)
+            bins = slice(int(corners[first] / fastest), math.ceil(corners[last + 1] / slowest) + 1)
+            parts.append(bank[..., first:last, bins] @ power[:, bins])
+        return torch.cat(parts, dim=-2)
 
 
 def stretch(mel: Tensor, rate: Tensor) -> Tensor:
