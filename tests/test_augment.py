@@ -159,6 +159,20 @@ def test_probability_leaves_clips_alone():
     assert 150 < int((draw.rate == 1).sum()) < 250
 
 
+def test_one_of_varies_each_clip_by_one_thing():
+    augmentation = Augmentation(
+        RATE, stretch=Uniform(0.8, 0.9, 0.5), semitones=Uniform(-2, 2, 0.3, whole=True), one_of=True
+    )
+    draw = augmentation.draw(4000, generator(), varied=torch.arange(4000) < 3000)
+    stretched, shifted = draw.rate != 1, draw.semitones != 0
+    assert not (stretched & shifted).any()
+    assert not (stretched | shifted)[3000:].any()
+    assert abs(stretched[:3000].float().mean() - 0.5) < 0.03
+    # whole numbers from -2 to 2, each as likely: a fifth of them is no shift
+    assert abs(shifted[:3000].float().mean() - 0.3 * 4 / 5) < 0.03
+    assert draw.semitones.unique().tolist() == [-2, -1, 0, 1, 2]
+
+
 def test_same_seed_same_draw():
     augmentation = Augmentation(RATE, stretch=Uniform(0.8, 1.2), semitones=Uniform(-2, 2))
     first, again, other = (augmentation.draw(8, generator(seed)) for seed in (1, 1, 2))
@@ -175,7 +189,7 @@ def test_a_batch_is_its_clips_one_by_one():
     front = FrontEnd(FRONT, augmentation=augmentation)
     wave = (3000 * torch.randn(4, RATE, generator=generator())).short()
     draw = augmentation.draw(4, generator())
-    alone = torch.cat([front(wave[i : i + 1], draw.clip(i)) for i in range(4)])
+    alone = torch.cat([front(wave[i : i + 1], draw.rows(slice(i, i + 1))) for i in range(4)])
     torch.testing.assert_close(front._images(wave, draw), alone, atol=1e-3, rtol=0)
 
 
@@ -216,6 +230,7 @@ def test_an_accelerator_is_never_waited_for():
         ({"frequency_masks": Stripes(1, 1.1)}, r"frequency_masks\.width"),
         ({"crop": RATE + 1}, "crop_seconds"),
         ({"noise_colours": ()}, "noise_colours"),
+        ({"stretch": Uniform(0.8, 1.2), "roll": Uniform(0, 1, 0.5), "one_of": True}, "one_of"),
     ],
 )
 def test_bad_values_are_refused_by_name(values, word):

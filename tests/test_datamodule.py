@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from soundfold.data.datamodule import ClipBatches, Collection, SoundDataModule
+from soundfold.data.datamodule import ClipBatches, Collection, OfflineCopies, SoundDataModule
+from soundfold.data.folds import Protocol
 from soundfold.data.metadata import ClipTable
 from soundfold.data.waveforms import Waveforms
 from soundfold.errors import InputError
@@ -64,7 +65,7 @@ def test_statistics_come_from_training_clips_only():
 
 
 def test_evaluation_is_neither_varied_nor_shuffled():
-    made = module(protocol="nested")
+    made = module(protocol=Protocol("nested"))
     first = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()[0]]
     second = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()[0]]
     clips = torch.cat([clip for _, _, clip in first])
@@ -72,7 +73,7 @@ def test_evaluation_is_neither_varied_nor_shuffled():
     for (a, target, _), (b, _, _) in zip(first, second, strict=True):
         assert torch.equal(a, b)
         assert target.dtype == torch.int64
-    plain = module(protocol="nested", augmentation=None, mixing=None)
+    plain = module(protocol=Protocol("nested"), augmentation=None, mixing=None)
     assert torch.equal(images(made, made.test_dataloader()), images(plain, plain.test_dataloader()))
 
 
@@ -139,10 +140,57 @@ def test_audit_is_kept():
         "train": 15,
         "val": 0,
         "test": 5,
+        "images": 15,
+        "same_clip": 0,
         "same_source_and_class": 0,
         "same_source": 0,
         "same_audio": 0,
+        "val_copies": 0,
     }
+
+
+ONE_OF = Augmentation(
+    RATE,
+    stretch=Uniform(0.8, 1.2, 0.5),
+    noise_std=Uniform(0.1, 0.1, 0.5),
+    one_of=True,
+)
+
+
+def test_copies_are_varied_once_and_clips_not_at_all():
+    made = module(augmentation=ONE_OF, mixing=None, copies=OfflineCopies(2, 2), batch_size=64)
+    plain = module(augmentation=None, mixing=None)
+    ((first, target, image),) = epoch(made, 0)
+    ((second, _, again),) = epoch(made, 1)
+    assert len(first) == 45
+    # in another order, the same images
+    assert not torch.equal(image, again)
+    torch.testing.assert_close(first[image.argsort()], second[again.argsort()])
+    clips = torch.from_numpy(made._copies.clips)[image]
+    assert torch.equal(target, torch.from_numpy(made._open().table.targets)[clips])
+    originals = first[image.argsort()][:15]
+    torch.testing.assert_close(originals, images(plain, plain._batches(plain.split.train, 4)), atol=1e-3, rtol=0)
+    for number in clips.unique():
+        a, b, c = first[clips == number]
+        assert not torch.equal(a, b)
+        assert not torch.equal(b, c)
+
+
+def test_copies_that_validate_are_images_of_their_own():
+    protocol = Protocol("random_clips", test=0.2, val=0.2, image_val=0.5)
+    made = module(augmentation=ONE_OF, mixing=None, copies=OfflineCopies(2, 2), protocol=protocol, batch_size=64)
+    ((image, _, number),) = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()[0]]
+    assert len(image) == 24
+    assert sorted(number.tolist()) == made._copies.val.tolist()
+    ((train, _, trained),) = epoch(made, 0)
+    assert not set(number.tolist()) & set(trained.tolist())
+    assert not (image[:, None] == train).flatten(2).all(dim=2).any()
+
+
+@pytest.mark.parametrize(("low", "high", "after"), [(3, 2, 0), (0, 0, 0), (1, 1, -1)])
+def test_bad_copies_are_refused(low, high, after):
+    with pytest.raises(InputError, match=r"augment\.copies"):
+        OfflineCopies(low, high, after)
 
 
 def test_bad_fold_is_refused():

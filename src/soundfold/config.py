@@ -39,6 +39,10 @@ class Data:
 @dataclass
 class Split:
     protocol: str = MISSING
+    test: float | None = None
+    val: float | None = None
+    image_val: float | None = None
+    test_in_training: bool = False
 
 
 @dataclass
@@ -64,6 +68,7 @@ class Uniform:
     low: float = MISSING
     high: float = MISSING
     probability: float = 1.0
+    whole: bool = False
 
 
 @dataclass
@@ -83,6 +88,13 @@ class Mixing:
 
 
 @dataclass
+class Copies:
+    low: int = MISSING
+    high: int = MISSING
+    after: int = 0
+
+
+@dataclass
 class Augment:
     crop_seconds: float | None = None
     stretch: Uniform | None = None
@@ -95,6 +107,8 @@ class Augment:
     roll: Uniform | None = None
     time_masks: Stripes | None = None
     frequency_masks: Stripes | None = None
+    one_of: bool = False
+    copies: Copies | None = None
     mixing: Mixing = field(default_factory=Mixing)
 
 
@@ -201,6 +215,7 @@ class Config:
     name: str = MISSING
     label: str | None = None
     rerun: bool = False
+    allow_leakage: bool = False
     debug: bool = False
 
 
@@ -220,6 +235,7 @@ NOT_IDENTITY = (
     "fold",
     "name",
     "rerun",
+    "allow_leakage",
     "paths",
     "logger",
     "checkpoints",
@@ -338,6 +354,23 @@ def check(cfg: DictConfig) -> None:
     one_of("callbacks.monitor", ("val/loss", "val/accuracy", "val/f1"))
     if cfg.logger.wandb is not None:
         one_of("logger.wandb.mode", ("offline", "online", "disabled"))
+    if cfg.split.protocol == "random_clips":
+        if not cfg.allow_leakage:
+            raise InputError(
+                "split=random_clips leaks: clips of one source stand on both sides, so its score is too high. It is "
+                "here to measure by how much: allow_leakage=true runs it, with the mark on every figure. "
+                "split=benchmark gives a score to publish."
+            )
+        if cfg.fold == "none":
+            raise InputError("fold=none trains on every clip, with nothing to split; leave out split=random_clips.")
+    copies = cfg.augment.copies
+    if copies is None and (cfg.split.image_val is not None or cfg.split.test_in_training):
+        raise InputError("split.image_val and split.test_in_training speak of copies; give augment.copies too.")
+    if copies is not None and copies.after > 0 and (cfg.schedule.decay != "constant" or cfg.schedule.warmup > 0):
+        raise InputError(
+            f"augment.copies.after={copies.after} makes later epochs longer, which a decay does not foresee. "
+            "Give schedule=constant schedule.warmup=0, or augment.copies.after=0."
+        )
     if cfg.fold == "none" and cfg.checkpoints.keep == "none":
         raise InputError("fold=none trains a model to use, and checkpoints.keep=none throws it away; keep weights.")
 

@@ -16,7 +16,17 @@ from torch import Tensor
 
 from soundfold.data import waveforms
 from soundfold.data.download import fetch_esc50
-from soundfold.data.folds import Audit, Split, audit, make_split, refuse_leak
+from soundfold.data.folds import (
+    BENCHMARK,
+    Audit,
+    Copies,
+    Protocol,
+    Split,
+    audit,
+    make_copies,
+    make_split,
+    refuse_leak,
+)
 from soundfold.data.metadata import ClipTable, read_table
 from soundfold.data.synthetic import render
 from soundfold.errors import InputError
@@ -77,12 +87,14 @@ class ClipBatches:
     Args:
         samples: int16 (clips, N), on the device that trains or, to stream, in host memory.
         targets: int64 (clips,).
-        clips: the indices of the clips to give.
+        clips: the indices of the clips to give; with `owners`, of their images.
         batch_size: clips in a batch; the last may be smaller.
         device: where the batches go.
         generator: on `device`; given, every epoch is shuffled, and the generator is seeded at its start from `seed` and
             the epoch, so that whatever is drawn from it afterwards is a function of these two.
         seed: whole numbers that the epoch's seed is made of.
+        owners: int64 (images,), the clip of each image; None where every clip is its one image. The index in a batch is
+            then the image's.
         rank, world_size: this process takes every `world_size`-th clip of each epoch's order, from `rank` on.
     """
 
@@ -97,12 +109,13 @@ class ClipBatches:
         device: torch.device,
         generator: torch.Generator | None = None,
         seed: tuple[int, ...] = (),
+        owners: Tensor | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.samples, self.targets, self.clips = samples, targets, torch.from_numpy(clips)
         self.batch_size, self.device, self.generator, self.seed = batch_size, device, generator, seed
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.owners, self.rank, self.world_size, self.epoch = owners, rank, world_size, 0
 
     @property
     def sampler(self) -> ClipBatches:
@@ -123,8 +136,9 @@ class ClipBatches:
             order = order[torch.randperm(len(order), generator=self.generator, device=self.device).cpu()]
         share = len(order) // self.world_size
         order = order[self.rank : self.rank + share * self.world_size : self.world_size]
-        on_device = order.to(self.samples.device)
-        targets = self.targets[order].to(self.device)
+        owners = order if self.owners is None else self.owners[order]
+        on_device = owners.to(self.samples.device)
+        targets = self.targets[owners].to(self.device)
         clips = order.to(self.device)
         for start in range(0, len(order), self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -132,6 +146,28 @@ class ClipBatches:
             if wave.device != self.device:
                 wave = wave.pin_memory().to(self.device, non_blocking=True)
             yield wave, targets[part], clips[part]
+
+
+@dataclass(frozen=True)
+class OfflineCopies:
+    """A number of copies of every clip, evenly drawn from [low, high], varied once before training.
+
+    Epochs count from 0; those before `after` train on the clips themselves.
+    """
+
+    low: int
+    high: int
+    after: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high or self.high < 1:
+            raise InputError(
+                f"augment.copies: low={self.low} and high={self.high} must be 0 <= low <= high, and high >= 1."
+            )
+        if self.after < 0:
+            raise InputError(
+                f"augment.copies.after={self.after} must not be negative; 0 has the copies from the start."
+            )
 
 
 class SoundDataModule(pl.LightningDataModule):
@@ -145,8 +181,10 @@ class SoundDataModule(pl.LightningDataModule):
         collection: see `open_collection`; or a function that opens it, called by `prepare_data` and `setup`.
         front_end: from waveforms to images; its augmentation varies training clips.
         fold: the fold to score; None trains on every clip and scores none.
-        protocol: see `make_split`.
+        protocol: see `Protocol`.
         mixing: how training clips are mixed; None leaves them.
+        copies: vary before training, once, as the published notebook does; None varies anew in every epoch. The trainer
+            then needs ``reload_dataloaders_every_n_epochs=copies.after``.
         batch_size: clips in a training batch.
         seed: all randomness is a function of it, the fold and the epoch.
         resident: keep the waveforms on the device; None does so where they take less than half of its free memory.
@@ -160,8 +198,9 @@ class SoundDataModule(pl.LightningDataModule):
         collection: Any,
         front_end: FrontEnd,
         fold: int | None,
-        protocol: str = "benchmark",
+        protocol: Protocol = BENCHMARK,
         mixing: Mixing | None = None,
+        copies: OfflineCopies | None = None,
         batch_size: int = 64,
         seed: int = 0,
         resident: bool | None = None,
@@ -172,6 +211,11 @@ class SoundDataModule(pl.LightningDataModule):
         self._open = collection if callable(collection) else lambda: collection
         self.front_end, self.fold, self.protocol = front_end, fold, protocol
         self.mixing, self.batch_size, self.seed, self.resident = mixing, batch_size, seed, resident
+        if copies and front_end.augmentation is None:
+            raise InputError("augment.copies needs something to vary the copies by; give an augmentation.")
+        self.copies = copies
+        self._copies: Copies | None = None
+        self._owners: Tensor | None = None
         self.split: Split | None = None
         self.audit: Audit | None = None
 
@@ -184,16 +228,35 @@ class SoundDataModule(pl.LightningDataModule):
         collection: Collection = self._open()
         table, waves = collection.table, collection.waves
         self.classes = table.classes
-        self.split = make_split(table, self.protocol, self.fold)
-        self.audit = audit(table, self.split, list(waves.hashes))
+        self.split = make_split(table, self.protocol, self.fold, self.seed)
+        if self.copies:
+            options = {"low": self.copies.low, "high": self.copies.high, "seed": self.seed, "fold": self.fold or 0}
+            self._copies = make_copies(self.split, self.protocol, len(table), **options)
+        self.audit = audit(table, self.split, list(waves.hashes), self._copies)
         refuse_leak(self.audit, self.protocol, self.fold)
         self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         self._generator = torch.Generator(self.device)
+        if self._copies is not None:
+            self._draw_copies(self._copies, len(table))
         samples = torch.from_numpy(waves.samples)
         self._samples = samples.to(self.device) if self._fits(samples) else samples
         self._targets = torch.from_numpy(table.targets)
         self.front_end.to(self.device)
         self.front_end.fit(wave for wave, _, _ in self._batches(self.split.train, 16))
+
+    def _draw_copies(self, copies: Copies, clips: int) -> None:
+        assert self.front_end.augmentation is not None
+        seed = np.random.SeedSequence([self.seed, self.fold or 0, 2]).generate_state(1, np.uint64)[0]
+        self._generator.manual_seed(int(seed >> np.uint64(1)))
+        images = len(copies.clips)
+        varied = torch.arange(images, device=self.device) >= clips
+        self._drawn = self.front_end.augmentation.draw(images, self._generator, varied)
+        self._owners = torch.from_numpy(copies.clips)
+
+    def _joined(self) -> Copies | None:
+        """The copies, once they train."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        return self._copies if self.copies and epoch >= self.copies.after else None
 
     def _fits(self, samples: Tensor) -> bool:
         if self.resident is not None or self.device.type != "cuda":
@@ -202,39 +265,45 @@ class SoundDataModule(pl.LightningDataModule):
         return samples.nbytes < free / 2
 
     def _batches(self, clips: np.ndarray, batch_size: int, **options: Any) -> ClipBatches:
-        return ClipBatches(self._samples, self._targets, clips, batch_size, self.device, **options)
+        return ClipBatches(self._samples, self._targets, clips, batch_size, self.device, owners=self._owners, **options)
 
     def train_dataloader(self) -> ClipBatches:
         assert self.split is not None
         world = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
         seed = (self.seed, self.fold or 0)
-        return self._batches(self.split.train, self.batch_size, generator=self._generator, seed=seed, **world)
+        clips = (self._joined() or self.split).train
+        return self._batches(clips, self.batch_size, generator=self._generator, seed=seed, **world)
 
     def val_dataloader(self) -> list[ClipBatches]:
         assert self.split is not None
-        return [self._batches(self.split.val, self.batch_size)] if len(self.split.val) else []
+        clips = (self._joined() or self.split).val
+        return [self._batches(clips, self.batch_size)] if len(clips) else []
 
     def test_dataloader(self) -> ClipBatches:
         assert self.split is not None
         return self._batches(self.split.test, self.batch_size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        wave, target, clip = batch
+        wave, target, image = batch
         # validation runs inside fit: `training` tells the two apart
         if not (self.trainer and self.trainer.training):
-            return self.front_end(wave), target, clip
+            return self.front_end(wave, self._drawn.rows(image) if self.copies else None), target, image
         return self.vary(batch)
 
     def vary(self, batch: Batch) -> Batch:
         """Images and targets of a training batch: varied, then mixed."""
-        wave, target, clip = batch
+        wave, target, number = batch
         clips, classes, generator = len(wave), len(self.classes), self._generator
         pairs = self.mixing.draw_waves(clips, generator) if self.mixing else None
-        draw = self.front_end.augmentation.draw(clips, generator) if self.front_end.augmentation else None
+        draw = None
+        if self.copies:
+            draw = self._drawn.rows(number)
+        elif self.front_end.augmentation:
+            draw = self.front_end.augmentation.draw(clips, generator)
         image = self.front_end(wave, draw, pairs)
         if pairs is not None:
             target = mix_targets(target, classes, pairs)
         mixed = self.mixing.draw_images(clips, generator) if self.mixing else None
         if mixed is not None:
             image, target = mix_images(image, mixed), mix_targets(target, classes, mixed)
-        return image, target, clip
+        return image, target, number

@@ -20,10 +20,12 @@ class MetricsCsv(pl.Callback):
 
     Args:
         path: the CSV file.
+        leaky: mark every row, where the protocol makes the figures too high.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, leaky: bool = False) -> None:
         self.path = path
+        self.mark = {"leaky": "true"} if leaky else {}
         self.rows: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -34,7 +36,7 @@ class MetricsCsv(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figures = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": f"{rate:.6g}", **figures}
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": f"{rate:.6g}", **self.mark, **figures}
         self.rows.append(row)
         lines = [",".join(row), *(",".join(str(r.get(name, "")) for name in row) for r in self.rows)]
         write_whole(self.path, "\n".join(lines) + "\n")

@@ -28,9 +28,11 @@ class FoldResult:
         fold: its number, or None for a model trained on every clip, which has no scores.
         folds: numbers of all folds of the collection.
         protocol, seed, classes: of the run.
+        leaky: its scores are too high by protocol, see `soundfold.data.folds.Protocol`.
         n: clips scored.
         accuracy, f1, top5: fractions of 1; f1 is the macro average.
         loss: mean cross entropy of the scored clips, nats.
+        val_accuracy: fraction of 1, of the weights that were scored; None where the protocol does not validate.
         confusion: counts, rows are true classes.
         objective: what a search may optimise: the validation figure where there is one, else accuracy.
         epochs, steps: done when the fold ended.
@@ -43,6 +45,7 @@ class FoldResult:
     fold: int | None
     folds: list[int]
     protocol: str
+    leaky: bool
     seed: int
     classes: list[str]
     n: int
@@ -51,6 +54,7 @@ class FoldResult:
     top5: float | None
     loss: float | None
     confusion: list[list[int]]
+    val_accuracy: float | None
     objective: float | None
     epochs: int
     steps: int
@@ -83,12 +87,14 @@ class CVResult:
 
     Attributes:
         accuracy, f1, loss, objective: mean over folds; `*_sd` the standard deviation over folds (n - 1).
+        leaky: the scores are too high by protocol.
         n: clips scored; seconds: their sum; confusion: their sum, rows are true classes.
         folds: one entry per fold, ascending.
     """
 
     cv_id: str
     protocol: str
+    leaky: bool
     seed: int
     n: int
     accuracy: float
@@ -145,6 +151,7 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
     return CVResult(
         cv_id=first.cv_id,
         protocol=first.protocol,
+        leaky=first.leaky,
         seed=first.seed,
         n=sum(r.n for r in ordered),
         accuracy=accuracy,

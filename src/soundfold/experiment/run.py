@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from soundfold.config import check, cv_id, parse_fold
-from soundfold.data.datamodule import Collection, SoundDataModule, open_collection
-from soundfold.data.folds import make_split
+from soundfold.data.datamodule import Collection, OfflineCopies, SoundDataModule, open_collection
+from soundfold.data.folds import Protocol, make_split
 from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.callbacks import MetricsCsv, WholeCheckpoints
@@ -55,7 +55,7 @@ class Run:
 
     @property
     def group(self) -> str:
-        return f"{self.cfg.name}-{self.cv_id}"
+        return self.folder.name
 
 
 def cross_validate(cfg: DictConfig) -> float | None:
@@ -75,7 +75,7 @@ def cross_validate(cfg: DictConfig) -> float | None:
     numbers = run.collection.table.fold_numbers
     folds: list[int | None] = [None] if wanted == "none" else list(numbers) if wanted == "all" else [int(wanted)]
     for fold in folds:  # refuse the last fold's fault before the first is trained
-        make_split(run.collection.table, cfg.split.protocol, fold)
+        make_split(run.collection.table, _protocol(cfg), fold, cfg.seed)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,6 +106,8 @@ def open_run(cfg: DictConfig) -> Run:
     # everything that can refuse a value does so before a clip is downloaded or decoded
     _front_end(cfg)
     Mixing(**cfg.augment.mixing)
+    _copies(cfg)
+    protocol = _protocol(cfg)
     if cfg.schedule.decay not in DECAYS or not 0 <= cfg.schedule.warmup < 1:
         raise InputError(
             f"schedule.decay={cfg.schedule.decay} must be one of {', '.join(DECAYS)}, and "
@@ -131,7 +133,8 @@ def open_run(cfg: DictConfig) -> Run:
         "weights": weights,
     }
     identity = cv_id(cfg, digests)
-    return Run(cfg, collection, identity, Path(cfg.paths.outputs) / f"{cfg.name}-{identity}")
+    mark = "-leaky" if protocol.leaky else ""
+    return Run(cfg, collection, identity, Path(cfg.paths.outputs) / f"{cfg.name}{mark}-{identity}")
 
 
 def run_fold(run: Run, fold: int | None) -> FoldResult:
@@ -150,13 +153,16 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
     resumed = last.is_file() and not cfg.rerun and not cfg.debug
     started = time.perf_counter()
 
+    protocol, copies = _protocol(cfg), _copies(cfg)
+
     pl.seed_everything(int(np.random.SeedSequence([cfg.seed, fold or 0]).generate_state(1)[0]), verbose=False)
     data = SoundDataModule(
         run.collection,
         _front_end(cfg),
         fold,
-        protocol=cfg.split.protocol,
+        protocol=protocol,
         mixing=Mixing(**cfg.augment.mixing),
+        copies=copies,
         batch_size=cfg.data.batch_size,
         seed=cfg.seed,
         resident=cfg.data.resident,
@@ -171,13 +177,15 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         channels_last=cfg.model.channels_last,
         compile=cfg.model.compile,
     )
-    validates = cfg.split.protocol == "nested" and fold is not None
+    # random_clips only watches its validation clips, as its model: the last epoch's weights are scored
+    validates = protocol.name in ("nested", "random_clips") and fold is not None
+    selects = protocol.name == "nested" and fold is not None
     chosen = {"monitor": cfg.callbacks.monitor, "mode": cfg.callbacks.mode}
     best = ModelCheckpoint(checkpoints, "best", save_weights_only=True, enable_version_counter=False, **chosen)
-    callbacks: list[pl.Callback] = [MetricsCsv(folder / "metrics.csv")]
+    callbacks: list[pl.Callback] = [MetricsCsv(folder / "metrics.csv", leaky=protocol.leaky)]
     if cfg.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar())
-    if validates:
+    if selects:
         callbacks += [EarlyStopping(patience=cfg.callbacks.patience, **chosen), best]
     # last of all: it holds the state of the others at the end of the epoch
     every = cfg.checkpoints.every_n_epochs
@@ -195,6 +203,7 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
             default_root_dir=folder,
             num_sanity_val_steps=0,
             limit_val_batches=None if validates else 0,
+            reload_dataloaders_every_n_epochs=copies.after if copies else 0,
             use_distributed_sampler=False,
             enable_model_summary=False,
         )
@@ -203,10 +212,11 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         except SIGTERMException:
             # by itself Lightning ends with 0, as if the run were whole
             raise SystemExit(143) from None
-        if validates:
+        if selects:
             found = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
             model.load_state_dict(found["state_dict"])
         epochs, steps = trainer.current_epoch, trainer.global_step
+        val_accuracy = trainer.validate(model, data, verbose=False)[0]["val/accuracy"] if validates else None
         scores = trainer.test(model, data, verbose=False)[0] if fold is not None else {}
     assert data.audit is not None
     assert data.split is not None
@@ -214,7 +224,8 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         cv_id=run.cv_id,
         fold=fold,
         folds=list(table.fold_numbers),
-        protocol=cfg.split.protocol,
+        protocol=protocol.name,
+        leaky=protocol.leaky,
         seed=cfg.seed,
         classes=list(table.classes),
         n=len(data.split.test),
@@ -223,7 +234,8 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         top5=scores.get("test/top5"),
         loss=scores.get("test/loss"),
         confusion=model.confusion.compute().tolist() if scores else [],
-        objective=_objective(best, validates, cfg) if validates else scores.get("test/accuracy"),
+        val_accuracy=val_accuracy,
+        objective=_objective(best, cfg) if selects else scores.get("test/accuracy"),
         epochs=epochs,
         steps=steps,
         seconds=time.perf_counter() - started,
@@ -270,7 +282,7 @@ def _front_end(cfg: DictConfig) -> FrontEnd:
 def _augmentation(cfg: DictConfig) -> Augmentation:
     options: Any = OmegaConf.to_container(cfg.augment)
     crop = options.pop("crop_seconds")
-    del options["mixing"]
+    del options["mixing"], options["copies"]
     for key, value in options.items():
         if isinstance(value, dict):
             options[key] = Stripes(**value) if "count" in value else Uniform(**value)
@@ -279,6 +291,15 @@ def _augmentation(cfg: DictConfig) -> Augmentation:
         crop=None if crop is None else round(crop * cfg.data.sample_rate),
         **options,
     )
+
+
+def _protocol(cfg: DictConfig) -> Protocol:
+    options: Any = OmegaConf.to_container(cfg.split)
+    return Protocol(options.pop("protocol"), **options)
+
+
+def _copies(cfg: DictConfig) -> OfflineCopies | None:
+    return None if cfg.augment.copies is None else OfflineCopies(**cfg.augment.copies)
 
 
 def _accelerator(cfg: DictConfig) -> str:
@@ -304,10 +325,11 @@ def _logger(run: Run, folder: Path, fold: int | None) -> Any:
     from soundfold.experiment.tracking import fold_logger
 
     config: Any = OmegaConf.to_container(run.cfg, resolve=True)
-    return fold_logger(run.cfg.logger.wandb, folder, run.group, f"fold{fold or 'none'}", {**config, "fold": fold})
+    config["fold"], leaky = fold, _protocol(run.cfg).leaky
+    return fold_logger(run.cfg.logger.wandb, folder, run.group, f"fold{fold or 'none'}", config, leaky)
 
 
-def _objective(best: ModelCheckpoint, validates: bool, cfg: DictConfig) -> float:
+def _objective(best: ModelCheckpoint, cfg: DictConfig) -> float:
     score = float(best.best_model_score)  # type: ignore[arg-type]
     return -score if cfg.callbacks.mode == "min" else score
 

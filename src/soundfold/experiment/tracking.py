@@ -26,7 +26,9 @@ def _settle(mode: str, folder: Path) -> str:
 
 
 @contextmanager
-def fold_logger(options: Wandb, folder: Path, group: str, name: str, config: dict[str, Any]) -> Iterator[WandbLogger]:
+def fold_logger(
+    options: Wandb, folder: Path, group: str, name: str, config: dict[str, Any], leaky: bool
+) -> Iterator[WandbLogger]:
     """A logger of one fold's run, closed whatever happens, and marked failed after an exception.
 
     Args:
@@ -35,6 +37,7 @@ def fold_logger(options: Wandb, folder: Path, group: str, name: str, config: dic
         group: the cross-validation, ``<name>-<id>``.
         name: of the run, such as ``fold3``.
         config: plain values that W&B shows and compares.
+        leaky: tag the run, and say so in its summary.
     """
     mode = _settle(options.mode, folder.parent)
     logger = WandbLogger(
@@ -46,9 +49,11 @@ def fold_logger(options: Wandb, folder: Path, group: str, name: str, config: dic
         save_dir=folder,
         config=config,
         mode=mode,
+        tags=["leaky"] if leaky else None,
     )
     failed = 1
     try:
+        logger.experiment.summary["leaky"] = leaky
         yield logger
         failed = 0
     finally:
@@ -69,9 +74,10 @@ def log_cv(options: Wandb, folder: Path, group: str, result: CVResult, config: d
         resume="allow" if mode == "online" else None,
         dir=folder,
         config=config,
+        tags=["leaky"] if result.leaky else None,
         mode=mode,  # type: ignore[arg-type]
     ) as run:
-        for name in ("accuracy", "accuracy_sd", "f1", "f1_sd", "loss", "loss_sd", "n", "protocol", "seconds"):
+        for name in ("accuracy", "accuracy_sd", "f1", "f1_sd", "loss", "loss_sd", "n", "protocol", "leaky", "seconds"):
             run.summary[f"cv/{name}"] = getattr(result, name)
         rows = [
             [true, predicted, count]

@@ -14,11 +14,15 @@ from soundfold.errors import InputError
 
 @dataclass(frozen=True)
 class Uniform:
-    """A value drawn evenly from [low, high], for a clip in `probability` of the cases; else the neutral value."""
+    """A value drawn evenly from [low, high], for a clip in `probability` of the cases; else the neutral value.
+
+    With `whole` it is a whole number, each as likely as the next.
+    """
 
     low: float
     high: float
     probability: float = 1.0
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,12 @@ class Draw:
     time_masks: Tensor | None
     frequency_masks: Tensor | None
 
-    def clip(self, number: int) -> Draw:
-        """The draw of one clip, as a batch of one."""
+    def rows(self, clips: Tensor | slice) -> Draw:
+        """The draws of some of the clips, as a batch of their own."""
         part: dict[str, Any] = {}
         for name in (f.name for f in fields(self)):
             drawn = getattr(self, name)
-            part[name] = None if drawn is None else drawn[number : number + 1]
+            part[name] = None if drawn is None else drawn[clips]
         return Draw(**part)
 
 
@@ -86,6 +90,7 @@ class Augmentation(nn.Module):
         polarity: chance of a clip to be turned upside down.
         roll: cyclic shift, as a fraction of the clip.
         time_masks, frequency_masks: SpecAugment.
+        one_of: a clip gets at most one of stretch, semitones, noises, gain and roll, by their probabilities.
 
     Raises:
         InputError: a range is reversed or a value outside its rule.
@@ -108,6 +113,7 @@ class Augmentation(nn.Module):
         roll: Uniform | None = None,
         time_masks: Stripes | None = None,
         frequency_masks: Stripes | None = None,
+        one_of: bool = False,
     ) -> None:
         super().__init__()
         ranges = {
@@ -126,6 +132,11 @@ class Augmentation(nn.Module):
         if noise_std and noise_std.low < 0:
             raise InputError(f"augment.noise_std.low={noise_std.low:g} must not be negative.")
         chances = {name: drawn.probability for name, drawn in ranges.items() if drawn}
+        if one_of and sum(chances.values()) > 1 + 1e-6:
+            raise InputError(
+                f"augment.one_of: the probabilities of {', '.join(chances)} sum to {sum(chances.values()):g}; a clip "
+                "gets at most one of them, so the sum must not exceed 1."
+            )
         for name, masks in {"time_masks": time_masks, "frequency_masks": frequency_masks}.items():
             if masks:
                 chances |= {name: masks.probability, f"{name}.width": masks.width}
@@ -138,7 +149,7 @@ class Augmentation(nn.Module):
             raise InputError(f"augment.crop_seconds gives {crop} samples; it must lie within the clip's {samples}.")
         if not noise_colours:
             raise InputError("augment.noise_colours is empty; [0] is white noise.")
-        self.samples, self.crop, self.polarity = samples, crop, polarity
+        self.samples, self.crop, self.polarity, self.one_of = samples, crop, polarity, one_of
         self.stretch, self.semitones, self.gain_db, self.roll = stretch, semitones, gain_db, roll
         self.noise_std, self.noise_snr_db = noise_std, noise_snr_db
         self.time_masks, self.frequency_masks = time_masks, frequency_masks
@@ -146,9 +157,16 @@ class Augmentation(nn.Module):
         # twice over: a noise is periodic, and so can be read on from any sample
         self.register_buffer("bank", noise_bank(rows, samples).repeat(1, 2), persistent=False)
 
-    def draw(self, clips: int, generator: Generator) -> Draw:
-        """Draw for a batch, on the generator's device."""
+    def draw(self, clips: int, generator: Generator, varied: Tensor | None = None) -> Draw:
+        """Draw for a batch, on the generator's device.
+
+        Args:
+            varied: bool (clips,); the others draw the neutral value of everything but the crop. None varies all.
+        """
         device = generator.device
+        varied = torch.ones(clips, dtype=torch.bool, device=device) if varied is None else varied
+        # one_of: each variation takes the clips whose choice falls into its own part of [0, 1)
+        choice, taken = None, 0.0
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=device)
@@ -156,13 +174,19 @@ class Augmentation(nn.Module):
         def between(drawn: Uniform | None, neutral: float) -> Tensor | None:
             if drawn is None:
                 return None
-            value = drawn.low + (drawn.high - drawn.low) * uniform(clips)
-            return torch.where(uniform(clips) < drawn.probability, value, neutral)
+            value = drawn.low + (drawn.high - drawn.low + drawn.whole) * uniform(clips)
+            value = value.floor().clamp(max=drawn.high) if drawn.whole else value
+            hit = uniform(clips) < drawn.probability
+            if choice is not None:
+                nonlocal taken
+                hit = (choice >= taken) & (choice < taken + drawn.probability)
+                taken += drawn.probability
+            return torch.where(hit & varied, value, neutral)
 
         def stripes(masks: Stripes | None) -> Tensor | None:
             if masks is None:
                 return None
-            drawn = uniform(clips, masks.count) < masks.probability
+            drawn = (uniform(clips, masks.count) < masks.probability) & varied[:, None]
             length = masks.width * uniform(clips, masks.count) * drawn
             start = (1 - length) * uniform(clips, masks.count)
             return torch.stack([start, start + length], dim=-1)
@@ -170,10 +194,11 @@ class Augmentation(nn.Module):
         def below(limit: int) -> Tensor:
             return (limit * uniform(clips)).long().clamp(max=limit - 1)
 
+        choice = uniform(clips) if self.one_of else None
         gain = between(self.gain_db, 0.0)
         gain = gain if gain is None else 10 ** (gain / 20)
         if self.polarity:
-            sign = torch.where(uniform(clips) < self.polarity, -1.0, 1.0)
+            sign = torch.where((uniform(clips) < self.polarity) & varied, -1.0, 1.0)
             gain = sign if gain is None else gain * sign
         turn = between(self.roll, 0.0)
         return Draw(
