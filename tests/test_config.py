@@ -13,6 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
 
 
+# an option that stands only beside others
+NEEDS = {"augment=seed_copies": ["schedule=constant"]}
+
+
 def composed(*overrides: str) -> DictConfig:
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -32,7 +36,13 @@ def options(group: str) -> list[str]:
     ],
 )
 def test_every_option_composes_and_passes_its_check(override):
-    check(composed(override))
+    check(composed(override, "allow_leakage=true", *NEEDS.get(override, ())))
+
+
+@pytest.mark.parametrize("override", ["split=random_clips", "experiment=seed_original", "experiment=seed_augmented"])
+def test_a_leaky_protocol_is_asked_for_twice(override):
+    with pytest.raises(InputError, match="allow_leakage=true"):
+        check(composed(override))
 
 
 def test_the_keys_that_others_rely_on_exist():
@@ -82,6 +92,8 @@ def test_identity_is_stable():
         ("seed=-1", "seed=-1"),
         ("+optim.momentum=0.9", r"optim\.momentum"),
         ("data.seconds=0", r"data\.seconds"),
+        ("augment=seed_copies", r"augment\.copies\.after=10"),
+        ("split.image_val=0.1", "give augment.copies too"),
     ],
 )
 def test_bad_values_are_refused_by_name(override, word):

@@ -150,8 +150,20 @@ def test_five_jobs_give_the_summary_of_one(root, finished, tmp_path):
         assert all(torch.equal(first["network"][name], second["network"][name]) for name in first["network"])
 
 
-def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path):
-    long = ("fold=2", "trainer.max_epochs=8", "augment=strong", "split=nested")
+LEAKY = (
+    "split=random_clips",
+    "allow_leakage=true",
+    "split.image_val=0.15",
+    "split.test_in_training=true",
+    "augment=seed_copies",
+    "augment.copies.after=2",
+    "schedule=constant",
+)
+
+
+@pytest.mark.parametrize("words", [("augment=strong", "split=nested"), LEAKY])
+def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
+    long = ("fold=2", "trainer.max_epochs=8", *words)
     cross_validate(root, tmp_path / "whole", *long)
     words = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(root, tmp_path / "killed", *long)]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -170,6 +182,36 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path):
     for name in ("predictions.csv", "metrics.csv"):
         whole = (only(tmp_path / "whole") / "fold2" / name).read_text()
         assert (folder / "fold2" / name).read_text() == whole
+
+
+def test_a_leaky_protocol_marks_every_file(root, tmp_path, capsys):
+    cross_validate(root, tmp_path, *LEAKY, "trainer.max_epochs=4")
+    folder = only(tmp_path)
+    assert folder.name.startswith("tiny-leaky-")
+    assert "leaky" in capsys.readouterr().out.lower()
+    assert json.loads((folder / "cv.json").read_text())["leaky"] is True
+    for repeat in (1, 2, 3):
+        result = json.loads((folder / f"fold{repeat}" / "result.json").read_text())
+        assert result["leaky"] is True
+        found = result["audit"]
+        assert (found["train"], found["val"], found["test"]) == (18, 8, 4)
+        assert found["same_clip"] == 4
+        assert found["val_copies"] > 0
+        with (folder / f"fold{repeat}" / "metrics.csv").open() as stream:
+            rows = list(csv.DictReader(stream))
+        assert {row["leaky"] for row in rows} == {"true"}
+        # two epochs on 18 clips, then on the images
+        assert [int(row["step"]) for row in rows[:2]] == [3, 6]
+        assert int(rows[2]["step"]) - 6 == int(rows[3]["step"]) - int(rows[2]["step"]) == -(-found["images"] // 8)
+        assert result["val_accuracy"] == pytest.approx(float(rows[-1]["val/accuracy"]), rel=1e-4)
+
+
+def test_an_honest_run_with_copies_keeps_them_out_of_the_test(root, tmp_path):
+    cross_validate(root, tmp_path, "augment=seed_copies", "augment.copies.after=1", "schedule=constant", "fold=1")
+    (result,) = load_folds(only(tmp_path))
+    assert not result.leaky
+    assert result.audit["images"] > result.audit["train"] == 20
+    assert (result.audit["same_clip"], result.audit["val_copies"]) == (0, 0)
 
 
 @pytest.mark.parametrize("split", ["benchmark", "nested"])
@@ -286,10 +328,12 @@ def test_a_failed_fold_closes_its_wandb_run_as_failed(root, tmp_path, monkeypatc
 
     monkeypatch.setattr(runs.Classifier, "test_step", fail)
     with pytest.raises(RuntimeError, match="a fault"):
-        cross_validate(root, tmp_path, "logger=wandb", "fold=1", "trainer.max_epochs=1")
+        cross_validate(root, tmp_path, "logger=wandb", "fold=1", "trainer.max_epochs=4", *LEAKY)
     wandb.teardown()  # waits for W&B's service, which writes the last records after finish() has returned
     (path,) = only(tmp_path).rglob("run-*.wandb")
     assert [r.exit.exit_code for r in wandb_records(path) if r.HasField("exit")] == [1]
+    (run,) = [r.run for r in wandb_records(path) if r.HasField("run")]
+    assert list(run.tags) == ["leaky"]
     assert not list(tmp_path.rglob("result.json"))
 
 

@@ -12,9 +12,11 @@ from soundfold.experiment.results import CVResult, FoldResult
 
 def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
     """Print a row per fold and, given the sum of all folds, mean ± standard deviation."""
-    protocol = results[0].protocol
-    table = Table(title=f"{results[0].cv_id}: split={protocol}, {sum(r.n for r in results)} clips scored once")
-    for name in ("fold", "clips", "accuracy %", "macro F1 %", "loss", "seconds"):
+    first = results[0]
+    mark = " LEAKY" if first.leaky else ""
+    title = f"{first.cv_id}:{mark} split={first.protocol}, {sum(r.n for r in results)} clips scored"
+    table = Table(title=title if first.leaky else f"{title} once")
+    for name in ("repeat" if first.leaky else "fold", "clips", f"accuracy %{mark}", "macro F1 %", "loss", "seconds"):
         table.add_column(name, justify="right")
     for r in sorted(results, key=lambda r: r.fold or 0):
         if r.accuracy is not None and r.f1 is not None:
