@@ -126,7 +126,7 @@ def test_another_commit_is_reused_with_a_warning(root, finished, tmp_path, capsy
     folder = tmp_path / only(finished).name
     for k in (1, 2, 3):
         (folder / f"fold{k}").mkdir(parents=True)
-        for name in ("result.json", "config.yaml"):
+        for name in ("result.json", "config.yaml", "predictions.csv"):
             text = (only(finished) / f"fold{k}" / name).read_text()
             (folder / f"fold{k}" / name).write_text(text.replace('"torch": "', '"torch": "0.'))
     cross_validate(root, tmp_path)

@@ -90,6 +90,7 @@ class CVResult:
         leaky: the scores are too high by protocol.
         n: clips scored; seconds: their sum; confusion: their sum, rows are true classes.
         folds: one entry per fold, ascending.
+        interval: 95 % of the pooled accuracy, resampling sources; None where the predictions were not read.
     """
 
     cv_id: str
@@ -108,6 +109,7 @@ class CVResult:
     classes: list[str]
     confusion: list[list[int]]
     folds: list[dict[str, Any]]
+    interval: tuple[float, float] | None = None
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""

@@ -7,7 +7,7 @@ import logging
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from soundfold.data.folds import Protocol, make_split
 from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.callbacks import MetricsCsv, WholeCheckpoints
+from soundfold.experiment.comparison import read_run
 from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise, write_whole
 from soundfold.frontend.augment import Augmentation, Stripes, Uniform
 from soundfold.frontend.front_end import FrontEnd
@@ -34,7 +35,7 @@ from soundfold.frontend.mixing import Mixing
 from soundfold.model.classifier import Classifier
 from soundfold.model.resnet import single_channel_resnet18, weights_digest
 from soundfold.model.schedule import DECAYS
-from soundfold.report.terminal import print_folds
+from soundfold.report.terminal import print_folds, print_interval, print_ladder
 
 console = Console(stderr=True)
 # its notes on devices and products, once per fold, would bury ours
@@ -260,9 +261,13 @@ def report(folder: Path, results: list[FoldResult]) -> None:
     Raises:
         InputError: a fold is missing, comes twice, or belongs to another cross-validation.
     """
-    total = summarise(results)
+    summarise(results)  # refuses a set that is not one whole cross-validation
+    run = read_run(folder)
+    total = replace(run.total, interval=run.interval)
     total.save(folder / "cv.json")
     print_folds(results, total)
+    print_interval(run)
+    print_ladder([run])
     cfg = OmegaConf.load(folder / f"fold{results[0].fold}" / "config.yaml")
     if cfg.logger.wandb is not None:
         from soundfold.experiment.tracking import log_cv

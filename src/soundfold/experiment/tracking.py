@@ -79,6 +79,8 @@ def log_cv(options: Wandb, folder: Path, group: str, result: CVResult, config: d
     ) as run:
         for name in ("accuracy", "accuracy_sd", "f1", "f1_sd", "loss", "loss_sd", "n", "protocol", "leaky", "seconds"):
             run.summary[f"cv/{name}"] = getattr(result, name)
+        if result.interval:
+            run.summary["cv/accuracy_low"], run.summary["cv/accuracy_high"] = result.interval
         rows = [
             [true, predicted, count]
             for true, counts in zip(result.classes, result.confusion, strict=True)

@@ -1,4 +1,4 @@
-"""The folds table on the terminal."""
+"""Tables on the terminal: the folds of a run, runs beside each other, published figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from soundfold.experiment.comparison import ScoredRun
 from soundfold.experiment.results import CVResult, FoldResult
+from soundfold.experiment.statistics import SeedSummary
+from soundfold.report.published import Rung, ladder
 
 
 def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
@@ -33,3 +36,61 @@ def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) ->
             f"{total.seconds:.1f}",
         )
     Console().print(table)
+
+
+def print_interval(run: ScoredRun) -> None:
+    """Print how far the score of all clips can be trusted."""
+    low, high = (100 * end for end in run.interval)
+    sources = len(set(run.sources))
+    mark = "LEAKY, and so too high: " if run.total.leaky else ""
+    text = f"{mark}{100 * run.right.mean():.2f} % of {len(run.right)} clips; 95 % interval {low:.2f} to {high:.2f} %,"
+    Console().print(f"{text} resampling {sources} sources. Shared with training: {run.leaks()}.", highlight=False)
+
+
+def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun], SeedSummary]]) -> None:
+    """Print a row per run: its score, what can be trusted of it, and what leaked; then several seeds summed up."""
+    table = Table(title="Runs side by side")
+    for name in ("run", "protocol", "clips trained on", "scored", "accuracy %", "95 % interval", "leaked"):
+        table.add_column(name, justify="right" if name in ("scored", "accuracy %", "95 % interval") else "left")
+    for run in runs:
+        total = run.total
+        low, high = (100 * end for end in run.interval)
+        trained = sorted({fold["audit"].get("images", fold["audit"]["train"]) for fold in total.folds})
+        clips = sorted({fold["audit"]["train"] for fold in total.folds})
+        count = _range(clips) if trained == clips else f"{_range(clips)}, as {_range(trained)} images"
+        score = f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}{' LEAKY' if total.leaky else ''}"
+        table.add_row(run.name, total.protocol, count, str(total.n), score, f"{low:.2f} to {high:.2f}", run.leaks())
+    Console().print(table)
+    for group, summary in groups:
+        mark = "LEAKY: " if group[0].total.leaky else ""
+        text = f"{mark}{summary.seeds} seeds x {len(group[0].total.folds)} folds ({', '.join(r.name for r in group)}): "
+        text += f"{100 * summary.accuracy:.2f} %"
+        if summary.interval and summary.seed_sd is not None:
+            low, high = (100 * end for end in summary.interval)
+            text += (
+                f", standard deviation over seeds {100 * summary.seed_sd:.2f}, over folds {100 * summary.fold_sd:.2f}"
+            )
+            text += f"; 95 % interval over seeds {low:.2f} to {high:.2f} %"
+        Console().print(text, highlight=False)
+
+
+def print_ladder(runs: Sequence[ScoredRun]) -> None:
+    """Print where runs stand among published five-fold figures; nothing for other collections and leaky runs."""
+    own = [
+        Rung(run.name, 100 * run.total.accuracy, f"split={run.total.protocol}", "this run", own=True)
+        for run in runs
+        if not run.total.leaky and len(run.total.folds) == 5
+    ]
+    rungs = ladder(runs[0].collection, own)
+    if not rungs or not own or len({run.collection for run in runs}) > 1:
+        return
+    table = Table(title=f"Among published figures on {runs[0].collection.upper().replace('ESC', 'ESC-')}")
+    for name in ("accuracy %", "system", "protocol", "source"):
+        table.add_column(name, justify="right" if name == "accuracy %" else "left")
+    for rung in rungs:
+        table.add_row(f"{rung.accuracy:.2f}", rung.name, rung.protocol, rung.source, style="bold" if rung.own else None)
+    Console().print(table)
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"

@@ -1,0 +1,178 @@
+"""Runs beside each other: their clips read back, their intervals, and whether one is better than another."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from soundfold.errors import InputError
+from soundfold.experiment.results import CVResult, load_folds, summarise
+from soundfold.experiment.statistics import SeedSummary, mcnemar, over_seeds, source_interval
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A finished cross-validation with its clips.
+
+    Attributes:
+        name: of its folder.
+        total: mean and spread over folds.
+        config: all values, of its first fold.
+        clips: (fold, file) of each scored clip, ascending; under ``random_clips`` a clip may be scored in many repeats.
+        right: bool (n,), in that order.
+        sources: (n,).
+        interval: 95 % of the pooled accuracy, resampling sources.
+    """
+
+    name: str
+    total: CVResult
+    config: dict[str, Any]
+    clips: tuple[tuple[int, str], ...]
+    right: np.ndarray
+    sources: tuple[str, ...]
+    interval: tuple[float, float]
+
+    @property
+    def collection(self) -> str:
+        """The data set's name, as in ``data=esc50``."""
+        return str(self.config["data"]["name"])
+
+    def leaks(self) -> str:
+        """What of the scored clips the model had met, in words."""
+        audits = [fold["audit"] for fold in self.total.folds]
+        said: list[tuple[int, str]] = []
+        for key, words in (
+            ("same_clip", "were in training themselves"),
+            ("same_source_and_class", "share source and class with training"),
+            ("same_source", "share a source with training"),
+        ):
+            count = sum(audit.get(key) or 0 for audit in audits)
+            # each is part of the next: the gravest says it, unless the next says more
+            if count and (not said or count > said[-1][0]):
+                said.append((count, f"{count} of {self.total.n} {words}"))
+        return "; ".join(words for _, words in said) or "nothing"
+
+
+def read_run(folder: Path) -> ScoredRun:
+    """Read a finished run's results and predictions.
+
+    Raises:
+        InputError: a fold is missing, or its predictions cannot be read or do not give its result.
+    """
+    total = summarise(load_folds(folder))
+    rows: list[tuple[int, str, bool, str]] = []
+    for fold in total.folds:
+        path = folder / f"fold{fold['fold']}" / "predictions.csv"
+        try:
+            with path.open(newline="", encoding="utf-8") as stream:
+                read = [
+                    (fold["fold"], row["filename"], row["target"] == row["prediction"], row["source"])
+                    for row in csv.DictReader(stream)
+                ]
+        except (OSError, KeyError, csv.Error) as error:
+            raise InputError(
+                f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true."
+            ) from None
+        if len(read) != fold["n"] or abs(np.mean([row[2] for row in read]) - fold["accuracy"]) > 1e-4:
+            raise InputError(
+                f"{path} does not give the accuracy of the result.json beside it. One of the two was changed; redo the "
+                "fold: the same command with rerun=true."
+            )
+        rows += read
+    rows.sort()
+    right, sources = np.array([row[2] for row in rows]), tuple(row[3] for row in rows)
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder / f"fold{total.folds[0]['fold']}" / "config.yaml"))
+    return ScoredRun(
+        folder.resolve().name,
+        total,
+        config,
+        tuple((row[0], row[1]) for row in rows),
+        right,
+        sources,
+        source_interval(right, sources),
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the same clips.
+
+    Attributes:
+        a, b: their names.
+        difference: pooled accuracy of b minus a's.
+        interval: its 95 %, resampling sources.
+        p: exact McNemar test, clip by clip.
+        clips, sources: how many.
+    """
+
+    a: str
+    b: str
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    clips: int
+    sources: int
+
+    def words(self) -> str:
+        """Which is better, and whether the data can tell."""
+        points = f"{100 * abs(self.difference):.2f} points"
+        low, high = (f"{100 * end:+.2f}" for end in self.interval)
+        measured = (
+            f"95 % interval of {self.b} minus {self.a}, resampling {self.sources} sources: {low} to {high} points; "
+            f"exact McNemar test over {self.clips} clips: p = {self.p:.2g}"
+        )
+        if self.difference == 0:
+            return f"{self.a} and {self.b} are equally accurate ({measured})."
+        better, worse = (self.b, self.a) if self.difference > 0 else (self.a, self.b)
+        apart = self.interval[0] > 0 or self.interval[1] < 0
+        if apart and self.p < 0.05:
+            return f"{better} is better than {worse} by {points}, and the data can tell ({measured})."
+        doubt = "the two tests disagree" if apart or self.p < 0.05 else "the data cannot tell"
+        return f"{better} scored {points} more than {worse}, but {doubt}: it may be chance ({measured})."
+
+
+def compare(a: ScoredRun, b: ScoredRun) -> Comparison:
+    """Compare two runs clip by clip.
+
+    Raises:
+        InputError: they were scored on different clips.
+    """
+    if a.clips != b.clips:
+        only_a, only_b = len(set(a.clips) - set(b.clips)), len(set(b.clips) - set(a.clips))
+        raise InputError(
+            f"{a.name} and {b.name} were scored on different clips ({only_a} only in the first, {only_b} only in the "
+            "second, counted by fold), so no test can pair them. Compare runs of one collection, split and seed of the "
+            "split; what each scored stands in its predictions.csv."
+        )
+    gained = b.right.astype(float) - a.right
+    return Comparison(
+        a.name,
+        b.name,
+        difference=float(gained.mean()),
+        interval=source_interval(gained, a.sources),
+        p=mcnemar(a.right, b.right),
+        clips=len(a.clips),
+        sources=len(set(a.sources)),
+    )
+
+
+def seed_groups(runs: Sequence[ScoredRun]) -> list[tuple[list[ScoredRun], SeedSummary]]:
+    """Runs that differ by nothing but their seed (and where and under what name they ran), summed up."""
+    groups: dict[str, list[ScoredRun]] = {}
+    for run in runs:
+        config = {key: value for key, value in run.config.items() if key not in NOT_COMPARED}
+        groups.setdefault(repr(config), []).append(run)
+    return [
+        (group, over_seeds(np.array([[fold["accuracy"] for fold in run.total.folds] for run in group])))
+        for group in groups.values()
+        if len({run.total.seed for run in group}) == len(group) > 1
+    ]
+
+
+NOT_COMPARED = ("seed", "fold", "name", "label", "rerun", "paths", "logger", "checkpoints", "allow_leakage")

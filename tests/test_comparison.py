@@ -1,0 +1,156 @@
+"""Runs beside each other, on folders such as a run leaves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from soundfold.data.metadata import ClipTable
+from soundfold.errors import InputError
+from soundfold.experiment.comparison import compare, read_run, seed_groups
+from soundfold.experiment.results import FoldResult, predictions_csv
+from soundfold.report.published import FIGURES, Rung, ladder
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = ("a", "b")
+
+
+def write_run(folder: Path, right: np.ndarray, *, seed: int = 0, leaky: bool = False) -> Path:
+    """A run of three folds over as many clips as ``right`` has, two a source; ``right`` says which are got right."""
+    n = len(right)
+    files = tuple(f"{i}.wav" for i in range(n))
+    sources = tuple(f"s{i // 2}" for i in range(n))
+    table = ClipTable(files, np.arange(n) * 3 // n + 1, np.arange(n) % 2, sources, CLASSES)
+    for fold in (1, 2, 3):
+        clips = np.flatnonzero(table.folds == fold)
+        predicted = np.where(right[clips], table.targets[clips], 1 - table.targets[clips])
+        place = folder / f"fold{fold}"
+        place.mkdir(parents=True)
+        (place / "predictions.csv").write_text(predictions_csv(table, clips, np.eye(2, dtype=np.float32)[predicted]))
+        (place / "config.yaml").write_text(f"data:\n  name: toy\nseed: {seed}\nname: {folder.name}\nlr: 0.1\n")
+        FoldResult(
+            cv_id=folder.name,
+            fold=fold,
+            folds=[1, 2, 3],
+            protocol="random_clips" if leaky else "benchmark",
+            leaky=leaky,
+            seed=seed,
+            classes=list(CLASSES),
+            n=len(clips),
+            accuracy=float(right[clips].mean()),
+            f1=0.5,
+            top5=1.0,
+            loss=1.0,
+            confusion=[[1, 1], [1, 1]],
+            val_accuracy=None,
+            objective=0.5,
+            epochs=1,
+            steps=1,
+            seconds=1.0,
+            audit={"train": n - len(clips), "images": n - len(clips), "same_clip": 3 if leaky else 0},
+            environment={},
+        ).save(place / "result.json")
+    return folder
+
+
+def answers(share: float, n: int = 120, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(n) < share
+
+
+def test_a_run_is_read_with_its_interval(tmp_path):
+    right = answers(0.8)
+    run = read_run(write_run(tmp_path / "run-a", right))
+    assert run.right.mean() == pytest.approx(right.mean())
+    assert run.interval[0] < right.mean() < run.interval[1]
+    assert len(set(run.sources)) == 60
+    assert run.leaks() == "nothing"
+    leaky = read_run(write_run(tmp_path / "run-leaky", right, leaky=True))
+    assert leaky.leaks() == "9 of 120 were in training themselves"
+
+
+def test_a_clear_difference_and_one_that_may_be_chance(tmp_path):
+    low, high = answers(0.5), np.ones(120, dtype=bool)
+    worse, better = read_run(write_run(tmp_path / "worse", low)), read_run(write_run(tmp_path / "better", high))
+    for a, b in ((worse, better), (better, worse)):
+        found = compare(a, b)
+        assert abs(found.difference) == pytest.approx(1 - low.mean())
+        assert found.p < 1e-6
+        assert found.words().startswith("better is better than worse by")
+        assert "the data can tell" in found.words()
+    nearly = low.copy()
+    nearly[np.flatnonzero(~low)[:2]] = True
+    found = compare(worse, read_run(write_run(tmp_path / "nearly", nearly)))
+    assert found.p == pytest.approx(0.5)
+    assert "it may be chance" in found.words()
+    assert "equally accurate" in compare(worse, worse).words()
+
+
+def test_runs_on_different_clips_are_refused_by_name(tmp_path):
+    a, b = write_run(tmp_path / "run-a", answers(0.8)), write_run(tmp_path / "run-b", answers(0.8, n=90))
+    with pytest.raises(InputError, match="run-a and run-b were scored on different clips"):
+        compare(read_run(a), read_run(b))
+
+
+def test_predictions_that_do_not_fit_their_result_are_refused(tmp_path):
+    folder = write_run(tmp_path / "run-a", np.ones(120, dtype=bool))
+    path = folder / "fold2" / "predictions.csv"
+    path.write_text(path.read_text().replace(",a,a,", ",a,b,", 1))
+    with pytest.raises(InputError, match=r"predictions\.csv does not give the accuracy"):
+        read_run(folder)
+    path.unlink()
+    with pytest.raises(InputError, match=r"predictions\.csv cannot be read"):
+        read_run(folder)
+
+
+def test_seeds_are_grouped(tmp_path):
+    runs = [read_run(write_run(tmp_path / f"run-{seed}", answers(0.8, seed=seed), seed=seed)) for seed in (1, 2, 3)]
+    ((group, summary),) = seed_groups(runs)
+    assert len(group) == summary.seeds == 3
+    assert summary.accuracy == pytest.approx(np.mean([run.total.accuracy for run in runs]))
+    other = write_run(tmp_path / "other", answers(0.8), seed=9)
+    for fold in (1, 2, 3):
+        (other / f"fold{fold}" / "config.yaml").write_text("data:\n  name: toy\nseed: 9\nlr: 0.2\n")
+    assert seed_groups([runs[0], read_run(other)]) == []
+
+
+def test_the_ladder_is_ordered_and_knows_its_sources():
+    own = Rung("mine", 90.0, "split=benchmark", "this run", own=True)
+    rungs = ladder("esc50", [own])
+    assert [r.accuracy for r in rungs] == sorted((r.accuracy for r in rungs), reverse=True)
+    assert rungs.index(own) == 2
+    assert all(figure.source and figure.protocol for figure in FIGURES)
+    assert ladder("esc10")[0].accuracy == 96.65
+    assert ladder("urbansound8k", [own]) == []
+
+
+def told(*words: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "report.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+
+
+def test_the_script_lays_runs_side_by_side(tmp_path):
+    a = write_run(tmp_path / "run-a", answers(0.5), seed=1)
+    b = write_run(tmp_path / "run-b", np.ones(120, dtype=bool), seed=2)
+    done = told(a, b)
+    assert done.returncode == 0, done.stderr
+    assert "run-b is better than run-a by" in done.stdout
+    assert "2 seeds x 3 folds" in done.stdout
+    leaky = write_run(tmp_path / "run-leaky", answers(0.9, n=90), leaky=True)
+    done = told(a, b, leaky)
+    assert done.returncode == 0, done.stderr
+    assert "LEAKY" in done.stdout
+    assert "run-a and run-leaky were scored on different clips" in " ".join(done.stdout.split())
+    done = told(a, leaky)
+    assert done.returncode == 2
+    assert "different clips" in done.stderr
+    done = told(a, a)
+    assert done.returncode == 2
+    assert "named twice" in done.stderr
+    (b / "fold3" / "result.json").unlink()
+    done = told(a, b)
+    assert done.returncode == 2
+    assert "Fold(s) 3 of run-b are not finished" in done.stderr
+    assert "Traceback" not in done.stderr
