@@ -14,7 +14,7 @@ DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
 
 
 # an option that stands only beside others
-NEEDS = {"augment=seed_copies": ["schedule=constant"]}
+NEEDS = {"data=folder": ["data.root=clips"], "augment=seed_copies": ["schedule=constant"]}
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -93,6 +93,8 @@ def test_identity_is_stable():
         ("+optim.momentum=0.9", r"optim\.momentum"),
         ("data.seconds=0", r"data\.seconds"),
         ("augment=seed_copies", r"augment\.copies\.after=10"),
+        ("data=folder", r"needs data\.root"),
+        ("data.layout=esc", "Did you mean esc50"),
         ("split.image_val=0.1", "give augment.copies too"),
     ],
 )

@@ -20,6 +20,7 @@ from soundfold.errors import InputError
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 COMPILATIONS = ("none", "default")
+LAYOUTS = ("esc50", "urbansound8k", "folder")
 KEEP = ("none", "weights", "all")
 
 
@@ -28,6 +29,9 @@ class Data:
     name: str = MISSING
     root: str = MISSING
     fetch: str | None = None
+    layout: str = "esc50"
+    folds: int = 5
+    source_pattern: str | None = None
     subset: str | None = None
     classes: list[str] | None = None
     seconds: float = 5.0
@@ -326,6 +330,13 @@ def check(cfg: DictConfig) -> None:
     one_of("model.compile", COMPILATIONS)
     one_of("checkpoints.keep", KEEP)
     one_of("callbacks.mode", ("min", "max"))
+    one_of("data.layout", LAYOUTS)
+    if cfg.data.layout == "folder":
+        at_least("data.folds", 2)
+        if OmegaConf.is_missing(cfg.data, "root"):
+            raise InputError("data=folder needs data.root=DIRECTORY, with one folder of audio files per class.")
+    if cfg.data.subset is not None and cfg.data.layout != "esc50":
+        raise InputError(f"data.subset={cfg.data.subset} names a column of ESC-50's table; give data.classes instead.")
     if cfg.data.fetch is not None:
         one_of("data.fetch", ("esc50", "synthetic"))
     if cfg.optim.lr <= 0:

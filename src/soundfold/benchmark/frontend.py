@@ -21,7 +21,7 @@ from soundfold.data.metadata import read_table
 from soundfold.data.waveforms import decode
 from soundfold.errors import InputError
 from soundfold.experiment import environment
-from soundfold.experiment.results import write_whole
+from soundfold.files import write_whole
 from soundfold.frontend.augment import Augmentation, Stripes, Uniform
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import LogMel, area_weights

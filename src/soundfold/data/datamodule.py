@@ -16,6 +16,7 @@ from torch import Tensor
 
 from soundfold.data import waveforms
 from soundfold.data.download import fetch_esc50
+from soundfold.data.folder import read_folder
 from soundfold.data.folds import (
     BENCHMARK,
     Audit,
@@ -27,7 +28,7 @@ from soundfold.data.folds import (
     make_split,
     refuse_leak,
 )
-from soundfold.data.metadata import ClipTable, read_table
+from soundfold.data.metadata import URBANSOUND8K, ClipTable, read_table
 from soundfold.data.synthetic import render
 from soundfold.errors import InputError
 from soundfold.frontend.front_end import FrontEnd
@@ -52,29 +53,54 @@ def open_collection(
     seconds: float,
     sample_rate: int,
     fetch: str | None = None,
+    layout: str = "esc50",
     subset: str | None = None,
     classes: list[str] | None = None,
+    folds: int = 5,
+    source_pattern: str | None = None,
 ) -> Collection:
-    """Open a collection in ESC-50's layout, fetching it and building its packed store where they do not exist.
+    """Open a collection, fetching it and building its packed store where they do not exist.
 
     Args:
-        root: folder that holds meta/esc50.csv and audio/; it may be read-only.
+        root: folder of the collection; it may be read-only.
         cache: folder of the packed stores.
         seconds, sample_rate: of the stored clips, s and Hz.
         fetch: how to get a collection that is not there: ``esc50`` downloads, ``synthetic`` renders.
-        subset, classes: see `read_table`.
+        layout: ``esc50`` has meta/esc50.csv and audio/; ``urbansound8k`` has metadata/UrbanSound8K.csv and
+            audio/fold<k>/; ``folder`` has one folder of audio per class, and folds are made.
+        subset: of ``esc50``, see `read_table`.
+        classes: only these are kept.
+        folds, source_pattern: of ``folder``, see `read_folder`.
 
     Raises:
         InputError: the collection cannot be had, or its table or audio breaks a rule.
     """
     if fetch is not None:
         FETCH[fetch](root)
-    table = read_table(root / "meta" / "esc50.csv", subset=subset, classes=classes)
-    progress = partial(_decoding, description=f"Decoding {root.name}")
-    waves = waveforms.load(
-        root / "audio", table.files, seconds=seconds, sample_rate=sample_rate, cache=cache, progress=progress
+    table, audio = read_clips(
+        root, cache, layout, subset=subset, classes=classes, folds=folds, source_pattern=source_pattern
     )
+    progress = partial(_decoding, description=f"Decoding {root.name}")
+    waves = waveforms.load(audio, table.files, seconds=seconds, sample_rate=sample_rate, cache=cache, progress=progress)
     return Collection(table, waves)
+
+
+def read_clips(
+    root: Path,
+    cache: Path,
+    layout: str = "esc50",
+    *,
+    subset: str | None = None,
+    classes: list[str] | None = None,
+    folds: int = 5,
+    source_pattern: str | None = None,
+) -> tuple[ClipTable, Path]:
+    """The table of clips and the folder that its files' names start from; see `open_collection`."""
+    if layout == "folder":
+        return read_folder(root, cache, folds, source_pattern, classes), root
+    if layout == "urbansound8k":
+        return read_table(root / "metadata" / "UrbanSound8K.csv", None, classes, URBANSOUND8K), root / "audio"
+    return read_table(root / "meta" / "esc50.csv", subset, classes), root / "audio"
 
 
 def _decoding(items: Iterable, total: int, description: str) -> Iterable:

@@ -1,4 +1,4 @@
-"""The table of clips, in ESC-50's format: read, validate, filter."""
+"""The table of clips: read, validate, filter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,28 @@ import numpy as np
 
 from soundfold.errors import InputError
 
-REQUIRED = ("filename", "fold", "target", "category")
+
+@dataclass(frozen=True)
+class Columns:
+    """What a format calls its columns.
+
+    Attributes:
+        filename, fold, target, category: of ESC-50's meaning.
+        source: the recording that a clip was cut from; where a table lacks it, every clip is its own source.
+        fold_folders: whether a clip lies in a folder ``fold<k>``.
+    """
+
+    filename: str = "filename"
+    fold: str = "fold"
+    target: str = "target"
+    category: str = "category"
+    source: str = "src_file"
+    fold_folders: bool = False
+
+
+ESC50 = Columns()
+# J. Salamon, C. Jacoby and J. P. Bello, A Dataset and Taxonomy for Urban Sound Research, ACM Multimedia 2014
+URBANSOUND8K = Columns("slice_file_name", "fold", "classID", "class", "fsID", fold_folders=True)
 
 
 @dataclass(frozen=True)
@@ -40,16 +61,20 @@ class ClipTable:
         return tuple(int(k) for k in np.unique(self.folds))
 
 
-def read_table(path: Path, subset: str | None = None, classes: list[str] | None = None) -> ClipTable:
-    """Read and validate a table in ESC-50's format.
+def read_table(
+    path: Path, subset: str | None = None, classes: list[str] | None = None, columns: Columns = ESC50
+) -> ClipTable:
+    """Read and validate a table of clips.
 
-    Columns: ``filename, fold, target, category``; optionally ``src_file`` (without it every clip is its own source)
-    and any boolean column. Targets may be any integers; the classes that remain are numbered 0..C-1 in their order.
+    Columns, as ESC-50 calls them: ``filename, fold, target, category``; optionally ``src_file`` (without it every clip
+    is its own source) and any boolean column. Targets may be any integers; the classes that remain are numbered 0..C-1
+    in their order.
 
     Args:
         path: the CSV file.
         subset: name of a boolean column; only its ``True`` rows are kept (``esc10`` in ESC-50's table).
         classes: only these categories are kept.
+        columns: what the table's format calls them.
 
     Raises:
         InputError: the file, a column, or a row breaks the format.
@@ -57,22 +82,23 @@ def read_table(path: Path, subset: str | None = None, classes: list[str] | None 
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
-            columns = reader.fieldnames or []
+            header = reader.fieldnames or []
             rows = list(reader)
     except FileNotFoundError:
         raise InputError(
-            f"There is no table of clips at {path}. A collection has meta/esc50.csv and audio/ under data.root; "
-            "give data.root=DIRECTORY, or try data=synthetic, which needs no files."
+            f"There is no table of clips at {path}. A collection has {path.parent.name}/{path.name} and audio/ under "
+            "data.root; give data.root=DIRECTORY, or try data=synthetic, which needs no files."
         ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"The table of clips {path} cannot be read as UTF-8 CSV: {error}.") from error
-    missing = [name for name in (*REQUIRED, *([subset] if subset else [])) if name not in columns]
+    required = (columns.filename, columns.fold, columns.target, columns.category)
+    missing = [name for name in (*required, *([subset] if subset else [])) if name not in header]
     if missing:
         raise InputError(
             f"The table of clips {path} lacks the column(s) {', '.join(missing)}; "
-            f"it has {', '.join(columns) or 'none'}. ESC-50's format needs {', '.join(REQUIRED)}."
+            f"it has {', '.join(header) or 'none'}. Its format needs {', '.join(required)}."
         )
-    parsed = [_parse(path, number, row) for number, row in enumerate(rows, start=2)]
+    parsed = [_parse(path, number, row, columns) for number, row in enumerate(rows, start=2)]
     _validate(path, parsed)
     if subset:
         parsed = [clip for clip, row in zip(parsed, rows, strict=True) if row[subset].strip().lower() == "true"]
@@ -104,21 +130,23 @@ class _Row:
     source: str
 
 
-def _parse(path: Path, number: int, row: dict[str, str | None]) -> _Row:
-    filename, category = (row["filename"] or "").strip(), (row["category"] or "").strip()
+def _parse(path: Path, number: int, row: dict[str, str | None], columns: Columns) -> _Row:
+    filename, category = (row[columns.filename] or "").strip(), (row[columns.category] or "").strip()
     if not filename or not category:
-        raise InputError(f"{path}, line {number}: filename and category must not be empty.")
+        raise InputError(f"{path}, line {number}: {columns.filename} and {columns.category} must not be empty.")
     if Path(filename).is_absolute() or ".." in Path(filename).parts:
-        raise InputError(f"{path}, line {number}: filename {filename!r} must lie inside the folder audio/.")
+        raise InputError(f"{path}, line {number}: {columns.filename} {filename!r} must lie inside the folder audio/.")
     try:
-        fold, target = int(row["fold"] or ""), int(row["target"] or "")
+        fold, target = int(row[columns.fold] or ""), int(row[columns.target] or "")
     except ValueError:
         raise InputError(
-            f"{path}, line {number}: fold and target must be whole numbers, not {row['fold']!r} and {row['target']!r}."
+            f"{path}, line {number}: {columns.fold} and {columns.target} must be whole numbers, not "
+            f"{row[columns.fold]!r} and {row[columns.target]!r}."
         ) from None
     if fold < 1:
         raise InputError(f"{path}, line {number}: fold is {fold}; folds are numbered from 1.")
-    return _Row(filename, fold, target, category, (row.get("src_file") or "").strip() or filename)
+    source = (row.get(columns.source) or "").strip() or filename
+    return _Row(f"fold{fold}/{filename}" if columns.fold_folders else filename, fold, target, category, source)
 
 
 def _validate(path: Path, rows: list[_Row]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from soundfold.experiment.results import write_whole
+from soundfold.files import write_whole
 
 
 class MetricsCsv(pl.Callback):

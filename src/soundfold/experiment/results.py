@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from soundfold.data.metadata import ClipTable
 from soundfold.errors import InputError
+from soundfold.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -207,13 +207,3 @@ def predictions_csv(table: ClipTable, clips: np.ndarray, logits: np.ndarray) -> 
             ]
         )
     return out.getvalue()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is never seen in part: beside its place, flushed, then renamed."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)

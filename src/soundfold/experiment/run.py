@@ -27,7 +27,8 @@ from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.callbacks import MetricsCsv, WholeCheckpoints
 from soundfold.experiment.comparison import read_run
-from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise, write_whole
+from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise
+from soundfold.files import write_whole
 from soundfold.frontend.augment import Augmentation, Stripes, Uniform
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
@@ -123,6 +124,9 @@ def open_run(cfg: DictConfig) -> Run:
         seconds=data.seconds,
         sample_rate=data.sample_rate,
         fetch=data.fetch,
+        layout=data.layout,
+        folds=data.folds,
+        source_pattern=data.source_pattern,
         subset=data.subset,
         classes=None if data.classes is None else list(data.classes),
     )
