@@ -233,6 +233,13 @@ class Benchmark:
     outputs: str = "outputs/benchmark"
 
 
+@dataclass
+class Prepare:
+    data: Data = MISSING
+    audit: bool = False
+    paths: Paths = field(default_factory=Paths)
+
+
 OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}
 # what a run is called, where it is kept and what it is shown on, but not what it computes
 NOT_IDENTITY = (
@@ -258,6 +265,7 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(name="benchmark_schema", node=Benchmark)
+    store.store(name="prepare_schema", node=Prepare)
     for name, node in OPTIMISERS.items():
         store.store(group="optim", name=f"{name}_schema", node=node)
 
@@ -297,6 +305,41 @@ def refuse_unknown_keys(keys: list[str], schema: type = Config) -> None:
         raise InputError(f"{key} is not a key of the configuration. Did you mean {near[0]}?{choice}")
 
 
+def _one_of(cfg: DictConfig, key: str, allowed: tuple[str, ...]) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise InputError(f"{key}={value} is unknown; give one of {', '.join(allowed)}.{hint}")
+
+
+def _at_least(cfg: DictConfig, key: str, least: float) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value < least:
+        raise InputError(f"{key}={value} must be at least {least:g}.")
+
+
+def check_data(cfg: DictConfig) -> None:
+    """Rules of the collection's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    _one_of(cfg, "data.layout", LAYOUTS)
+    if cfg.data.layout == "folder":
+        _at_least(cfg, "data.folds", 2)
+        if OmegaConf.is_missing(cfg.data, "root"):
+            raise InputError("data=folder needs data.root=DIRECTORY, with one folder of audio files per class.")
+    if cfg.data.subset is not None and cfg.data.layout != "esc50":
+        raise InputError(f"data.subset={cfg.data.subset} names a column of ESC-50's table; give data.classes instead.")
+    if cfg.data.fetch is not None:
+        _one_of(cfg, "data.fetch", ("esc50", "synthetic"))
+    if cfg.data.seconds <= 0 or cfg.data.sample_rate <= 0:
+        raise InputError(
+            f"data.seconds={cfg.data.seconds} and data.sample_rate={cfg.data.sample_rate} must be above 0."
+        )
+
+
 def check(cfg: DictConfig) -> None:
     """Rules across fields, and of values that no constructor takes. Raises before any work is done.
 
@@ -304,55 +347,31 @@ def check(cfg: DictConfig) -> None:
         InputError: a value breaks its rule.
     """
 
-    def one_of(key: str, allowed: tuple[str, ...]) -> None:
-        value = OmegaConf.select(cfg, key)
-        if value not in allowed:
-            near = difflib.get_close_matches(str(value), allowed, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise InputError(f"{key}={value} is unknown; give one of {', '.join(allowed)}.{hint}")
-
-    def at_least(key: str, least: float, why: str = "") -> None:
-        value = OmegaConf.select(cfg, key)
-        if value < least:
-            raise InputError(f"{key}={value} must be at least {least:g}.{why}")
-
     # Hydra lets a key added by + into a typed node: an option's own type tells whose key it is
     if foreign := sorted(set(cfg.optim) - set(get_type_hints(OmegaConf.get_type(cfg.optim)))):
         raise InputError(f"optim.{foreign[0]} is not an option of {cfg.optim._target_}; leave it out.")
     parse_fold(cfg.fold)
+    check_data(cfg)
     if cfg.trainer.precision in ("16-true", "bf16-true", "16", "bf16"):
         raise InputError(
             f"trainer.precision={cfg.trainer.precision}: power spectra overflow half precision. "
             f"Give one of {', '.join(PRECISIONS)}; the mixed ones keep the front end in float32."
         )
-    one_of("trainer.precision", PRECISIONS)
-    one_of("trainer.accelerator", ACCELERATORS)
-    one_of("model.compile", COMPILATIONS)
-    one_of("checkpoints.keep", KEEP)
-    one_of("callbacks.mode", ("min", "max"))
-    one_of("data.layout", LAYOUTS)
-    if cfg.data.layout == "folder":
-        at_least("data.folds", 2)
-        if OmegaConf.is_missing(cfg.data, "root"):
-            raise InputError("data=folder needs data.root=DIRECTORY, with one folder of audio files per class.")
-    if cfg.data.subset is not None and cfg.data.layout != "esc50":
-        raise InputError(f"data.subset={cfg.data.subset} names a column of ESC-50's table; give data.classes instead.")
-    if cfg.data.fetch is not None:
-        one_of("data.fetch", ("esc50", "synthetic"))
+    _one_of(cfg, "trainer.precision", PRECISIONS)
+    _one_of(cfg, "trainer.accelerator", ACCELERATORS)
+    _one_of(cfg, "model.compile", COMPILATIONS)
+    _one_of(cfg, "checkpoints.keep", KEEP)
+    _one_of(cfg, "callbacks.mode", ("min", "max"))
     if cfg.optim.lr <= 0:
         raise InputError(f"optim.lr={cfg.optim.lr} must be above 0.")
-    at_least("optim.weight_decay", 0)
-    at_least("seed", 0)
-    at_least("data.batch_size", 1)
-    at_least("trainer.devices", 1)
-    at_least("callbacks.patience", 1)
-    at_least("checkpoints.every_n_epochs", 1)
-    at_least("features.hop_length", 1)
-    at_least("features.n_mels", 1)
-    if cfg.data.seconds <= 0 or cfg.data.sample_rate <= 0:
-        raise InputError(
-            f"data.seconds={cfg.data.seconds} and data.sample_rate={cfg.data.sample_rate} must be above 0."
-        )
+    _at_least(cfg, "optim.weight_decay", 0)
+    _at_least(cfg, "seed", 0)
+    _at_least(cfg, "data.batch_size", 1)
+    _at_least(cfg, "trainer.devices", 1)
+    _at_least(cfg, "callbacks.patience", 1)
+    _at_least(cfg, "checkpoints.every_n_epochs", 1)
+    _at_least(cfg, "features.hop_length", 1)
+    _at_least(cfg, "features.n_mels", 1)
     if not 0 <= cfg.model.label_smoothing < 1:
         raise InputError(f"model.label_smoothing={cfg.model.label_smoothing} must be at least 0 and below 1.")
     if cfg.trainer.max_epochs < 1 and cfg.trainer.max_steps < 1:
@@ -362,9 +381,9 @@ def check(cfg: DictConfig) -> None:
             f"callbacks.monitor={cfg.callbacks.monitor}: a run may be chosen on its validation fold only, never on the "
             "fold that it is scored on. Give val/loss or val/accuracy."
         )
-    one_of("callbacks.monitor", ("val/loss", "val/accuracy", "val/f1"))
+    _one_of(cfg, "callbacks.monitor", ("val/loss", "val/accuracy", "val/f1"))
     if cfg.logger.wandb is not None:
-        one_of("logger.wandb.mode", ("offline", "online", "disabled"))
+        _one_of(cfg, "logger.wandb.mode", ("offline", "online", "disabled"))
     if cfg.split.protocol == "random_clips":
         if not cfg.allow_leakage:
             raise InputError(

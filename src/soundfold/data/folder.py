@@ -41,9 +41,7 @@ def read_folder(
     files = _audio_files(root)
     if classes is not None:
         if unknown := sorted(set(classes) - {name.split("/")[0] for name in files}):
-            raise InputError(
-                f"data.classes names {', '.join(unknown)}, but {root} has no such folder with audio in it."
-            )
+            raise InputError(f"data.classes names {', '.join(unknown)}, but {root} has no such folder of audio.")
         files = [name for name in files if name.split("/")[0] in classes]
     sources = [name if source_pattern is None else _source(name, source_pattern) for name in files]
     names = sorted({name.split("/")[0] for name in files})

@@ -94,7 +94,7 @@ def cross_validate(cfg: DictConfig) -> float | None:
         report(run.folder, done)
     else:
         print_folds(results)
-    console.print(f"Outputs: {run.folder}")
+    console.print(f"Outputs: {run.folder}", soft_wrap=True)
     return float(np.mean([r.objective for r in results]))
 
 

@@ -1,0 +1,24 @@
+"""Fetch, decode and audit a collection: python scripts/prepare.py data=esc50 audit=true"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from soundfold.cli import run
+from soundfold.config import Prepare, check_data
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="prepare")
+def main(cfg: DictConfig) -> None:
+    check_data(cfg)
+    # imported here, so that --help and a misspelt key answer at once
+    from soundfold.experiment.prepare import prepare
+
+    prepare(cfg)
+
+
+if __name__ == "__main__":
+    run(main, CONF, Prepare)
