@@ -219,5 +219,6 @@ def refuse_leak(found: Audit, protocol: Protocol, fold: int | None) -> None:
         raise InputError(
             f"split={protocol.name}, fold {fold}: {found.same_source_and_class} of {found.test} test clips were cut "
             "from a source that also gave training clips of the same class, so the score would be too high. "
-            "Put all clips of one source (src_file) into one fold of the table."
+            "Put all clips of one source (src_file) into one fold of the table; scripts/prepare.py names them "
+            "(audit=true)."
         )
