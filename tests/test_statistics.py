@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from soundfold.experiment.statistics import mcnemar, over_seeds, source_interval, student_t
+from soundfold.experiment.statistics import accuracy_interval, mcnemar, over_seeds, source_interval, student_t
 
 
 def clustered(rng: np.random.Generator, sources: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -33,6 +33,16 @@ def test_interval_of_independent_clips_is_the_binomial_one():
     assert low == pytest.approx(exact.low, abs=0.006)
     assert high == pytest.approx(exact.high, abs=0.006)
     assert (low, high) == source_interval(right, [str(i) for i in range(400)])
+
+
+def test_a_perfect_score_has_an_interval_too():
+    names = [str(i // 2) for i in range(120)]
+    low, high = accuracy_interval(np.ones(120, dtype=bool), names)
+    exact = stats.binomtest(60, 60).proportion_ci(method="exact")
+    assert (low, high) == pytest.approx((exact.low, exact.high))
+    assert accuracy_interval(np.zeros(120, dtype=bool), names) == pytest.approx((0, 1 - exact.low))
+    right = np.arange(120) % 3 > 0
+    assert accuracy_interval(right, names) == source_interval(right, names)
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 12), (40, 25), (900, 1100), (7, 7)])

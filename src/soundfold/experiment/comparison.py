@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from soundfold.errors import InputError
 from soundfold.experiment.results import CVResult, load_folds, summarise
-from soundfold.experiment.statistics import SeedSummary, mcnemar, over_seeds, source_interval
+from soundfold.experiment.statistics import SeedSummary, accuracy_interval, mcnemar, over_seeds, source_interval
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def read_run(folder: Path) -> ScoredRun:
         tuple((row[0], row[1]) for row in rows),
         right,
         sources,
-        source_interval(right, sources),
+        accuracy_interval(right, sources),
     )
 
 

@@ -42,6 +42,22 @@ def source_interval(
     return float(low), float(high)
 
 
+def accuracy_interval(right: np.ndarray, sources: Sequence[str]) -> tuple[float, float]:
+    """95 % interval of an accuracy: `source_interval`, or where every clip is right, or none, the exact one.
+
+    Resampling nothing but right answers gives an interval of no width, which is not what they prove; the exact one is
+    C. Clopper's and E. Pearson's, Biometrika 26, 1934, with as many trials as there are sources.
+
+    Args:
+        right: bool (n,).
+        sources: the n clips' sources.
+    """
+    if len(set(right.tolist())) > 1:
+        return source_interval(right, sources)
+    most = ((1 - LEVEL) / 2) ** (1 / len(set(sources)))
+    return (most, 1.0) if right[0] else (0.0, 1 - most)
+
+
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     """Two-sided p value of the exact McNemar test that two runs are right equally often: bool (n,), (n,), same clips.
 
