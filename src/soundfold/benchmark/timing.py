@@ -32,8 +32,8 @@ class Timing:
 def measure(methods: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, Timing]:
     """Run each method once to warm up and once to see its memory; then all in turn, `repeats` times.
 
-    A short method is called again until its turn has lasted a quarter of a second, so that what the one before it left
-    in the caches does not count; its seconds are those of one call.
+    A turn begins with a call that does not count, as the method before leaves the caches and the processor's threads to
+    itself; a short method is then called again until a quarter of a second is over. Its seconds are those of one call.
 
     Args:
         methods: by name; each does the same work.
@@ -52,6 +52,7 @@ def measure(methods: dict[str, Callable[[], Any]], repeats: int, device: torch.d
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(repeats):
         for name, method in methods.items():
+            method()
             _synchronise(device)
             started, calls = time.perf_counter(), 0
             while calls == 0 or time.perf_counter() - started < SHORTEST_TURN:
