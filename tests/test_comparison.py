@@ -50,7 +50,12 @@ def write_run(folder: Path, right: np.ndarray, *, seed: int = 0, leaky: bool = F
             epochs=1,
             steps=1,
             seconds=1.0,
-            audit={"train": n - len(clips), "images": n - len(clips), "same_clip": 3 if leaky else 0},
+            audit={
+                "train": n - len(clips),
+                "images": n - len(clips),
+                "same_clip": 3 if leaky else 0,
+                "same_audio": 1 if leaky else 0,
+            },
             environment={},
         ).save(place / "result.json")
     return folder
@@ -68,7 +73,7 @@ def test_a_run_is_read_with_its_interval(tmp_path):
     assert len(set(run.sources)) == 60
     assert run.leaks() == "nothing"
     leaky = read_run(write_run(tmp_path / "run-leaky", right, leaky=True))
-    assert leaky.leaks() == "9 of 120 were in training themselves"
+    assert leaky.leaks() == "9 of 120 were in training themselves; 3 of 120 have the very audio of a training clip"
 
 
 def test_a_clear_difference_and_one_that_may_be_chance(tmp_path):

@@ -395,3 +395,30 @@ def test_the_terminal_gets_one_paragraph_and_an_exit_code(root, tmp_path):
     assert done.returncode == 2
     assert "error: fold=7 has no clips; the table's folds are 1, 2, 3." in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_rerun_cut_short_is_not_continued_from_what_it_replaces(root, tmp_path, monkeypatch):
+    words = ("fold=1", "checkpoints.keep=all")
+    cross_validate(root, tmp_path, *words)
+    fold = only(tmp_path) / "fold1"
+    assert (fold / "checkpoints/last.ckpt").is_file()
+
+    def fail(*_args):
+        raise RuntimeError("cut short")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Classifier, "training_step", fail)
+        with pytest.raises(RuntimeError, match="cut short"):
+            cross_validate(root, tmp_path, *words, "rerun=true")
+    assert not list((fold / "checkpoints").glob("*"))
+    assert not (fold / "result.json").exists()
+
+
+def test_a_leaking_table_is_refused_before_anything_is_trained(root, tmp_path):
+    leaking = render(tmp_path / "leaking")
+    table = leaking / "meta" / "esc50.csv"
+    # clips 1 and 2 stand in folds 2 and 3
+    table.write_text(table.read_text().replace("2.wav,3,0,noise,2", "2.wav,3,0,noise,1"))
+    with pytest.raises(InputError, match="fold 2: 1 of 10 test clips"):
+        cross_validate(leaking, tmp_path / "out", f"paths.cache={tmp_path}/cache")
+    assert not list((tmp_path / "out").rglob("result.json"))

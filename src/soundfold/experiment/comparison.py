@@ -56,6 +56,9 @@ class ScoredRun:
             # each is part of the next: the gravest says it, unless the next says more
             if count and (not said or count > said[-1][0]):
                 said.append((count, f"{count} of {self.total.n} {words}"))
+        # apart from the others: a copy may go under another source
+        if heard := sum(audit.get("same_audio") or 0 for audit in audits):
+            said.append((heard, f"{heard} of {self.total.n} have the very audio of a training clip"))
         return "; ".join(words for _, words in said) or "nothing"
 
 

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from soundfold.config import check, cv_id, parse_fold
 from soundfold.data.datamodule import Collection, OfflineCopies, SoundDataModule, open_collection
-from soundfold.data.folds import Protocol, make_split
+from soundfold.data.folds import Protocol, audit, make_split, refuse_leak
 from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.callbacks import MetricsCsv, WholeCheckpoints
@@ -77,7 +77,8 @@ def cross_validate(cfg: DictConfig) -> float | None:
     numbers = run.collection.table.fold_numbers
     folds: list[int | None] = [None] if wanted == "none" else list(numbers) if wanted == "all" else [int(wanted)]
     for fold in folds:  # refuse the last fold's fault before the first is trained
-        make_split(run.collection.table, _protocol(cfg), fold, cfg.seed)
+        split = make_split(run.collection.table, _protocol(cfg), fold, cfg.seed)
+        refuse_leak(audit(run.collection.table, split), _protocol(cfg), fold)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -367,6 +368,9 @@ def _finished(run: Run, fold: int | None) -> FoldResult | None:
     if run.cfg.debug or run.cfg.rerun or not path.is_file():
         if run.cfg.rerun:
             path.unlink(missing_ok=True)
+            # else a rerun cut short would be continued from what it was to replace
+            for checkpoint in (path.parent / "checkpoints").glob("*"):
+                checkpoint.unlink()
         return None
     result = FoldResult.load(path)
     changed = environment.differences(result.environment, environment.describe(torch.device("cpu")))
