@@ -20,6 +20,7 @@ from soundfold.config import register
 from soundfold.data import waveforms
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
+from soundfold.experiment.kept import KeptModel
 from soundfold.experiment.results import load_folds
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -263,6 +264,43 @@ def test_kept_weights_start_another_run(root, finished, tmp_path):
     weights = only(finished) / "fold1/checkpoints/weights.pt"
     cross_validate(root, tmp_path, "fold=1", f"model.weights={weights}", "trainer.max_epochs=1")
     assert only(tmp_path).name != only(finished).name
+    (result,) = load_folds(only(tmp_path))
+    assert result.audit["met_before"] == 0
+
+
+def test_weights_that_met_the_test_clips_are_refused_or_counted(root, finished, tmp_path, monkeypatch):
+    weights = f"model.weights={only(finished) / 'fold1/checkpoints/weights.pt'}"
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "run_fold", lambda *_: pytest.fail("trained"))
+        for fold in ("fold=2", "fold=all"):
+            with pytest.raises(InputError, match="fold 2: 10 of 10 test clips, or clips of their sources"):
+                cross_validate(root, tmp_path, fold, weights)
+        # told by source and class where the samples differ
+        with pytest.raises(InputError, match="fold 2: 10 of 10 test clips"):
+            cross_validate(root, tmp_path, "fold=2", weights, "data.seconds=0.4")
+    cross_validate(root, tmp_path, weights, "trainer.max_epochs=1", "split=random_clips", "allow_leakage=true")
+    results = load_folds(only(tmp_path))
+    assert sum(r.audit["met_before"] for r in results) > 0
+    kept = KeptModel.load(only(tmp_path) / "fold1/checkpoints/weights.pt")
+    assert len(kept.met.hashes) > results[0].audit["train"] + results[0].audit["val"]
+
+
+def test_a_kept_model_rebuilt_gives_the_run_s_logits(root, finished):
+    folder = only(finished) / "fold1"
+    front_end, network = KeptModel.load(folder / "checkpoints/weights.pt").rebuild()
+    with (folder / "predictions.csv").open() as stream:
+        for row in list(csv.DictReader(stream))[:3]:
+            wave = soundfile.read(root / "audio" / row["filename"], dtype="int16")[0]
+            logits = network(front_end(torch.from_numpy(wave)[None]))[0]
+            assert logits.tolist() == pytest.approx([float(row["logit_noise"]), float(row["logit_tone"])], abs=1e-4)
+
+
+def test_what_is_no_kept_model_is_refused_by_name(tmp_path):
+    path = tmp_path / "weights.pt"
+    for content in (b"no", None):
+        path.write_bytes(content) if content else torch.save({"network": {}}, path)
+        with pytest.raises(InputError, match=r"weights\.pt is not a model that a run has kept"):
+            KeptModel.load(path)
 
 
 def test_a_sweep_over_folds_and_its_report(root, tmp_path):

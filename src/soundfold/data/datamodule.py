@@ -19,11 +19,14 @@ from soundfold.data.download import fetch_esc50
 from soundfold.data.folder import read_folder
 from soundfold.data.folds import (
     BENCHMARK,
+    NOBODY,
     Audit,
     Copies,
+    Met,
     Protocol,
     Split,
     audit,
+    clips_met,
     make_copies,
     make_split,
     refuse_leak,
@@ -214,9 +217,11 @@ class SoundDataModule(pl.LightningDataModule):
         batch_size: clips in a training batch.
         seed: all randomness is a function of it, the fold and the epoch.
         resident: keep the waveforms on the device; None does so where they take less than half of its free memory.
+        met: the clips behind the weights that training starts from; the audit counts them.
 
     Attributes:
         split, audit: of this fold, after `setup`.
+        met: after `setup`, the clips that train or choose the model, those behind its first weights included.
     """
 
     def __init__(
@@ -230,6 +235,7 @@ class SoundDataModule(pl.LightningDataModule):
         batch_size: int = 64,
         seed: int = 0,
         resident: bool | None = None,
+        met: Met = NOBODY,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -239,7 +245,7 @@ class SoundDataModule(pl.LightningDataModule):
         self.mixing, self.batch_size, self.seed, self.resident = mixing, batch_size, seed, resident
         if copies and front_end.augmentation is None:
             raise InputError("augment.copies needs something to vary the copies by; give an augmentation.")
-        self.copies = copies
+        self.copies, self.met = copies, met
         self._copies: Copies | None = None
         self._owners: Tensor | None = None
         self.split: Split | None = None
@@ -258,8 +264,9 @@ class SoundDataModule(pl.LightningDataModule):
         if self.copies:
             options = {"low": self.copies.low, "high": self.copies.high, "seed": self.seed, "fold": self.fold or 0}
             self._copies = make_copies(self.split, self.protocol, len(table), **options)
-        self.audit = audit(table, self.split, list(waves.hashes), self._copies)
+        self.audit = audit(table, self.split, waves.hashes, self._copies, self.met)
         refuse_leak(self.audit, self.protocol, self.fold)
+        self.met = clips_met(table, self.split, waves.hashes, self._copies, self.met)
         self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         self._generator = torch.Generator(self.device)
         if self._copies is not None:

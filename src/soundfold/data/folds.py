@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -90,6 +91,22 @@ class Copies:
 
 
 @dataclass(frozen=True)
+class Met:
+    """Clips that trained or chose the weights that a training starts from.
+
+    Attributes:
+        hashes: of their decoded content.
+        sources: (source, class name) of each; they tell a clip that was decoded at another rate or length.
+    """
+
+    hashes: frozenset[str] = frozenset()
+    sources: frozenset[tuple[str, str]] = frozenset()
+
+
+NOBODY = Met()
+
+
+@dataclass(frozen=True)
 class Audit:
     """What the scored clips of a split share with the clips that trained or chose the model.
 
@@ -101,6 +118,8 @@ class Audit:
         same_source: test clips with a training clip of the same source, whatever its class.
         same_audio: test clips whose decoded audio is also a training clip's, or None where no audio was read.
         val_copies: validation images of a clip that trains too; the validation figure is too high.
+        met_before: test clips that trained or chose the weights that training starts from, or share source and class
+            with one that did; a leak.
     """
 
     train: int
@@ -112,6 +131,7 @@ class Audit:
     same_source: int
     same_audio: int | None
     val_copies: int
+    met_before: int
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -178,7 +198,13 @@ def make_copies(split: Split, protocol: Protocol, clips: int, low: int, high: in
     return Copies(owners, np.sort(pool[validated:]), np.sort(pool[:validated]))
 
 
-def audit(table: ClipTable, split: Split, audio_hashes: list[str] | None = None, copies: Copies | None = None) -> Audit:
+def audit(
+    table: ClipTable,
+    split: Split,
+    audio_hashes: Sequence[str] | None = None,
+    copies: Copies | None = None,
+    met: Met = NOBODY,
+) -> Audit:
     """Count the scored clips that share a source, or their very audio, with training.
 
     Validation clips are held to the same rule as training ones: they choose the model.
@@ -186,9 +212,9 @@ def audit(table: ClipTable, split: Split, audio_hashes: list[str] | None = None,
     Args:
         audio_hashes: one hash of decoded content per clip of the table.
         copies: the images made before training, if any.
+        met: the clips behind the weights that training starts from.
     """
-    trained = split.train if copies is None else np.union1d(split.train, copies.clips[copies.train])
-    validated = split.val if copies is None else copies.clips[copies.val]
+    trained, validated = _trained_and_validated(split, copies)
     seen = np.concatenate([trained, split.val, validated])
     pairs = {(table.sources[i], int(table.targets[i])) for i in seen}
     sources = {table.sources[i] for i in seen}
@@ -206,14 +232,43 @@ def audit(table: ClipTable, split: Split, audio_hashes: list[str] | None = None,
         same_source=sum(table.sources[i] in sources for i in split.test),
         same_audio=same_audio,
         val_copies=int(np.isin(validated, trained).sum()),
+        met_before=sum(
+            (table.sources[i], table.classes[table.targets[i]]) in met.sources
+            or (audio_hashes is not None and audio_hashes[i] in met.hashes)
+            for i in split.test
+        ),
     )
+
+
+def clips_met(
+    table: ClipTable, split: Split, audio_hashes: Sequence[str], copies: Copies | None = None, before: Met = NOBODY
+) -> Met:
+    """The clips that train or choose a model on this split, and those behind the weights that it started from.
+
+    Args:
+        audio_hashes: one hash of decoded content per clip of the table.
+        copies: the images made before training, if any.
+        before: the clips behind the weights.
+    """
+    seen = np.concatenate([split.val, *_trained_and_validated(split, copies)])
+    return Met(
+        before.hashes | {audio_hashes[i] for i in seen},
+        before.sources | {(table.sources[i], table.classes[table.targets[i]]) for i in seen},
+    )
+
+
+def _trained_and_validated(split: Split, copies: Copies | None) -> tuple[np.ndarray, np.ndarray]:
+    """The clips that train, plain or as a copy, and the clips of each validating image."""
+    if copies is None:
+        return split.train, split.val
+    return np.union1d(split.train, copies.clips[copies.train]), copies.clips[copies.val]
 
 
 def refuse_leak(found: Audit, protocol: Protocol, fold: int | None) -> None:
     """Raise where test clips share source and class with clips that trained or chose the model, and should not.
 
     Raises:
-        InputError: the split leaks by the table, not by its protocol.
+        InputError: the split leaks by the table or by the weights that it starts from, not by its protocol.
     """
     if found.same_source_and_class and not protocol.leaky:
         raise InputError(
@@ -221,4 +276,11 @@ def refuse_leak(found: Audit, protocol: Protocol, fold: int | None) -> None:
             "from a source that also gave training clips of the same class, so the score would be too high. "
             "Put all clips of one source (src_file) into one fold of the table; scripts/prepare.py names them "
             "(audit=true)."
+        )
+    if found.met_before and not protocol.leaky:
+        raise InputError(
+            f"split={protocol.name}, fold {fold}: {found.met_before} of {found.test} test clips, or clips of their "
+            "sources, trained or chose the weights that model.weights names, so the score would be too high. Start a "
+            "fold from weights that never met its clips (those of the same fold, with fold=<its number>), "
+            "model.weights=imagenet, or model.weights=none."
         )

@@ -59,6 +59,8 @@ class ScoredRun:
         # apart from the others: a copy may go under another source
         if heard := sum(audit.get("same_audio") or 0 for audit in audits):
             said.append((heard, f"{heard} of {self.total.n} have the very audio of a training clip"))
+        if before := sum(audit.get("met_before") or 0 for audit in audits):
+            said.append((before, f"{before} of {self.total.n} were met by the weights that training started from"))
         return "; ".join(words for _, words in said) or "nothing"
 
 

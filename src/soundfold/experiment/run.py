@@ -21,18 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from soundfold.config import check, cv_id, parse_fold
-from soundfold.data.datamodule import Collection, OfflineCopies, SoundDataModule, open_collection
-from soundfold.data.folds import Protocol, audit, make_split, refuse_leak
+from soundfold.data.datamodule import Collection, SoundDataModule, open_collection
+from soundfold.data.folds import Met, audit, make_split, refuse_leak
 from soundfold.errors import InputError
-from soundfold.experiment import environment
+from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks import MetricsCsv, WholeCheckpoints
 from soundfold.experiment.comparison import read_run
+from soundfold.experiment.kept import KeptModel, met_by_weights
 from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise
 from soundfold.files import write_whole
-from soundfold.frontend.augment import Augmentation, Stripes, Uniform
-from soundfold.frontend.front_end import FrontEnd
-from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
-from soundfold.frontend.mixing import Mixing
 from soundfold.model.classifier import Classifier
 from soundfold.model.resnet import single_channel_resnet18, weights_digest
 from soundfold.model.schedule import DECAYS
@@ -48,10 +45,17 @@ warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is
 
 @dataclass(frozen=True)
 class Run:
-    """A cross-validation that is about to run: its configuration, its clips, its identity and its folder."""
+    """A cross-validation that is about to run.
+
+    Attributes:
+        cfg, collection: its configuration and its clips.
+        met: the clips behind the weights that it starts from.
+        cv_id, folder: its identity and its folder.
+    """
 
     cfg: DictConfig
     collection: Collection
+    met: Met
     cv_id: str
     folder: Path
 
@@ -77,8 +81,9 @@ def cross_validate(cfg: DictConfig) -> float | None:
     numbers = run.collection.table.fold_numbers
     folds: list[int | None] = [None] if wanted == "none" else list(numbers) if wanted == "all" else [int(wanted)]
     for fold in folds:  # refuse the last fold's fault before the first is trained
-        split = make_split(run.collection.table, _protocol(cfg), fold, cfg.seed)
-        refuse_leak(audit(run.collection.table, split), _protocol(cfg), fold)
+        split = make_split(run.collection.table, build.protocol(cfg), fold, cfg.seed)
+        found = audit(run.collection.table, split, run.collection.waves.hashes, met=run.met)
+        refuse_leak(found, build.protocol(cfg), fold)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,10 +112,10 @@ def open_run(cfg: DictConfig) -> Run:
     """
     check(cfg)
     # everything that can refuse a value does so before a clip is downloaded or decoded
-    _front_end(cfg)
-    Mixing(**cfg.augment.mixing)
-    _copies(cfg)
-    protocol = _protocol(cfg)
+    build.front_end(cfg)
+    build.mixing(cfg)
+    build.copies(cfg)
+    protocol = build.protocol(cfg)
     if cfg.schedule.decay not in DECAYS or not 0 <= cfg.schedule.warmup < 1:
         raise InputError(
             f"schedule.decay={cfg.schedule.decay} must be one of {', '.join(DECAYS)}, and "
@@ -140,7 +145,13 @@ def open_run(cfg: DictConfig) -> Run:
     }
     identity = cv_id(cfg, digests)
     mark = "-leaky" if protocol.leaky else ""
-    return Run(cfg, collection, identity, Path(cfg.paths.outputs) / f"{cfg.name}{mark}-{identity}")
+    return Run(
+        cfg,
+        collection,
+        met_by_weights(cfg.model.weights),
+        identity,
+        Path(cfg.paths.outputs) / f"{cfg.name}{mark}-{identity}",
+    )
 
 
 def run_fold(run: Run, fold: int | None) -> FoldResult:
@@ -159,19 +170,19 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
     resumed = last.is_file() and not cfg.rerun and not cfg.debug
     started = time.perf_counter()
 
-    protocol, copies = _protocol(cfg), _copies(cfg)
-
+    protocol, copies = build.protocol(cfg), build.copies(cfg)
     pl.seed_everything(int(np.random.SeedSequence([cfg.seed, fold or 0]).generate_state(1)[0]), verbose=False)
     data = SoundDataModule(
         run.collection,
-        _front_end(cfg),
+        build.front_end(cfg),
         fold,
         protocol=protocol,
-        mixing=Mixing(**cfg.augment.mixing),
+        mixing=build.mixing(cfg),
         copies=copies,
         batch_size=cfg.data.batch_size,
         seed=cfg.seed,
         resident=cfg.data.resident,
+        met=run.met,
     )
     model = Classifier(
         single_channel_resnet18(len(table.classes), cfg.model.weights, cfg.model.stem),
@@ -250,7 +261,15 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
     )
     if scores:
         write_whole(folder / "predictions.csv", predictions_csv(table, model.clips.numpy(), model.logits.numpy()))
-    _keep(run, checkpoints, model, data)
+    if cfg.checkpoints.keep != "none" and not cfg.debug:
+        KeptModel(
+            model.network.state_dict(),
+            data.front_end.mean,
+            data.front_end.deviation,
+            table.classes,
+            OmegaConf.to_yaml(cfg, resolve=True),
+            data.met,
+        ).save(checkpoints / "weights.pt")
     if not cfg.debug:
         # last: a fold with a result is finished, and all its other files are there
         result.save(folder / "result.json")
@@ -281,37 +300,6 @@ def report(folder: Path, results: list[FoldResult]) -> None:
         log_cv(cfg.logger.wandb, folder, folder.name, total, plain)
 
 
-def _front_end(cfg: DictConfig) -> FrontEnd:
-    options = {key: value for key, value in cfg.features.items() if key != "image"}
-    logmel = LogMel(sample_rate=cfg.data.sample_rate, **options)
-    image = cfg.features.image
-    resize = image and ClipStandardisedResize(cfg.features.n_mels, image.frames, image.size)
-    return FrontEnd(logmel, resize, _augmentation(cfg))
-
-
-def _augmentation(cfg: DictConfig) -> Augmentation:
-    options: Any = OmegaConf.to_container(cfg.augment)
-    crop = options.pop("crop_seconds")
-    del options["mixing"], options["copies"]
-    for key, value in options.items():
-        if isinstance(value, dict):
-            options[key] = Stripes(**value) if "count" in value else Uniform(**value)
-    return Augmentation(
-        round(cfg.data.seconds * cfg.data.sample_rate),
-        crop=None if crop is None else round(crop * cfg.data.sample_rate),
-        **options,
-    )
-
-
-def _protocol(cfg: DictConfig) -> Protocol:
-    options: Any = OmegaConf.to_container(cfg.split)
-    return Protocol(options.pop("protocol"), **options)
-
-
-def _copies(cfg: DictConfig) -> OfflineCopies | None:
-    return None if cfg.augment.copies is None else OfflineCopies(**cfg.augment.copies)
-
-
 def _accelerator(cfg: DictConfig) -> str:
     """The device to train on: ``auto`` takes a CUDA device or the CPU, as MPS is untested and used only where named.
 
@@ -335,31 +323,13 @@ def _logger(run: Run, folder: Path, fold: int | None) -> Any:
     from soundfold.experiment.tracking import fold_logger
 
     config: Any = OmegaConf.to_container(run.cfg, resolve=True)
-    config["fold"], leaky = fold, _protocol(run.cfg).leaky
+    config["fold"], leaky = fold, build.protocol(run.cfg).leaky
     return fold_logger(run.cfg.logger.wandb, folder, run.group, f"fold{fold or 'none'}", config, leaky)
 
 
 def _objective(best: ModelCheckpoint, cfg: DictConfig) -> float:
     score = float(best.best_model_score)  # type: ignore[arg-type]
     return -score if cfg.callbacks.mode == "min" else score
-
-
-def _keep(run: Run, checkpoints: Path, model: Classifier, data: SoundDataModule) -> None:
-    """The weights with all that a prediction needs beside them: statistics, classes, configuration."""
-    if run.cfg.checkpoints.keep == "none" or run.cfg.debug:
-        return
-    part = checkpoints / "weights.pt.part"
-    torch.save(
-        {
-            "network": {name: value.cpu() for name, value in model.network.state_dict().items()},
-            "mean": data.front_end.mean.cpu(),
-            "deviation": data.front_end.deviation.cpu(),
-            "classes": list(run.collection.table.classes),
-            "config": OmegaConf.to_yaml(run.cfg, resolve=True),
-        },
-        part,
-    )
-    part.replace(checkpoints / "weights.pt")
 
 
 def _finished(run: Run, fold: int | None) -> FoldResult | None:

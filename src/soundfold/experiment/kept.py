@@ -1,0 +1,118 @@
+"""What a finished fold keeps of its model: the weights, and all that a prediction needs beside them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torchvision.models import ResNet
+
+from soundfold.config import Augment, Data, Features
+from soundfold.data.folds import Met
+from soundfold.errors import InputError
+from soundfold.experiment import build
+from soundfold.frontend.front_end import FrontEnd
+from soundfold.model.resnet import single_channel_resnet18
+
+
+@dataclass(frozen=True)
+class KeptModel:
+    """A trained model, as plain values that load without running anything found in the file.
+
+    Attributes:
+        network: state dict of `single_channel_resnet18`, on the CPU.
+        mean, deviation: the front end's statistics, dB.
+        classes: names, indexed by the network's outputs.
+        config: the run's configuration, YAML.
+        met: the clips that trained or chose the model.
+    """
+
+    network: dict[str, Tensor]
+    mean: Tensor
+    deviation: Tensor
+    classes: tuple[str, ...]
+    config: str
+    met: Met
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        content = {
+            "network": {name: value.cpu() for name, value in self.network.items()},
+            "mean": self.mean.cpu(),
+            "deviation": self.deviation.cpu(),
+            "classes": list(self.classes),
+            "config": self.config,
+            "met": {"hashes": sorted(self.met.hashes), "sources": sorted(map(list, self.met.sources))},
+        }
+        with part.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> KeptModel:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is not a model kept by a run.
+        """
+        try:
+            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return cls(
+                found["network"],
+                found["mean"],
+                found["deviation"],
+                tuple(found["classes"]),
+                found["config"],
+                _met(found),
+            )
+        except Exception as error:  # torch raises many kinds for a file that is not one of its own
+            raise InputError(
+                f"{path} is not a model that a run has kept ({type(error).__name__}: {error}). "
+                "Give checkpoints/weights.pt of a finished fold."
+            ) from error
+
+    @property
+    def cfg(self) -> DictConfig:
+        """The sections that make images; keys that the run did not know yet have their defaults."""
+        sections = {"data": Data, "features": Features, "augment": Augment}
+        given: Any = OmegaConf.create(self.config)
+        types = OmegaConf.create({name: OmegaConf.structured(kind) for name, kind in sections.items()})
+        return OmegaConf.merge(types, {name: given[name] for name in sections})  # type: ignore[return-value]
+
+    def rebuild(self) -> tuple[FrontEnd, ResNet]:
+        """The front end with its statistics, and the network with its weights, for evaluation on the CPU."""
+        front_end = build.front_end(self.cfg)
+        front_end.mean.copy_(self.mean)
+        front_end.deviation.copy_(self.deviation)
+        network = single_channel_resnet18(len(self.classes))
+        network.load_state_dict(self.network)
+        return front_end.eval(), network.eval()
+
+
+def met_by_weights(weights: str) -> Met:
+    """The clips that trained or chose the weights that a run starts from; none where the file does not say.
+
+    Args:
+        weights: as `single_channel_resnet18` takes them.
+    """
+    if weights in ("none", "imagenet"):
+        return Met()
+    try:
+        return _met(torch.load(weights, map_location="cpu", weights_only=True))
+    except Exception:  # what is wrong with the file is said where its weights are read
+        return Met()
+
+
+def _met(found: Any) -> Met:
+    met = found.get("met") if isinstance(found, dict) else None
+    if not isinstance(met, dict):
+        return Met()
+    return Met(frozenset(met["hashes"]), frozenset((source, name) for source, name in met["sources"]))
