@@ -5,15 +5,17 @@ from omegaconf import DictConfig
 
 from soundfold.cli import run
 from soundfold.config import CONF, check
+from soundfold.experiment.sweep import recorded
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    check(cfg)
-    # imported here, so that --help, a misspelt key and a bad value answer at once
-    from soundfold.experiment.run import cross_validate
+    with recorded(cfg) as opened:
+        check(cfg)
+        # imported here, so that --help, a misspelt key and a bad value answer at once
+        from soundfold.experiment.run import cross_validate
 
-    return cross_validate(cfg)
+        return cross_validate(cfg, opened)
 
 
 if __name__ == "__main__":
