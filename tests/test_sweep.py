@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-from tiny import ROOT, cross_validate, only, overrides, render, train
+from tiny import ROOT, only, overrides, render, train
 
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
@@ -30,14 +30,15 @@ def root(tmp_path) -> Path:
 
 @pytest.fixture
 def train_here(tmp_path, monkeypatch, capsys):
-    """Run train.py with these words in this process, with a stand-in for a cross-validation: (exit code, out, err)."""
+    """Run train.py with these words in this process, given what stands in for a cross-validation: (code, out, err)."""
     monkeypatch.setattr(sweep, "take_device", lambda *_: None)
+    monkeypatch.chdir(tmp_path)  # where outputs/ is made
 
     def start(task, *words: str) -> tuple[int, str, str]:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(runs, "cross_validate", task)
         monkeypatch.setattr(sweep.Sweep, "folder", None)
-        monkeypatch.setattr(sys, "argv", ["train.py", *words, f"paths.outputs={tmp_path}/outputs"])
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
         code = 0
         try:
             runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
@@ -183,7 +184,7 @@ def predictions(outputs: Path) -> dict[str, str]:
     return {str(p.relative_to(outputs)): p.read_text() for p in outputs.glob("tiny-*/fold*/predictions.csv")}
 
 
-def test_folds_in_processes_killed_and_begun_again_give_the_run_of_one_process(root, tmp_path):
+def test_folds_in_processes_killed_and_begun_again_give_those_of_one_process(root, tmp_path, train_here):
     short = ("report.page=none", "trainer.max_epochs=1")
     words = ["-m", *overrides(root, tmp_path / "jobs", "hydra/launcher=processes", "fold=3,1,2", *short)]
     kept = kill_half_way(1, tmp_path / "jobs", words)
@@ -196,8 +197,10 @@ def test_folds_in_processes_killed_and_begun_again_give_the_run_of_one_process(r
     assert done.stdout.count("mean ± sd") == 1
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    cross_validate(root, tmp_path / "one", *short)
+    code, out, _ = train_here(runs.cross_validate, "-m", *overrides(root, tmp_path / "one", "fold=1,2,3", *short))
     torch.set_num_threads(threads)
+    assert code == 0
+    assert out.count("mean ± sd") == 1
     assert predictions(tmp_path / "jobs") == predictions(tmp_path / "one")
     totals = [json.loads((only(tmp_path / o) / "cv.json").read_text()) for o in ("jobs", "one")]
     assert totals[0]["accuracy"] == totals[1]["accuracy"]
