@@ -185,8 +185,10 @@ def predictions(outputs: Path) -> dict[str, str]:
 
 
 def test_folds_in_processes_killed_and_begun_again_give_those_of_one_process(root, tmp_path, train_here):
-    short = ("report.page=none", "trainer.max_epochs=1")
-    words = ["-m", *overrides(root, tmp_path / "jobs", "hydra/launcher=processes", "fold=3,1,2", *short)]
+    words = [
+        "-m",
+        *overrides(root, tmp_path / "jobs", "hydra/launcher=processes", "fold=3,1,2", "trainer.max_epochs=1"),
+    ]
     kept = kill_half_way(1, tmp_path / "jobs", words)
     assert 1 <= len(kept) < 3
     done = train(*words, env=ONE_THREAD)
@@ -197,13 +199,16 @@ def test_folds_in_processes_killed_and_begun_again_give_those_of_one_process(roo
     assert done.stdout.count("mean ± sd") == 1
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    code, out, _ = train_here(runs.cross_validate, "-m", *overrides(root, tmp_path / "one", "fold=1,2,3", *short))
+    code, out, _ = train_here(
+        runs.cross_validate, "-m", *overrides(root, tmp_path / "one", "fold=1,2,3", "trainer.max_epochs=1")
+    )
     torch.set_num_threads(threads)
     assert code == 0
     assert out.count("mean ± sd") == 1
     assert predictions(tmp_path / "jobs") == predictions(tmp_path / "one")
     totals = [json.loads((only(tmp_path / o) / "cv.json").read_text()) for o in ("jobs", "one")]
     assert totals[0]["accuracy"] == totals[1]["accuracy"]
+    assert (only(tmp_path / "jobs") / "report.html").is_file()
     # the store: one folder, and nobody's half of one
     assert [p.suffix for p in (tmp_path / "cache").iterdir() if p.is_dir()] == [""]
 
