@@ -18,6 +18,7 @@ from tiny import ROOT, only, overrides, render, train
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
 from soundfold.experiment import sweep
+from soundfold.experiment.results import load_folds
 from soundfold.experiment.sweep import read_jobs, take_device
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -185,45 +186,63 @@ def predictions(outputs: Path) -> dict[str, str]:
 
 
 def test_folds_in_processes_killed_and_begun_again_give_those_of_one_process(root, tmp_path, train_here):
-    words = [
-        "-m",
-        *overrides(root, tmp_path / "jobs", "hydra/launcher=processes", "fold=3,1,2", "trainer.max_epochs=1"),
-    ]
+    # a fold that is not there fails, and takes no other down
+    folds = ("hydra/launcher=processes", "fold=3,1,9,2")
+    words = ["-m", *overrides(root, tmp_path / "jobs", "trainer.max_epochs=1", *folds)]
     kept = kill_half_way(1, tmp_path / "jobs", words)
     assert 1 <= len(kept) < 3
     done = train(*words, env=ONE_THREAD)
-    assert done.returncode == 0, done.stderr
-    folds = finished_folds(tmp_path / "jobs")
-    assert len(folds) == 3
-    assert {path: folds[path] for path in kept} == kept
+    assert done.returncode == 1, done.stderr
+    assert "error: job 2 (fold=9): fold=9 has no clips" in done.stderr
+    assert "Traceback" not in done.stderr
+    ended = finished_folds(tmp_path / "jobs")
+    assert len(ended) == 3
+    assert {path: ended[path] for path in kept} == kept
     assert done.stdout.count("mean ± sd") == 1
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    code, out, _ = train_here(
-        runs.cross_validate, "-m", *overrides(root, tmp_path / "one", "fold=1,2,3", "trainer.max_epochs=1")
-    )
+    alone = overrides(root, tmp_path / "one", "trainer.max_epochs=1", "fold=1,2,3")
+    code, out, _ = train_here(runs.cross_validate, "-m", *alone)
     torch.set_num_threads(threads)
     assert code == 0
     assert out.count("mean ± sd") == 1
+
     assert predictions(tmp_path / "jobs") == predictions(tmp_path / "one")
     totals = [json.loads((only(tmp_path / o) / "cv.json").read_text()) for o in ("jobs", "one")]
     assert totals[0]["accuracy"] == totals[1]["accuracy"]
     assert (only(tmp_path / "jobs") / "report.html").is_file()
-    # the store: one folder, and nobody's half of one
+    # two processes met an empty cache: one store, and nobody's half of one
     assert [p.suffix for p in (tmp_path / "cache").iterdir() if p.is_dir()] == [""]
 
 
 def test_jobs_of_the_same_fold_at_once_train_it_once(root, tmp_path):
     words = ["hydra/launcher=slurm_local", "fold=1", "seed=1,1", "trainer.max_epochs=1"]
-    done = train("-m", *overrides(root, tmp_path / "jobs", *words))
+    many = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = train("-m", *overrides(root, tmp_path / "jobs", *words), env=many)
     assert done.returncode == 0, done.stderr
     assert [job.status for job in jobs_of(tmp_path / "jobs")] == ["finished"] * 2
     assert len(finished_folds(tmp_path / "jobs")) == 1
     logs = [p.read_text() for p in (tmp_path / "jobs").glob("multirun/*/.submitit/*/*_log.err")]
     assert len(logs) == 2
     assert sum("its result is reused" in log for log in logs) == 1
+    # the preset bounds a job's threads
+    (result,) = load_folds(only(tmp_path / "jobs"))
+    assert result.environment["threads"] == 1
     # both found the cache empty
     assert sum("Decoding" in log for log in logs) <= 1
+
+
+def test_what_slurm_is_asked_for(tmp_path):
+    """Its sbatch is one of our own, which keeps what it is given and refuses it."""
+    for name, line in {"sbatch": f'cp "$1" {tmp_path}/asked; exit 1', "srun": "exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = ("hydra/launcher=slurm", "hydra.launcher.partition=fast", f"paths.outputs={tmp_path}/outputs")
+    done = train("-m", "seed=1,2", *slurm, env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
+    assert done.returncode == 1
+    asked = {line.removeprefix("#SBATCH --") for line in (tmp_path / "asked").read_text().splitlines()}
+    assert {"gpus-per-node=1", "cpus-per-task=4", "partition=fast", "time=240", "array=0-1%2"} <= asked
 
 
 @pytest.mark.slow
