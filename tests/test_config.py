@@ -96,11 +96,25 @@ def test_identity_is_stable():
         ("data=folder", r"needs data\.root"),
         ("data.layout=esc", "Did you mean esc50"),
         ("split.image_val=0.1", "give augment.copies too"),
+        ("trainer.max_epochs=0 trainer.max_steps=10", r"trainer\.max_epochs=0"),
+        ("trainer.max_epochs=-1", "A run needs an end"),
+        ("trainer.max_steps=-5", r"trainer\.max_steps=-5"),
+        ("trainer.max_steps=0", r"trainer\.max_steps=0"),
+        ("trainer.limit_train_batches=0", r"trainer\.limit_train_batches=0"),
+        ("trainer.devices=2", r"trainer\.devices=2.* not supported yet"),
+        (
+            "augment=seed_copies schedule=constant augment.crop_seconds=2",
+            r"augment\.copies with augment\.crop_seconds=2.*augment\.crop_seconds=null",
+        ),
     ],
 )
 def test_bad_values_are_refused_by_name(override, word):
     with pytest.raises(InputError, match=word):
-        check(composed(override))
+        check(composed(*override.split()))
+
+
+def test_steps_alone_end_a_run():
+    check(composed("trainer.max_epochs=-1", "trainer.max_steps=10"))
 
 
 @pytest.mark.parametrize(
