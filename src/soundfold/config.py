@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, get_type_hints
 
@@ -260,6 +261,18 @@ NOT_IDENTITY = (
 )
 
 
+def without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """A configuration's plain values less some keys, dotted; what it lacks is left out."""
+    kept = dict(values)
+    for key in keys:
+        first, _, rest = key.partition(".")
+        if not rest:
+            kept.pop(first, None)
+        elif isinstance(kept.get(first), dict):
+            kept[first] = without(kept[first], (rest,))
+    return kept
+
+
 def register() -> None:
     """Give Hydra the types of the root and of each optimiser."""
     store = ConfigStore.instance()
@@ -462,13 +475,8 @@ def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
         cfg: the composed configuration.
         digests: of what the configuration only points at: the table, the audio, a weights file.
     """
-    values = OmegaConf.to_container(cfg, resolve=True)
-    for key in NOT_IDENTITY:
-        node: Any = values
-        *sections, last = key.split(".")
-        for section in sections:
-            node = node[section]
-        node.pop(last, None)
-    values["model"]["weights"] = digests["weights"]  # type: ignore[index,call-overload]
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    values = without(plain, NOT_IDENTITY)
+    values["model"]["weights"] = digests["weights"]
     text = json.dumps([values, digests], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -10,7 +10,7 @@ from rich.table import Table
 from soundfold.experiment.comparison import ScoredRun
 from soundfold.experiment.results import CVResult, FoldResult
 from soundfold.experiment.statistics import SeedSummary
-from soundfold.report.published import Rung, ladder
+from soundfold.report.published import WHOLE, Rung, ladder
 
 
 def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
@@ -75,15 +75,20 @@ def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun]
 
 
 def print_ladder(runs: Sequence[ScoredRun]) -> None:
-    """Print where runs stand among published five-fold figures; nothing for other collections and leaky runs."""
+    """Print where runs stand among published five-fold figures.
+
+    Only runs that scored the whole collection and do not leak are ranked; nothing is printed where there is none, or
+    where the runs are of several collections.
+    """
     own = [
         Rung(run.name, 100 * run.total.accuracy, f"split={run.total.protocol}", "this run", own=True)
         for run in runs
-        if not run.total.leaky and len(run.total.folds) == 5
+        if not run.total.leaky
+        and WHOLE.get(run.collection) == (len(run.clips), len(run.total.classes), len(run.total.folds))
     ]
-    rungs = ladder(runs[0].collection, own)
-    if not rungs or not own or len({run.collection for run in runs}) > 1:
+    if not own or len({run.collection for run in runs}) > 1:
         return
+    rungs = ladder(runs[0].collection, own)
     table = Table(title=f"Among published figures on {runs[0].collection.upper().replace('ESC', 'ESC-')}")
     for name in ("accuracy %", "system", "protocol", "source"):
         table.add_column(name, justify="right" if name == "accuracy %" else "left")
