@@ -71,11 +71,9 @@ def test_identity_follows_the_data(name):
 
 
 def test_identity_is_stable():
-    # a change of the schema renames every run: let it be a deliberate one
-    first, second = cv_id(composed(), DIGESTS), cv_id(composed(), DIGESTS)
-    assert first == second
-    assert len(first) == 8
-    assert int(first, 16) >= 0
+    # a key that is new, renamed or has another default renames every run, and none finds its finished folds again: let
+    # it be deliberate, and write the new id here. What only says where or how a run is shown belongs in NOT_IDENTITY.
+    assert cv_id(composed(), DIGESTS) == "33c30c61"
 
 
 @pytest.mark.parametrize(
