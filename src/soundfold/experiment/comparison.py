@@ -27,7 +27,9 @@ class ScoredRun:
         total: mean and spread over folds.
         config: all values, of its first fold.
         clips: (fold, file) of each scored clip, ascending; under ``random_clips`` a clip may be scored in many repeats.
-        right: bool (n,), in that order.
+        targets: int64 (n,), in that order, as indices into the classes.
+        logits: float32 (n, C).
+        right: bool (n,).
         sources: (n,).
         interval: 95 % of the pooled accuracy, resampling sources.
     """
@@ -36,14 +38,28 @@ class ScoredRun:
     total: CVResult
     config: dict[str, Any]
     clips: tuple[tuple[int, str], ...]
+    targets: np.ndarray
+    logits: np.ndarray
     right: np.ndarray
     sources: tuple[str, ...]
     interval: tuple[float, float]
 
     @property
+    def predictions(self) -> np.ndarray:
+        """int64 (n,), the class of the largest logit."""
+        return self.logits.argmax(axis=1)
+
+    @property
     def collection(self) -> str:
         """The data set's name, as in ``data=esc50``."""
         return str(self.config["data"]["name"])
+
+    def trained_on(self) -> str:
+        """How many clips trained, and as how many images, in words."""
+        audits = [fold["audit"] for fold in self.total.folds]
+        clips = sorted({audit["train"] for audit in audits})
+        images = sorted({audit.get("images", audit["train"]) for audit in audits})
+        return _range(clips) if images == clips else f"{_range(clips)}, as {_range(images)} images"
 
     def leaks(self) -> str:
         """What of the scored clips the model had met, in words."""
@@ -66,6 +82,10 @@ class ScoredRun:
         return "; ".join(words for _, words in said) or "nothing"
 
 
+def _range(values: Sequence[int]) -> str:
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+
+
 def read_run(folder: Path) -> ScoredRun:
     """Read a finished run's results and predictions.
 
@@ -73,36 +93,48 @@ def read_run(folder: Path) -> ScoredRun:
         InputError: a fold is missing, or its predictions cannot be read or do not give its result.
     """
     total = summarise(load_folds(folder))
-    rows: list[tuple[int, str, bool, str]] = []
+    number = {name: target for target, name in enumerate(total.classes)}
+    rows: list[tuple[int, str, str, int, list[float]]] = []
     for fold in total.folds:
         path = folder / f"fold{fold['fold']}" / "predictions.csv"
         try:
             with path.open(newline="", encoding="utf-8") as stream:
                 read = [
-                    (fold["fold"], row["filename"], row["target"] == row["prediction"], row["source"])
+                    (
+                        fold["fold"],
+                        row["filename"],
+                        row["source"],
+                        number[row["target"]],
+                        [float(row[f"logit_{name}"]) for name in total.classes],
+                    )
                     for row in csv.DictReader(stream)
                 ]
-        except (OSError, KeyError, csv.Error) as error:
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise InputError(
                 f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true."
             ) from None
-        if len(read) != fold["n"] or abs(np.mean([row[2] for row in read]) - fold["accuracy"]) > 1e-4:
+        right = [row[3] == int(np.argmax(row[4])) for row in read]
+        if len(read) != fold["n"] or abs(np.mean(right) - fold["accuracy"]) > 1e-4:
             raise InputError(
                 f"{path} does not give the accuracy of the result.json beside it. One of the two was changed; redo the "
                 "fold: the same command with rerun=true."
             )
         rows += read
-    rows.sort()
-    right, sources = np.array([row[2] for row in rows]), tuple(row[3] for row in rows)
+    rows.sort(key=lambda row: row[:2])
+    sources, targets = tuple(row[2] for row in rows), np.array([row[3] for row in rows])
+    logits = np.array([row[4] for row in rows], dtype=np.float32)
+    hits = logits.argmax(axis=1) == targets
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / f"fold{total.folds[0]['fold']}" / "config.yaml"))
     return ScoredRun(
         folder.resolve().name,
         total,
         config,
         tuple((row[0], row[1]) for row in rows),
-        right,
+        targets,
+        logits,
+        hits,
         sources,
-        accuracy_interval(right, sources),
+        accuracy_interval(hits, sources),
     )
 
 
@@ -183,3 +215,15 @@ def seed_groups(runs: Sequence[ScoredRun]) -> list[tuple[list[ScoredRun], SeedSu
         for group in groups.values()
         if len({run.total.seed for run in group}) == len(group) > 1
     ]
+
+
+def seed_words(group: Sequence[ScoredRun], summary: SeedSummary) -> str:
+    """Several seeds summed up in a sentence."""
+    mark = "LEAKY: " if group[0].total.leaky else ""
+    text = f"{mark}{summary.seeds} seeds x {len(group[0].total.folds)} folds ({', '.join(r.name for r in group)}): "
+    text += f"{100 * summary.accuracy:.2f} %"
+    if summary.interval and summary.seed_sd is not None:
+        low, high = (100 * end for end in summary.interval)
+        text += f", standard deviation over seeds {100 * summary.seed_sd:.2f}, over folds {100 * summary.fold_sd:.2f}"
+        text += f"; 95 % interval over seeds {low:.2f} to {high:.2f} %"
+    return text

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor
 from torchvision.models import ResNet
 
-from soundfold.config import Augment, Data, Features
 from soundfold.data.folds import Met
 from soundfold.errors import InputError
 from soundfold.experiment import build
+from soundfold.files import whole_file
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.model.resnet import single_channel_resnet18
 
@@ -41,7 +40,6 @@ class KeptModel:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
         content = {
             "network": {name: value.cpu() for name, value in self.network.items()},
             "mean": self.mean.cpu(),
@@ -50,11 +48,8 @@ class KeptModel:
             "config": self.config,
             "met": {"hashes": sorted(self.met.hashes), "sources": sorted(map(list, self.met.sources))},
         }
-        with part.open("wb") as stream:
+        with whole_file(path) as stream:
             torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> KeptModel:
@@ -79,17 +74,9 @@ class KeptModel:
                 "Give checkpoints/weights.pt of a finished fold."
             ) from error
 
-    @property
-    def cfg(self) -> DictConfig:
-        """The sections that make images; keys that the run did not know yet have their defaults."""
-        sections = {"data": Data, "features": Features, "augment": Augment}
-        given: Any = OmegaConf.create(self.config)
-        types = OmegaConf.create({name: OmegaConf.structured(kind) for name, kind in sections.items()})
-        return OmegaConf.merge(types, {name: given[name] for name in sections})  # type: ignore[return-value]
-
     def rebuild(self) -> tuple[FrontEnd, ResNet]:
         """The front end with its statistics, and the network with its weights, for evaluation on the CPU."""
-        front_end = build.front_end(self.cfg)
+        front_end = build.front_end(build.image_sections(OmegaConf.create(self.config)))
         front_end.mean.copy_(self.mean)
         front_end.deviation.copy_(self.deviation)
         network = single_channel_resnet18(len(self.classes))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from soundfold.experiment.comparison import ScoredRun
+
 
 @dataclass(frozen=True)
 class Published:
@@ -64,3 +66,17 @@ def ladder(collection: str, own: Sequence[Rung] = ()) -> list[Rung]:
         if (accuracy := getattr(figure, collection, None)) is not None
     ]
     return sorted([*rungs, *own], key=lambda rung: -rung.accuracy) if rungs else []
+
+
+def ladder_of(runs: Sequence[ScoredRun]) -> list[Rung]:
+    """Where runs stand among published figures: those that scored the whole collection and do not leak.
+
+    Empty where there is none, and where the runs are of several collections.
+    """
+    own = [
+        Rung(run.name, 100 * run.total.accuracy, f"split={run.total.protocol}", "this run", own=True)
+        for run in runs
+        if not run.total.leaky
+        and WHOLE.get(run.collection) == (len(run.clips), len(run.total.classes), len(run.total.folds))
+    ]
+    return ladder(runs[0].collection, own) if own and len({run.collection for run in runs}) == 1 else []

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from soundfold.experiment.comparison import ScoredRun
+from soundfold.experiment.comparison import ScoredRun, seed_words
 from soundfold.experiment.results import CVResult, FoldResult
 from soundfold.experiment.statistics import SeedSummary
-from soundfold.report.published import WHOLE, Rung, ladder
+from soundfold.report.published import ladder_of
 
 
 def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
@@ -55,47 +55,23 @@ def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun]
     for run in runs:
         total = run.total
         low, high = (100 * end for end in run.interval)
-        trained = sorted({fold["audit"].get("images", fold["audit"]["train"]) for fold in total.folds})
-        clips = sorted({fold["audit"]["train"] for fold in total.folds})
-        count = _range(clips) if trained == clips else f"{_range(clips)}, as {_range(trained)} images"
         score = f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}{' LEAKY' if total.leaky else ''}"
-        table.add_row(run.name, total.protocol, count, str(total.n), score, f"{low:.2f} to {high:.2f}", run.leaks())
+        table.add_row(
+            run.name, total.protocol, run.trained_on(), str(total.n), score, f"{low:.2f} to {high:.2f}", run.leaks()
+        )
     Console().print(table)
     for group, summary in groups:
-        mark = "LEAKY: " if group[0].total.leaky else ""
-        text = f"{mark}{summary.seeds} seeds x {len(group[0].total.folds)} folds ({', '.join(r.name for r in group)}): "
-        text += f"{100 * summary.accuracy:.2f} %"
-        if summary.interval and summary.seed_sd is not None:
-            low, high = (100 * end for end in summary.interval)
-            text += (
-                f", standard deviation over seeds {100 * summary.seed_sd:.2f}, over folds {100 * summary.fold_sd:.2f}"
-            )
-            text += f"; 95 % interval over seeds {low:.2f} to {high:.2f} %"
-        Console().print(text, highlight=False)
+        Console().print(seed_words(group, summary), highlight=False)
 
 
 def print_ladder(runs: Sequence[ScoredRun]) -> None:
-    """Print where runs stand among published five-fold figures.
-
-    Only runs that scored the whole collection and do not leak are ranked; nothing is printed where there is none, or
-    where the runs are of several collections.
-    """
-    own = [
-        Rung(run.name, 100 * run.total.accuracy, f"split={run.total.protocol}", "this run", own=True)
-        for run in runs
-        if not run.total.leaky
-        and WHOLE.get(run.collection) == (len(run.clips), len(run.total.classes), len(run.total.folds))
-    ]
-    if not own or len({run.collection for run in runs}) > 1:
+    """Print where runs stand among published five-fold figures, see `soundfold.report.published.ladder_of`."""
+    rungs = ladder_of(runs)
+    if not rungs:
         return
-    rungs = ladder(runs[0].collection, own)
     table = Table(title=f"Among published figures on {runs[0].collection.upper().replace('ESC', 'ESC-')}")
     for name in ("accuracy %", "system", "protocol", "source"):
         table.add_column(name, justify="right" if name == "accuracy %" else "left")
     for rung in rungs:
         table.add_row(f"{rung.accuracy:.2f}", rung.name, rung.protocol, rung.source, style="bold" if rung.own else None)
     Console().print(table)
-
-
-def _range(values: Sequence[int]) -> str:
-    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
