@@ -15,7 +15,7 @@ def main(cfg: DictConfig) -> float | None:
         # imported here, so that --help, a misspelt key and a bad value answer at once
         from soundfold.experiment.run import cross_validate
 
-        return cross_validate(cfg, opened)
+        return cross_validate(cfg, opened=opened)
 
 
 if __name__ == "__main__":

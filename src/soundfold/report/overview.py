@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from soundfold.config import NOT_IDENTITY, flat
+from soundfold.config import NOT_IDENTITY, flat, without
 from soundfold.errors import InputError
 from soundfold.experiment.comparison import read_run
 from soundfold.experiment.results import CVResult, load_folds, summarise
@@ -36,7 +36,7 @@ class Listed:
         name: of its folder.
         total: mean and spread over folds, with the interval.
         finished: when its last fold was, seconds since 1970.
-        config: all values by their dotted keys.
+        config: all its values, nested.
     """
 
     name: str
@@ -60,11 +60,11 @@ def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[Listed], li
     Raises:
         InputError: a condition is none, or names what no run has.
     """
-    places = {child: flat(_plain(configs[0])) for child in sorted(folder.glob("*/")) if (configs := _configs(child))}
-    wanted = _conditions(where, {key for config in places.values() for key in config})
+    places = {child: _plain(configs[0]) for child in sorted(folder.glob("*/")) if (configs := _configs(child))}
+    wanted = _conditions(where, {key for config in places.values() for key in flat(config)})
     finished, unfinished = [], []
     for place, config in places.items():
-        if any(config.get(key, _ABSENT) != value for key, value in wanted.items()):
+        if any(flat(config).get(key, _ABSENT) != value for key, value in wanted.items()):
             continue
         try:
             results = load_folds(place)
@@ -137,13 +137,13 @@ def ordered(runs: Sequence[Listed], sort: str) -> list[Listed]:
     }
     if sort in by:
         return sorted(runs, key=by[sort])
-    keys = {key for run in runs for key in run.config}
+    keys = {key for run in runs for key in flat(run.config)}
     if sort not in keys:
         near = difflib.get_close_matches(sort, {*SORTS, *keys}, n=1, cutoff=0.0)[0]
         raise InputError(f"--sort {sort} is unknown; give one of {', '.join(SORTS)}, or a key. Did you mean {near}?")
 
     def rank(run: Listed) -> tuple[int, Any]:
-        value = run.config.get(sort)
+        value = flat(run.config).get(sort)
         if isinstance(value, int | float):
             return 1, value
         return (0, 0) if value is None else (2, str(value))
@@ -156,15 +156,12 @@ def differing(runs: Sequence[Listed]) -> dict[str, list[str]]:
 
     A run has an empty word for a key that it lacks, as where a whole section is switched off.
     """
-    keys = [key for key in dict.fromkeys(key for run in runs for key in run.config) if _matters(key)]
-    columns = {key: [_word(run.config.get(key, _ABSENT)) for run in runs] for key in keys}
+    configs = [flat(without(run.config, NOT_IDENTITY)) for run in runs]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    columns = {key: [_word(config.get(key, _ABSENT)) for config in configs] for key in keys}
     columns = {key: words for key, words in columns.items() if len(set(words)) > 1}
     # a section that is null for some says no more than its keys, which those lack
     return {key: words for key, words in columns.items() if not any(other.startswith(f"{key}.") for other in columns)}
-
-
-def _matters(key: str) -> bool:
-    return not any(key == other or key.startswith(f"{other}.") for other in NOT_IDENTITY)
 
 
 def _word(value: Any) -> str:
