@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from test_comparison import ROOT, write_run
 
+from soundfold.config import composed
 from soundfold.errors import InputError
 from soundfold.experiment.comparison import read_run
 from soundfold.report import overview
@@ -79,10 +81,19 @@ def test_columns_are_what_differs_and_changes_the_numbers(outputs):
         "augment.stretch.high": ["", "1.2", ""],
         "optim.lr": ["0.001", "0.001", "0.0003"],
     }
-    assert together(differing(runs)) == {
+    assert together(runs) == {
         "augment.polarity and 2 more": ["0.0", "0.5", "0.0"],
         "optim.lr": ["0.001", "0.001", "0.0003"],
     }
+
+
+def test_a_section_that_is_an_option_goes_by_its_name(tmp_path):
+    for name, words in {"toy-a": ["augment=strong"], "toy-b": ["augment=none"], "toy-c": ["optim.lr=0.1"]}.items():
+        finish(tmp_path, name, OmegaConf.to_yaml(composed(*words)), right=2, at=1000)
+    runs, _ = list_runs(tmp_path)
+    columns = together(runs)
+    assert columns["optim.lr"] == ["0.001", "0.001", "0.1"]
+    assert columns["augment"] == ["strong", "none", "noise_stretch_pitch"]
 
 
 def test_values_are_compared_as_yaml(outputs):

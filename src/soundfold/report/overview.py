@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from soundfold.config import NOT_IDENTITY, flat, without
+from soundfold.config import CONF, NOT_IDENTITY, composed, flat, without
 from soundfold.errors import InputError
 from soundfold.experiment.comparison import read_run
 from soundfold.experiment.results import CVResult, load_folds, summarise
@@ -170,24 +171,45 @@ def _word(value: Any) -> str:
     return "" if value is _ABSENT else str(value)
 
 
-def together(columns: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Columns for the eye: of those that tell the same runs apart one is kept, which counts the others.
+def together(runs: Sequence[Listed]) -> dict[str, list[str]]:
+    """What differs, for the eye: keys of a section that tell the same runs apart share a column.
 
-    Turning an augmentation on changes a dozen keys at once.
+    Turning an augmentation on changes a dozen keys at once. Where the sections are those of options in conf/, the
+    column has their names; else it has the first of the keys, and counts the others.
     """
-    groups: dict[tuple[int, ...], list[str]] = {}
+    columns = differing(runs)
+    groups: dict[tuple[str, ...], list[str]] = {}
     for key, words in columns.items():
-        groups.setdefault(tuple(words.index(word) for word in words), []).append(key)
+        groups.setdefault((key.split(".")[0], *(str(words.index(word)) for word in words)), []).append(key)
     kept: dict[str, list[str]] = {}
-    for keys in groups.values():
-        shown = next((key for key in keys if "" not in columns[key]), keys[0])
-        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-        kept[f"{shown}{more}"] = columns[shown]
+    for (section, *_), keys in groups.items():
+        options = [_option(section, run.config) for run in runs] if len(keys) > 1 else []
+        if options and all(options):
+            kept[section] = options
+        else:
+            shown = next((key for key in keys if "" not in columns[key]), keys[0])
+            kept[f"{shown} and {len(keys) - 1} more" if len(keys) > 1 else shown] = columns[shown]
     return kept
 
 
+def _option(section: str, config: dict[str, Any]) -> str:
+    """Which option in conf/ a section is, as ``strong`` for ``augment=strong``; an empty word where it is none."""
+    own = without({section: config.get(section)}, NOT_IDENTITY)
+    return next((name for name, values in _options(section).items() if values == own), "")
+
+
+@cache
+def _options(section: str) -> dict[str, dict[str, Any]]:
+    """The options in conf/ of a section of the configuration, as a run without another word would have them."""
+    options = {}
+    for path in sorted((CONF / section).glob("*.yaml")):
+        values: Any = OmegaConf.to_container(composed(f"{section}={path.stem}"), resolve=True)
+        options[path.stem] = without({section: values.get(section)}, NOT_IDENTITY)
+    return options
+
+
 def _rows(runs: Sequence[Listed]) -> tuple[list[str], list[list[str]]]:
-    columns = together(differing(runs))
+    columns = together(runs)
     rows = []
     for k, run in enumerate(runs):
         total = run.total
