@@ -211,7 +211,8 @@ def test_folds_in_processes_killed_and_begun_again_give_those_of_one_process(roo
     assert predictions(tmp_path / "jobs") == predictions(tmp_path / "one")
     totals = [json.loads((only(tmp_path / o) / "cv.json").read_text()) for o in ("jobs", "one")]
     assert totals[0]["accuracy"] == totals[1]["accuracy"]
-    assert (only(tmp_path / "jobs") / "report.html").is_file()
+    pages = [(only(tmp_path / o) / "report.html").read_text() for o in ("jobs", "one")]
+    assert all(re.search(r"trainer\.max_epochs</th><td>50</td><td>1</td>", page) for page in pages)
     # two processes met an empty cache: one store, and nobody's half of one
     assert [p.suffix for p in (tmp_path / "cache").iterdir() if p.is_dir()] == [""]
 
