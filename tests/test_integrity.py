@@ -45,7 +45,7 @@ def test_each_fault_is_named_and_nothing_else(tmp_path):
     write("stopped.flac", noise(1.0))
     whole = (tmp_path / "stopped.flac").read_bytes()
     (tmp_path / "stopped.flac").write_bytes(whole[: len(whole) // 2])
-    files = sorted(path.name for path in tmp_path.iterdir()) + ["missing.wav"]
+    files = [*sorted(path.name for path in tmp_path.iterdir()), "missing.wav"]
     got = found(tmp_path, files)
     assert got.pop("cut short", []) in ([], ["stopped.flac"])  # by libsndfile's version: fewer samples, or an error
     got = {kind: sorted(set(names) - {"stopped.flac"}) for kind, names in got.items()}
@@ -112,4 +112,4 @@ def test_real_clips(esc10):
         name: np.mean([r.silence for r, t in zip(reports, table.targets, strict=True) if t == k])
         for k, name in enumerate(table.classes)
     }
-    assert silence["dog"] > 0.3 > 0.01 > silence["rain"]
+    assert silence["rooster"] > 0.3 > 0.01 > silence["rain"]

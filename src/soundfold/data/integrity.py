@@ -151,7 +151,7 @@ def silent_runs(level: np.ndarray, rate: int) -> list[tuple[int, int]]:
 def clipped_samples(wave: np.ndarray, full_scale: float = FULL_SCALE) -> int:
     """Samples in runs of three or more, all at or beyond full scale on one side: (samples, channels) -> number.
 
-    One sample at full scale is a peak that was normalised; three in a row are a top cut off, or a tone below some 300 Hz
+    One sample at full scale is a peak that was normalised; three in a row are a top cut off, or a low tone
     that fills the scale. What was clipped and then turned down is not found.
     """
     count = 0
