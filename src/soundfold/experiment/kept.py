@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from soundfold.config import Augment, Data, Features
 from soundfold.data.folds import Met
 from soundfold.errors import InputError
 from soundfold.experiment import build
+from soundfold.files import whole_file
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.model.resnet import single_channel_resnet18
 
@@ -41,7 +41,6 @@ class KeptModel:
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
         content = {
             "network": {name: value.cpu() for name, value in self.network.items()},
             "mean": self.mean.cpu(),
@@ -50,11 +49,8 @@ class KeptModel:
             "config": self.config,
             "met": {"hashes": sorted(self.met.hashes), "sources": sorted(map(list, self.met.sources))},
         }
-        with part.open("wb") as stream:
+        with whole_file(path) as stream:
             torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> KeptModel:
