@@ -6,9 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from soundfold.cli import run
-from soundfold.config import Benchmark, check_benchmark
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from soundfold.config import CONF, Benchmark, check_benchmark
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="benchmark")

@@ -1,14 +1,10 @@
 """Fetch, decode and audit a collection: python scripts/prepare.py data=esc50 audit=true"""
 
-from pathlib import Path
-
 import hydra
 from omegaconf import DictConfig
 
 from soundfold.cli import run
-from soundfold.config import Prepare, check_data
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from soundfold.config import CONF, Prepare, check_data
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="prepare")

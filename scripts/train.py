@@ -1,14 +1,10 @@
 """Train and score: python scripts/train.py data=esc10 fold=all; --help lists the groups and every value."""
 
-from pathlib import Path
-
 import hydra
 from omegaconf import DictConfig
 
 from soundfold.cli import run
-from soundfold.config import check
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from soundfold.config import CONF, check
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

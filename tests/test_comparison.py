@@ -102,7 +102,7 @@ def test_runs_on_different_clips_are_refused_by_name(tmp_path):
 def test_predictions_that_do_not_fit_their_result_are_refused(tmp_path):
     folder = write_run(tmp_path / "run-a", np.ones(120, dtype=bool))
     path = folder / "fold2" / "predictions.csv"
-    path.write_text(path.read_text().replace(",a,a,", ",a,b,", 1))
+    path.write_text(path.read_text().replace(",a,a,1,0", ",a,a,0,1", 1))
     with pytest.raises(InputError, match=r"predictions\.csv does not give the accuracy"):
         read_run(folder)
     path.unlink()

@@ -10,8 +10,10 @@ import difflib
 import hashlib
 import json
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -22,6 +24,9 @@ ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 COMPILATIONS = ("none", "default")
 LAYOUTS = ("esc50", "urbansound8k", "folder")
 KEEP = ("none", "weights", "all")
+PAGES = ("none", "plain", "full")
+# the values themselves; this package runs from its checkout
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 @dataclass
@@ -201,6 +206,13 @@ class Paths:
 
 
 @dataclass
+class Report:
+    page: str = "plain"
+    audio: bool = True
+    mistakes: int = 12
+
+
+@dataclass
 class Config:
     data: Data = MISSING
     split: Split = MISSING
@@ -213,6 +225,7 @@ class Config:
     callbacks: Callbacks = MISSING
     logger: Logger = MISSING
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    report: Report = field(default_factory=Report)
     paths: Paths = field(default_factory=Paths)
     fold: Any = "all"
     seed: int = 0
@@ -250,6 +263,7 @@ NOT_IDENTITY = (
     "paths",
     "logger",
     "checkpoints",
+    "report",
     "data.root",
     "data.name",
     "data.fetch",
@@ -305,18 +319,18 @@ def refuse_unknown_keys(keys: list[str], schema: type = Config) -> None:
         raise InputError(f"{key} is not a key of the configuration. Did you mean {near[0]}?{choice}")
 
 
-def _one_of(cfg: DictConfig, key: str, allowed: tuple[str, ...]) -> None:
+def _one_of(cfg: DictConfig, key: str, allowed: tuple[str, ...], section: str = "") -> None:
     value = OmegaConf.select(cfg, key)
     if value not in allowed:
         near = difflib.get_close_matches(str(value), allowed, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise InputError(f"{key}={value} is unknown; give one of {', '.join(allowed)}.{hint}")
+        raise InputError(f"{section}{key}={value} is unknown; give one of {', '.join(allowed)}.{hint}")
 
 
-def _at_least(cfg: DictConfig, key: str, least: float) -> None:
+def _at_least(cfg: DictConfig, key: str, least: float, section: str = "") -> None:
     value = OmegaConf.select(cfg, key)
     if value < least:
-        raise InputError(f"{key}={value} must be at least {least:g}.")
+        raise InputError(f"{section}{key}={value} must be at least {least:g}.")
 
 
 def check_data(cfg: DictConfig) -> None:
@@ -362,6 +376,7 @@ def check(cfg: DictConfig) -> None:
     _one_of(cfg, "model.compile", COMPILATIONS)
     _one_of(cfg, "checkpoints.keep", KEEP)
     _one_of(cfg, "callbacks.mode", ("min", "max"))
+    check_report(cfg.report)
     if cfg.optim.lr <= 0:
         raise InputError(f"optim.lr={cfg.optim.lr} must be above 0.")
     _at_least(cfg, "optim.weight_decay", 0)
@@ -405,6 +420,16 @@ def check(cfg: DictConfig) -> None:
         raise InputError("fold=none trains a model to use, and checkpoints.keep=none throws it away; keep weights.")
 
 
+def check_report(report: DictConfig) -> None:
+    """Rules of a report's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    _one_of(report, "page", PAGES, "report.")
+    _at_least(report, "mistakes", 0, "report.")
+
+
 def check_benchmark(cfg: DictConfig) -> None:
     """Rules of a benchmark's values.
 
@@ -430,6 +455,22 @@ def parse_fold(value: Any) -> int | str:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise InputError(f"fold={value} is neither a number, nor all, nor none. For several folds give -m fold=1,2.")
+
+
+def default_config() -> dict[str, Any]:
+    """What ``scripts/train.py`` without a word would run."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return OmegaConf.to_container(compose("train"), resolve=True)  # type: ignore[return-value]
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys; an empty section is a value."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict) and value
+        out |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return out
 
 
 def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:

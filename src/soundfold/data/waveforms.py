@@ -125,6 +125,14 @@ def decode(path: Path, sample_rate: int) -> np.ndarray:
     return mono
 
 
+def quantise(mono: np.ndarray, frames: int) -> np.ndarray:
+    """Cut or pad with zeros, as a stored clip: float32 (samples,) in [-1, 1] -> int16 (frames,)."""
+    row = np.zeros(frames, dtype=np.int16)
+    mono = mono[:frames]
+    row[: len(mono)] = np.clip(np.rint(mono * 32768), -32768, 32767)
+    return row
+
+
 def _file_hash(path: Path) -> str:
     try:
         with path.open("rb") as stream:
@@ -155,7 +163,7 @@ def _build(
             # libsndfile decodes outside the interpreter's lock, so threads are enough
             decoded = pool.map(lambda name: decode(root / name, sample_rate)[:frames], files)
             for row, mono in zip(samples, progress(decoded, len(files)), strict=True):
-                row[: len(mono)] = np.clip(np.rint(mono * 32768), -32768, 32767)
+                row[:] = quantise(mono, frames)
                 lengths.append(len(mono))
                 hashes.append(hashlib.sha256(row[: len(mono)].tobytes()).hexdigest())
         with (folder / "samples.npy").open("wb") as stream:

@@ -6,12 +6,20 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from soundfold.config import Augment, Data, Features
 from soundfold.data.datamodule import OfflineCopies
 from soundfold.data.folds import Protocol
 from soundfold.frontend.augment import Augmentation, Stripes, Uniform
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
 from soundfold.frontend.mixing import Mixing
+
+
+def image_sections(given: Any) -> DictConfig:
+    """The sections of a stored configuration that make images; keys that it did not know yet have their defaults."""
+    types = {"data": Data, "features": Features, "augment": Augment}
+    known: Any = {name: OmegaConf.merge(OmegaConf.structured(kind), given[name]) for name, kind in types.items()}
+    return OmegaConf.create(known)
 
 
 def front_end(cfg: DictConfig) -> FrontEnd:

@@ -25,7 +25,9 @@ class ScoredRun:
         total: mean and spread over folds.
         config: all values, of its first fold.
         clips: (fold, file) of each scored clip, ascending; under ``random_clips`` a clip may be scored in many repeats.
-        right: bool (n,), in that order.
+        targets: int64 (n,), in that order, as indices into the classes.
+        logits: float32 (n, C).
+        right: bool (n,).
         sources: (n,).
         interval: 95 % of the pooled accuracy, resampling sources.
     """
@@ -34,9 +36,16 @@ class ScoredRun:
     total: CVResult
     config: dict[str, Any]
     clips: tuple[tuple[int, str], ...]
+    targets: np.ndarray
+    logits: np.ndarray
     right: np.ndarray
     sources: tuple[str, ...]
     interval: tuple[float, float]
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """int64 (n,), the class of the largest logit."""
+        return self.logits.argmax(axis=1)
 
     @property
     def collection(self) -> str:
@@ -71,36 +80,48 @@ def read_run(folder: Path) -> ScoredRun:
         InputError: a fold is missing, or its predictions cannot be read or do not give its result.
     """
     total = summarise(load_folds(folder))
-    rows: list[tuple[int, str, bool, str]] = []
+    number = {name: target for target, name in enumerate(total.classes)}
+    rows: list[tuple[int, str, str, int, list[float]]] = []
     for fold in total.folds:
         path = folder / f"fold{fold['fold']}" / "predictions.csv"
         try:
             with path.open(newline="", encoding="utf-8") as stream:
                 read = [
-                    (fold["fold"], row["filename"], row["target"] == row["prediction"], row["source"])
+                    (
+                        fold["fold"],
+                        row["filename"],
+                        row["source"],
+                        number[row["target"]],
+                        [float(row[f"logit_{name}"]) for name in total.classes],
+                    )
                     for row in csv.DictReader(stream)
                 ]
-        except (OSError, KeyError, csv.Error) as error:
+        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise InputError(
                 f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true."
             ) from None
-        if len(read) != fold["n"] or abs(np.mean([row[2] for row in read]) - fold["accuracy"]) > 1e-4:
+        right = [row[3] == int(np.argmax(row[4])) for row in read]
+        if len(read) != fold["n"] or abs(np.mean(right) - fold["accuracy"]) > 1e-4:
             raise InputError(
                 f"{path} does not give the accuracy of the result.json beside it. One of the two was changed; redo the "
                 "fold: the same command with rerun=true."
             )
         rows += read
-    rows.sort()
-    right, sources = np.array([row[2] for row in rows]), tuple(row[3] for row in rows)
+    rows.sort(key=lambda row: row[:2])
+    sources, targets = tuple(row[2] for row in rows), np.array([row[3] for row in rows])
+    logits = np.array([row[4] for row in rows], dtype=np.float32)
+    hits = logits.argmax(axis=1) == targets
     config: Any = OmegaConf.to_container(OmegaConf.load(folder / f"fold{total.folds[0]['fold']}" / "config.yaml"))
     return ScoredRun(
         folder.resolve().name,
         total,
         config,
         tuple((row[0], row[1]) for row in rows),
-        right,
+        targets,
+        logits,
+        hits,
         sources,
-        accuracy_interval(right, sources),
+        accuracy_interval(hits, sources),
     )
 
 

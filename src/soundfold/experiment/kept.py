@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor
 from torchvision.models import ResNet
 
-from soundfold.config import Augment, Data, Features
 from soundfold.data.folds import Met
 from soundfold.errors import InputError
 from soundfold.experiment import build
@@ -75,17 +74,9 @@ class KeptModel:
                 "Give checkpoints/weights.pt of a finished fold."
             ) from error
 
-    @property
-    def cfg(self) -> DictConfig:
-        """The sections that make images; keys that the run did not know yet have their defaults."""
-        sections = {"data": Data, "features": Features, "augment": Augment}
-        given: Any = OmegaConf.create(self.config)
-        types = OmegaConf.create({name: OmegaConf.structured(kind) for name, kind in sections.items()})
-        return OmegaConf.merge(types, {name: given[name] for name in sections})  # type: ignore[return-value]
-
     def rebuild(self) -> tuple[FrontEnd, ResNet]:
         """The front end with its statistics, and the network with its weights, for evaluation on the CPU."""
-        front_end = build.front_end(self.cfg)
+        front_end = build.front_end(build.image_sections(OmegaConf.create(self.config)))
         front_end.mean.copy_(self.mean)
         front_end.deviation.copy_(self.deviation)
         network = single_channel_resnet18(len(self.classes))

@@ -185,6 +185,24 @@ def load_folds(run: Path) -> list[FoldResult]:
     return [r for r in results if r.fold is not None]
 
 
+def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
+    """What was logged at the end of every epoch: metric -> one array per fold; as many epochs as the fold had.
+
+    A fold without metrics, or without one of them, is left out of it.
+    """
+    curves: dict[str, list[np.ndarray]] = {}
+    for fold in folds:
+        path = run / f"fold{fold}" / "metrics.csv"
+        if not path.is_file():
+            continue
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        for name in (name for name in (rows[0] if rows else ()) if name != "leaky"):
+            # a metric that began later has empty cells before
+            curves.setdefault(name, []).append(np.array([float(row[name] or "nan") for row in rows]))
+    return curves
+
+
 def predictions_csv(table: ClipTable, clips: np.ndarray, logits: np.ndarray) -> str:
     """A row per scored clip: file, fold, source, true and predicted class, then a logit per class.
 

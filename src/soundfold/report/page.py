@@ -20,7 +20,7 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template of this package's ``templates/`` and write the page, whole or not at all.
 
-    Every value is escaped but figures, see `soundfold.report.drawing.inline_svg`. A name that the template uses and
+    Every value is escaped but figures, see `soundfold.report.drawing.inline_svg`; the filter ``words`` is here. A name that the template uses and
     ``values`` lacks is an error.
     """
     environment = Environment(
@@ -30,7 +30,13 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["words"] = words
     write_whole(path, environment.get_template(template).render(values))
+
+
+def words(name: str) -> str:
+    """A class's name as text: ``crying_baby`` is a crying baby."""
+    return name.replace("_", " ")
 
 
 def audio_uri(samples: np.ndarray, sample_rate: int) -> str:

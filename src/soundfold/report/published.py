@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from soundfold.experiment.comparison import ScoredRun
+
 
 @dataclass(frozen=True)
 class Published:
@@ -60,3 +62,13 @@ def ladder(collection: str, own: Sequence[Rung] = ()) -> list[Rung]:
         if (accuracy := getattr(figure, collection, None)) is not None
     ]
     return sorted([*rungs, *own], key=lambda rung: -rung.accuracy) if rungs else []
+
+
+def ladder_of(runs: Sequence[ScoredRun]) -> list[Rung]:
+    """Where runs stand among published figures; empty for other collections and where every run leaks."""
+    own = [
+        Rung(run.name, 100 * run.total.accuracy, f"split={run.total.protocol}", "this run", own=True)
+        for run in runs
+        if not run.total.leaky and len(run.total.folds) == 5
+    ]
+    return ladder(runs[0].collection, own) if own and len({run.collection for run in runs}) == 1 else []

@@ -10,7 +10,7 @@ from rich.table import Table
 from soundfold.experiment.comparison import ScoredRun
 from soundfold.experiment.results import CVResult, FoldResult
 from soundfold.experiment.statistics import SeedSummary
-from soundfold.report.published import Rung, ladder
+from soundfold.report.published import ladder_of
 
 
 def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
@@ -76,13 +76,8 @@ def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun]
 
 def print_ladder(runs: Sequence[ScoredRun]) -> None:
     """Print where runs stand among published five-fold figures; nothing for other collections and leaky runs."""
-    own = [
-        Rung(run.name, 100 * run.total.accuracy, f"split={run.total.protocol}", "this run", own=True)
-        for run in runs
-        if not run.total.leaky and len(run.total.folds) == 5
-    ]
-    rungs = ladder(runs[0].collection, own)
-    if not rungs or not own or len({run.collection for run in runs}) > 1:
+    rungs = ladder_of(runs)
+    if not rungs:
         return
     table = Table(title=f"Among published figures on {runs[0].collection.upper().replace('ESC', 'ESC-')}")
     for name in ("accuracy %", "system", "protocol", "source"):

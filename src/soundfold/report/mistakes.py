@@ -1,0 +1,115 @@
+"""The most confident mistakes of a run, to hear and to see, with what the network looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from markupsafe import Markup
+from omegaconf import OmegaConf
+from torch import Tensor
+from torch.nn import functional
+from torchvision.models import ResNet
+
+from soundfold.data import waveforms
+from soundfold.data.attribution import Attribution, attribution, read_attributions
+from soundfold.experiment import build
+from soundfold.experiment.comparison import ScoredRun
+from soundfold.experiment.kept import KeptModel
+from soundfold.experiment.scores import probabilities
+from soundfold.frontend.front_end import FrontEnd
+from soundfold.model.activation import class_activation
+from soundfold.report.clip_picture import clip_picture
+from soundfold.report.drawing import inline_svg
+from soundfold.report.page import audio_uri
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A clip that was got wrong.
+
+    Attributes:
+        filename, fold, true, predicted: of the clip.
+        confidence: probability of the predicted class.
+        picture: waveform, log-mel and class activation; None where the audio is not at hand.
+        audio: data URI; None likewise, or where no sound was asked for.
+        attribution: whose sound it is.
+    """
+
+    filename: str
+    fold: int
+    true: str
+    predicted: str
+    confidence: float
+    picture: Markup | None = None
+    audio: str | None = None
+    attribution: Attribution | None = None
+
+
+def most_confident(run: ScoredRun, most: int) -> np.ndarray:
+    """Indices of up to ``most`` mistakes of a run, the most confident first; a clip that several repeats score once."""
+    confidence = probabilities(run.logits).max(axis=1)
+    order = [i for i in np.argsort(-confidence, kind="stable") if not run.right[i]]
+    first = {run.clips[i][1]: i for i in reversed(order)}
+    return np.array([i for i in order if first[run.clips[i][1]] == i][:most], dtype=np.int64)
+
+
+def name_mistakes(run: ScoredRun, most: int) -> list[Mistake]:
+    """The mistakes without sound and pictures."""
+    confidence = probabilities(run.logits).max(axis=1)
+    classes = run.total.classes
+    return [
+        Mistake(run.clips[i][1], run.clips[i][0], classes[run.targets[i]], classes[run.predictions[i]], confidence[i])
+        for i in most_confident(run, most)
+    ]
+
+
+def show_mistakes(folder: Path, run: ScoredRun, most: int, audio: bool) -> list[Mistake]:
+    """The mistakes with their pictures and, with ``audio``, their sound.
+
+    Args:
+        folder: of the run; a fold that kept no weights gives no activation.
+
+    Raises:
+        InputError: the clips' audio is not where the run found it, or a kept model cannot be read.
+    """
+    cfg = build.image_sections(OmegaConf.create(run.config))
+    places = {"esc50": "audio", "urbansound8k": "audio", "folder": "."}
+    root, rate = Path(cfg.data.root), cfg.data.sample_rate
+    frames = round(cfg.data.seconds * rate)
+    named, shown = read_attributions(root), []
+    models: dict[int, tuple[FrontEnd, ResNet | None]] = {}
+    for mistake, i in zip(name_mistakes(run, most), most_confident(run, most), strict=True):
+        if mistake.fold not in models:
+            weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
+            models[mistake.fold] = (
+                KeptModel.load(weights).rebuild() if weights.is_file() else (build.front_end(cfg), None)
+            )
+        front_end, network = models[mistake.fold]
+        mono = waveforms.decode(root / places[cfg.data.layout] / mistake.filename, rate)
+        wave = waveforms.quantise(mono, frames)
+        level = front_end.logmel(torch.from_numpy(wave)[None].float() / 32768)[0, 0]
+        looked_at = None
+        if network is not None:
+            image = front_end(torch.from_numpy(wave)[None])
+            share = class_activation(network, image, torch.tensor([int(run.predictions[i])]))
+            looked_at = _over_clip(share, level, front_end).numpy()
+        centres = front_end.logmel.edges[1:-1].numpy()
+        picture = clip_picture(wave / 32768, cfg.data.seconds, level.numpy(), centres, looked_at)
+        what = f"Waveform and log-mel of {mistake.filename}, {mistake.true}, predicted {mistake.predicted}"
+        values: dict[str, Any] = {**vars(mistake), "picture": inline_svg(picture, what)}
+        values["audio"] = audio_uri(wave[: len(mono)], rate) if audio else None
+        values["attribution"] = attribution(mistake.filename, run.sources[i], named)
+        shown.append(Mistake(**values))
+    return shown
+
+
+def _over_clip(share: Tensor, level: Tensor, front_end: FrontEnd) -> Tensor:
+    """Activation of an image (1, H, W) laid over the log-mel (M, T) that the image was made of -> (M, T)."""
+    bands, frames = level.shape
+    of_image = frames if front_end.image is None else front_end.image.frames
+    whole = functional.interpolate(share[None], (bands, of_image), mode="bilinear", align_corners=False)[0, 0]
+    return functional.pad(whole, (0, max(0, frames - of_image)))[:, :frames]
