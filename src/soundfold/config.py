@@ -253,6 +253,19 @@ class Prepare:
     paths: Paths = field(default_factory=Paths)
 
 
+@dataclass
+class Explore:
+    data: Data = MISSING
+    features: Features = MISSING
+    augment: Augment = MISSING
+    examples: int = 3
+    audio: bool = True
+    clip: str | None = None
+    device: str = "auto"
+    seed: int = 0
+    paths: Paths = field(default_factory=Paths)
+
+
 OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}
 # what a run is called, where it is kept and what it is shown on, but not what it computes
 NOT_IDENTITY = (
@@ -280,6 +293,7 @@ def register() -> None:
     store.store(name="schema", node=Config)
     store.store(name="benchmark_schema", node=Benchmark)
     store.store(name="prepare_schema", node=Prepare)
+    store.store(name="explore_schema", node=Explore)
     for name, node in OPTIMISERS.items():
         store.store(group="optim", name=f"{name}_schema", node=node)
 
@@ -428,6 +442,18 @@ def check_report(report: DictConfig) -> None:
     """
     _one_of(report, "page", PAGES, "report.")
     _at_least(report, "mistakes", 0, "report.")
+
+
+def check_explore(cfg: DictConfig) -> None:
+    """Rules of an exploration's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    check_data(cfg)
+    _one_of(cfg, "device", ("auto", "cpu", "cuda"))
+    for key, least in {"examples": 0, "seed": 0, "features.hop_length": 1, "features.n_mels": 1}.items():
+        _at_least(cfg, key, least)
 
 
 def check_benchmark(cfg: DictConfig) -> None:

@@ -75,6 +75,14 @@ class Survey:
         both = np.concatenate([self.descriptors["band_mean"], self.descriptors["band_deviation"]], axis=1)
         return both[self.sounding]
 
+    @property
+    def band_statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation of all cells of all clips' log-mels, dB, each clip counting alike."""
+        mean = self.descriptors["band_mean"]
+        square = (mean**2 + self.descriptors["band_deviation"] ** 2).mean()
+        # a collection of one constant level has no spread to divide by
+        return float(mean.mean()), float(np.sqrt(max(square - mean.mean() ** 2, 1e-6)))
+
     @cached_property
     def map(self) -> Map:
         """The sounding clips by `statistics`, in two dimensions."""
@@ -155,7 +163,7 @@ def survey(
         progress: wraps each loop, given a description, its items and their number.
 
     Raises:
-        InputError: no file can be decoded, or the cache cannot be written.
+        InputError: no file can be decoded, all are silent, or the cache cannot be written.
     """
     reports = inspect(audio, table.files, lambda items, total: progress("Looking", items, total))
     found = faults(reports)
@@ -164,6 +172,11 @@ def survey(
         raise InputError(
             f"None of the {len(table)} audio files under {audio} can be decoded; the first, {table.files[0]}: "
             f"{reports[0].reason}. Give a data.root whose audio libsndfile reads."
+        )
+    if all(reports[clip].silent for clip in usable):
+        raise InputError(
+            f"Every one of the {len(usable)} files under {audio} that can be decoded is digital silence; there is "
+            "nothing to explore. Give data.root=DIRECTORY with sound."
         )
     heard = table.rows(usable)
     waves = waveforms.load(
