@@ -1,41 +1,57 @@
 """Sum up a run, or lay several side by side: python scripts/report.py outputs/esc10-1a2b3c4d [outputs/...]"""
 
 import argparse
+import re
 import sys
 from itertools import combinations
 from pathlib import Path
 
+from soundfold.config import report_options
 from soundfold.errors import InputError
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Sum up the folds of a run, wherever they were trained; given several runs, lay them side by side "
-        "and say of those scored on the same clips which is better, and whether the data can tell."
+        description="Sum up the folds of a run, wherever they were trained, and write its report.html, with the most "
+        "confident mistakes to see and to hear. Given several runs, lay them side by side, say of those scored on the "
+        "same clips which is better and whether the data can tell, and write comparison-<id>/report.html beside them.",
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run, outputs/<name>-<id>")
-    arguments = parser.parse_args()
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, outputs/<name>-<id>")
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="report.KEY=VALUE",
+        help="report.page=none|plain|full (default full), report.audio=false, report.mistakes=NUMBER",
+    )
+    words = parser.parse_args().runs
+    settings = [word for word in words if re.match(r"report\.\w*=", word)]
+    folders = [Path(word) for word in words if word not in settings]
     try:
-        if len(arguments.runs) == 1:
+        if not folders:
+            raise InputError("Name a run's folder, outputs/<name>-<id>.")
+        options = report_options(settings)
+        if len(folders) > 1:
+            side_by_side(folders, options.page != "none")
+        else:
             # imported here, so that --help answers at once
             from soundfold.experiment.results import load_folds
             from soundfold.experiment.run import report
 
-            report(arguments.runs[0], load_folds(arguments.runs[0]))
-        else:
-            side_by_side(arguments.runs)
+            report(folders[0], load_folds(folders[0]), options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def side_by_side(folders: list[Path]) -> None:
+def side_by_side(folders: list[Path], page: bool) -> None:
     """Print the runs' table, then each pair's comparison; raise where the only pair has none."""
     from soundfold.experiment.comparison import compare, read_run, seed_groups
+    from soundfold.report.comparison_page import write_comparison_page
     from soundfold.report.terminal import print_ladder, print_runs
 
-    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+    places = [folder.resolve() for folder in folders]
+    if twice := [folder for folder in folders if places.count(folder.resolve()) > 1]:
         raise InputError(f"{twice[0]} is named twice; a run differs from itself in nothing. Name each run once.")
     runs = [read_run(folder) for folder in folders]
     print_runs(runs, seed_groups(runs))
@@ -47,6 +63,8 @@ def side_by_side(folders: list[Path]) -> None:
             if len(runs) == 2:
                 raise
             print(error)
+    if page:
+        print(f"Report: {write_comparison_page(folders, runs)}")
 
 
 if __name__ == "__main__":

@@ -111,6 +111,10 @@ def test_files_of_a_run(finished):
     assert len({line.split(",")[0] for line in scored}) == 30
     right = sum(line.split(",")[3] == line.split(",")[4] for line in scored)
     assert total["accuracy"] == pytest.approx(right / 30)
+    page = (folder / "report.html").read_text()
+    assert f"{100 * total['accuracy']:.2f} %" in page
+    assert "scripts/report.py" in page  # the plain one says how to see and hear more
+    assert not (folder / "figures").exists()
 
 
 def test_the_same_command_reuses_finished_folds(root, finished, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.errors import InputError
 
@@ -454,6 +455,22 @@ def check_explore(cfg: DictConfig) -> None:
     _one_of(cfg, "device", ("auto", "cpu", "cuda"))
     for key, least in {"examples": 0, "seed": 0, "features.hop_length": 1, "features.n_mels": 1}.items():
         _at_least(cfg, key, least)
+
+
+def report_options(settings: list[str]) -> DictConfig:
+    """What a report of its own has: everything, but for what is set as in ``report.audio=false``.
+
+    Raises:
+        InputError: a key is unknown, or a value breaks its rule.
+    """
+    refuse_unknown_keys([setting.split("=")[0] for setting in settings])
+    try:
+        given = OmegaConf.from_dotlist(settings).get("report", {})
+        options: Any = OmegaConf.merge(OmegaConf.structured(Report(page="full")), given)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{' '.join(settings)}: {str(error).splitlines()[0]}") from error
+    check_report(options)
+    return options
 
 
 def check_benchmark(cfg: DictConfig) -> None:

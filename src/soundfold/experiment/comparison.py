@@ -52,6 +52,13 @@ class ScoredRun:
         """The data set's name, as in ``data=esc50``."""
         return str(self.config["data"]["name"])
 
+    def trained_on(self) -> str:
+        """How many clips trained, and as how many images, in words."""
+        audits = [fold["audit"] for fold in self.total.folds]
+        clips = sorted({audit["train"] for audit in audits})
+        images = sorted({audit.get("images", audit["train"]) for audit in audits})
+        return _range(clips) if images == clips else f"{_range(clips)}, as {_range(images)} images"
+
     def leaks(self) -> str:
         """What of the scored clips the model had met, in words."""
         audits = [fold["audit"] for fold in self.total.folds]
@@ -71,6 +78,10 @@ class ScoredRun:
         if before := sum(audit.get("met_before") or 0 for audit in audits):
             said.append((before, f"{before} of {self.total.n} were met by the weights that training started from"))
         return "; ".join(words for _, words in said) or "nothing"
+
+
+def _range(values: Sequence[int]) -> str:
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
 
 
 def read_run(folder: Path) -> ScoredRun:
@@ -199,6 +210,18 @@ def seed_groups(runs: Sequence[ScoredRun]) -> list[tuple[list[ScoredRun], SeedSu
         for group in groups.values()
         if len({run.total.seed for run in group}) == len(group) > 1
     ]
+
+
+def seed_words(group: Sequence[ScoredRun], summary: SeedSummary) -> str:
+    """Several seeds summed up in a sentence."""
+    mark = "LEAKY: " if group[0].total.leaky else ""
+    text = f"{mark}{summary.seeds} seeds x {len(group[0].total.folds)} folds ({', '.join(r.name for r in group)}): "
+    text += f"{100 * summary.accuracy:.2f} %"
+    if summary.interval and summary.seed_sd is not None:
+        low, high = (100 * end for end in summary.interval)
+        text += f", standard deviation over seeds {100 * summary.seed_sd:.2f}, over folds {100 * summary.fold_sd:.2f}"
+        text += f"; 95 % interval over seeds {low:.2f} to {high:.2f} %"
+    return text
 
 
 NOT_COMPARED = ("seed", "fold", "name", "label", "rerun", "paths", "logger", "checkpoints", "allow_leakage")

@@ -46,7 +46,7 @@ def prepare(cfg: DictConfig) -> None:
             f"{name}: {len(table)} clips, {hours:.2f} h, {waves.samples.nbytes / 1e9:.2f} GB in {cache}", soft_wrap=True
         )
         if cfg.audit:
-            prints = fingerprints(waves.samples, waves.sample_rate, partial(_shown, "Listening"))
+            prints = fingerprints(waves.samples, waves.lengths, waves.sample_rate, partial(_shown, "Listening"))
             pairs = near_pairs(prints, progress=partial(_shown, "Comparing"))
             silent = np.flatnonzero([not row.any() for row in waves.samples])
             sound = audit_sound(table, waves.hashes, pairs, silent.tolist())

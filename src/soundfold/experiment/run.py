@@ -97,7 +97,7 @@ def cross_validate(cfg: DictConfig) -> float | None:
         print_folds(results)
         console.print("debug: a run of two batches says nothing of accuracy, and is not stored as finished.")
     elif len(done := load_folds(run.folder)) == len(numbers):
-        report(run.folder, done)
+        report(run.folder, done, cfg.report)
     else:
         print_folds(results)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
@@ -279,8 +279,12 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
     return result
 
 
-def report(folder: Path, results: list[FoldResult]) -> None:
-    """Sum up a run's folds: ``cv.json``, the table, and W&B's run of the cross-validation where the run logs to W&B.
+def report(folder: Path, results: list[FoldResult], options: DictConfig) -> None:
+    """Sum up a run's folds: ``cv.json``, the table, ``report.html``, and W&B's run of the cross-validation where the
+    run logs to W&B.
+
+    Args:
+        options: `soundfold.config.Report`.
 
     Raises:
         InputError: a fold is missing, comes twice, or belongs to another cross-validation.
@@ -292,6 +296,11 @@ def report(folder: Path, results: list[FoldResult]) -> None:
     print_folds(results, total)
     print_interval(run)
     print_ladder([run])
+    if options.page != "none":
+        # imported here: drawing takes a second to import
+        from soundfold.report.run_page import write_run_page
+
+        console.print(f"Report: {write_run_page(folder, run, options)}", soft_wrap=True)
     cfg = OmegaConf.load(folder / f"fold{results[0].fold}" / "config.yaml")
     if cfg.logger.wandb is not None:
         from soundfold.experiment.tracking import log_cv

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ STYLE: Any = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
+    "text.parse_math": False,  # a class may have dollars in its name
     "pdf.fonttype": 42,  # fonts that a publisher can edit, not outlines
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor"), FOREGROUND),
     **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), FOREGROUND),
@@ -44,6 +46,8 @@ STYLE: Any = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), "none"),
 }
 FORMATS = ("pdf", "png", "svg")
+# embedding a font in a PDF tells every table of the font, where Hydra lets information through
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 _numbers = count()
 
 
@@ -71,11 +75,13 @@ def save_figure(figure: Figure, folder: Path, name: str, formats: Iterable[str] 
             figure.savefig(stream, format=form, dpi=200, facecolor="white", metadata=_undated(form))
 
 
-def inline_svg(figure: Figure, alt: str) -> Markup:
+def inline_svg(figure: Figure, alt: str, links: Mapping[str, str] | None = None) -> Markup:
     """A figure as part of a page: text stays text in the page's colour, and ids are unique on the page.
 
     Args:
         alt: what the figure shows, for those who do not see it.
+        links: by the addresses that artists of the figure lead to (``set_url``), what each says to those; an image
+            that holds links is a group to them, as an image's parts are not told.
     """
     out = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.fonttype": "none"}):
@@ -89,7 +95,13 @@ def inline_svg(figure: Figure, alt: str) -> Markup:
     svg = re.sub(r'(<svg\b[^>]*?) height="[\d.]+pt"', r"\1", svg, count=1)
     style = f'style="max-width:{float(width[1]) * 4 / 3:.0f}px"' if width else ""
     svg = re.sub(r'(<svg\b[^>]*?) width="[\d.]+pt"', rf"\1 {style}", svg, count=1)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    role = "group" if links else "img"
+    svg = svg.replace("<svg ", f'<svg role="{role}" aria-label="{escape(alt)}" ', 1)
+    for address, says in (links or {}).items():
+        # matplotlib would open a new window for each
+        svg = svg.replace(
+            f'<a xlink:href="{address}" target="_blank">', f'<a href="{address}" aria-label="{escape(says)}">'
+        )
     own, prefix = set(re.findall(r'\bid="([^"]+)"', svg)), f"f{next(_numbers)}-"
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', svg)
     svg = re.sub(r'(url\(#|href="#)([^")]+)', lambda m: m[1] + (prefix if m[2] in own else "") + m[2], svg)

@@ -20,8 +20,8 @@ MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template of this package's ``templates/`` and write the page, whole or not at all.
 
-    Every value is escaped but figures, see `soundfold.report.drawing.inline_svg`; the filter ``words`` is here. A name that the template uses and
-    ``values`` lacks is an error.
+    Every value is escaped but figures, see `soundfold.report.drawing.inline_svg`. A name that the template uses and
+    ``values`` lacks is an error. Templates have `words` as a filter.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),

@@ -37,25 +37,56 @@ def learning_curves(curves: dict[str, list[np.ndarray]], accuracy: float) -> Fig
                 _band(axes, [factor * fold for fold in folds], colour, dash, label)
         if metric == "accuracy":
             axes.axhline(100 * accuracy, color=COLOURS[2], linestyle=":", label="scored clips, at the end")
-            axes.set_ylim(0, 102)
             # a legend over the curves would hide them
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        else:
-            axes.set_ylim(bottom=0)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("accuracy, %" if metric == "accuracy" else "cross entropy, nats")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _epochs(axes, metric)
     return figure
 
 
-def _band(axes: Axes, folds: Sequence[np.ndarray], colour: str, dash: str, label: str) -> None:
-    """Folds that stopped early leave the later epochs to the others."""
-    longest = max(map(len, folds))
-    values = np.full((len(folds), longest), np.nan)
+@styled
+def curves_beside(runs: dict[str, dict[str, list[np.ndarray]]]) -> Figure:
+    """Loss and accuracy by epoch of several runs, mean over folds: solid in training, dashed in validation.
+
+    Args:
+        runs: by name, see `load_curves`.
+    """
+    figure = new_figure(7.4, 3.0 + 0.17 * len(runs))
+    both = figure.subplots(1, 2)
+    for axes, metric in zip(both, ("loss", "accuracy"), strict=True):
+        for place, (run, curves) in enumerate(runs.items()):
+            colour = COLOURS[place % len(COLOURS)]
+            # more runs than colours are told apart by their marks
+            marker = MARKERS[place // len(COLOURS) % len(MARKERS)] if len(runs) > len(COLOURS) else None
+            for name, dash in (("train", "-"), ("val", "--")):
+                folds = curves.get(f"{name}/{metric}")
+                if folds:
+                    mean = (100 if metric == "accuracy" else 1) * np.nanmean(_rows(folds), axis=0)
+                    label = run if name == "train" else None
+                    axes.plot(np.arange(1, len(mean) + 1), mean, dash, color=colour, marker=marker, ms=3, label=label)
+        _epochs(axes, metric)
+    figure.legend(*both[1].get_legend_handles_labels(), loc="outside lower left", fontsize=8)
+    return figure
+
+
+def _epochs(axes: Axes, metric: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("accuracy, %" if metric == "accuracy" else "cross entropy, nats")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(0, 102 if metric == "accuracy" else None)
+
+
+def _rows(folds: Sequence[np.ndarray]) -> np.ndarray:
+    """Folds as rows; those that stopped early leave the later epochs to the others."""
+    values = np.full((len(folds), max(map(len, folds))), np.nan)
     for row, fold in zip(values, folds, strict=True):
         row[: len(fold)] = fold
+    return values
+
+
+def _band(axes: Axes, folds: Sequence[np.ndarray], colour: str, dash: str, label: str) -> None:
+    values = _rows(folds)
     kept = ~np.isnan(values).all(axis=0)
-    epochs, values = np.arange(1, longest + 1)[kept], values[:, kept]
+    epochs, values = np.arange(1, values.shape[1] + 1)[kept], values[:, kept]
     marker = "o" if len(epochs) == 1 else None
     axes.plot(epochs, np.nanmean(values, axis=0), dash, color=colour, label=label, marker=marker)
     axes.fill_between(epochs, np.nanmin(values, axis=0), np.nanmax(values, axis=0), color=colour, alpha=0.2, lw=0)

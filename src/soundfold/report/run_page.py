@@ -71,6 +71,11 @@ def write_run_page(folder: Path, run: ScoredRun, report: DictConfig) -> Path:
             missing = f"Pictures and sound are left out: {error}"
         for name, figure in figures.items():
             save_figure(figure, _made(folder / "figures"), name)
+    cells = _cells(run, confidence)
+    links = {
+        f"#{cell['id']}": f"{words(cell['true'])} predicted as {words(cell['predicted'])}: {len(cell['rows'])} clips"
+        for cell in cells
+    }
     path = folder / "report.html"
     write_page(
         path,
@@ -83,8 +88,11 @@ def write_run_page(folder: Path, run: ScoredRun, report: DictConfig) -> Path:
         sources=len(set(run.sources)),
         unit="repeat" if total.leaky else "fold",
         top5=np.mean([fold["top5"] for fold in total.folds]),
-        figures={name: inline_svg(figure, _alt(name, run, certainty.error)) for name, figure in figures.items()},
-        cells=_cells(run, confidence),
+        figures={
+            name: inline_svg(figure, _alt(name, run, certainty.error), links if name == "confusion" else None)
+            for name, figure in figures.items()
+        },
+        cells=cells,
         confused=_most_confused(confusion, classes),
         class_rows=_score_rows([words(name) for name in classes], scores),
         group_rows=_group_rows(confusion, classes),

@@ -218,7 +218,10 @@ def _copies(
     """Identical and nearly identical clips; silence is like silence, and is reported as such instead."""
     rows = [row for row, clip in enumerate(usable) if not reports[clip].silent]
     prints = fingerprints(
-        waves.samples[rows], waves.sample_rate, lambda items, total: progress("Listening", items, total)
+        waves.samples[rows],
+        waves.lengths[rows],
+        waves.sample_rate,
+        lambda items, total: progress("Listening", items, total),
     )
     pairs = near_pairs(prints, progress=lambda items, total: progress("Comparing", items, total))
     return audit_sound(table.rows(usable[rows]), [waves.hashes[row] for row in rows], pairs, [])

@@ -101,7 +101,8 @@ class Studio:
                 wave = invert(one.level[None], self.logmel)[0].numpy()
                 sound = audio_uri(quantise(wave, len(wave)), waves.sample_rate)
             picture = inline_svg(figure, f"Log-mel of {file}, {one.name}")
-            shown.append(Card(one.name, "", picture, sound, self._whose(row)))
+            # once is enough: all are the same clip
+            shown.append(Card(one.name, "", picture, sound, None if shown else self._whose(row)))
         return shown
 
     def _clip(self, row: int, note: str) -> Card:

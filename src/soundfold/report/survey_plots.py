@@ -58,7 +58,7 @@ def fold_counts(table: ClipTable) -> Figure:
 def durations(reports: Sequence[FileReport]) -> Figure:
     """How many files have which duration; the scale of the counts is logarithmic, so that one file shows."""
     seconds = np.array([report.seconds for report in reports if report.fault is None])
-    figure = new_figure(6.4, 2.4)
+    figure = new_figure(4.6, 2.4)
     axes = figure.subplots()
     spread = max(float(np.ptp(seconds)), 0.1)
     edges = np.linspace(seconds.min() - 0.02 * spread, seconds.max() + 0.02 * spread, 61)
@@ -76,7 +76,7 @@ def silence_bars(silence: np.ndarray, names: Sequence[str]) -> Figure:
     """Share of digital silence of each class: (classes, 3), at the start, inside, at the end; most at the top."""
     shares = 100 * np.nan_to_num(silence)
     order = np.argsort(shares.sum(axis=1), kind="stable")
-    figure = new_figure(6.4, 0.95 + 0.22 * len(order))
+    figure = new_figure(4.8, 0.95 + 0.22 * len(order))
     axes = figure.subplots()
     axes.grid(visible=False, axis="y")
     left = np.zeros(len(order))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from soundfold.experiment.comparison import ScoredRun
+from soundfold.experiment.comparison import ScoredRun, seed_words
 from soundfold.experiment.results import CVResult, FoldResult
 from soundfold.experiment.statistics import SeedSummary
 from soundfold.report.published import ladder_of
@@ -55,23 +55,13 @@ def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun]
     for run in runs:
         total = run.total
         low, high = (100 * end for end in run.interval)
-        trained = sorted({fold["audit"].get("images", fold["audit"]["train"]) for fold in total.folds})
-        clips = sorted({fold["audit"]["train"] for fold in total.folds})
-        count = _range(clips) if trained == clips else f"{_range(clips)}, as {_range(trained)} images"
         score = f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}{' LEAKY' if total.leaky else ''}"
-        table.add_row(run.name, total.protocol, count, str(total.n), score, f"{low:.2f} to {high:.2f}", run.leaks())
+        table.add_row(
+            run.name, total.protocol, run.trained_on(), str(total.n), score, f"{low:.2f} to {high:.2f}", run.leaks()
+        )
     Console().print(table)
     for group, summary in groups:
-        mark = "LEAKY: " if group[0].total.leaky else ""
-        text = f"{mark}{summary.seeds} seeds x {len(group[0].total.folds)} folds ({', '.join(r.name for r in group)}): "
-        text += f"{100 * summary.accuracy:.2f} %"
-        if summary.interval and summary.seed_sd is not None:
-            low, high = (100 * end for end in summary.interval)
-            text += (
-                f", standard deviation over seeds {100 * summary.seed_sd:.2f}, over folds {100 * summary.fold_sd:.2f}"
-            )
-            text += f"; 95 % interval over seeds {low:.2f} to {high:.2f} %"
-        Console().print(text, highlight=False)
+        Console().print(seed_words(group, summary), highlight=False)
 
 
 def print_ladder(runs: Sequence[ScoredRun]) -> None:
@@ -85,7 +75,3 @@ def print_ladder(runs: Sequence[ScoredRun]) -> None:
     for rung in rungs:
         table.add_row(f"{rung.accuracy:.2f}", rung.name, rung.protocol, rung.source, style="bold" if rung.own else None)
     Console().print(table)
-
-
-def _range(values: Sequence[int]) -> str:
-    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
