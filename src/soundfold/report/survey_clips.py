@@ -88,7 +88,8 @@ class Studio:
 
     def varied(self, front_end: FrontEnd, row: int, seed: int) -> list[Card]:
         """One clip and its variations, inverted from their log-mels; their grid is kept as one figure."""
-        waves, shown = self.found.waves, []
+        waves = self.found.waves
+        shown: list[Card] = []
         file = self._file(row)
         made = variations(front_end, torch.from_numpy(waves.samples[row]), seed)
         if made:
