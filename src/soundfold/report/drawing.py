@@ -97,10 +97,12 @@ def inline_svg(figure: Figure, alt: str, links: Mapping[str, str] | None = None)
     svg = re.sub(r'(<svg\b[^>]*?) width="[\d.]+pt"', rf"\1 {style}", svg, count=1)
     role = "group" if links else "img"
     svg = svg.replace("<svg ", f'<svg role="{role}" aria-label="{escape(alt)}" ', 1)
-    for address, says in (links or {}).items():
+    if links:
         # matplotlib would open a new window for each
-        svg = svg.replace(
-            f'<a xlink:href="{address}" target="_blank">', f'<a href="{address}" aria-label="{escape(says)}">'
+        svg = re.sub(
+            r'<a xlink:href="([^"]+)" target="_blank">',
+            lambda m: f'<a href="{m[1]}" aria-label="{escape(links[m[1]])}">',
+            svg,
         )
     own, prefix = set(re.findall(r'\bid="([^"]+)"', svg)), f"f{next(_numbers)}-"
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', svg)
