@@ -181,7 +181,7 @@ def clip_map(found: Map, targets: np.ndarray, names: Sequence[str]) -> Figure:
             s=16,
             color=COLOURS[place % len(COLOURS)],
             marker=MARKERS[place // len(COLOURS) % len(MARKERS)],
-            alpha=0.8,
+            alpha=0.8 if few else 0.45,
             linewidths=0,
             label=words(names[target]),
             gid=f"class-{target}",
@@ -194,7 +194,7 @@ def clip_map(found: Map, targets: np.ndarray, names: Sequence[str]) -> Figure:
         axes.set_xlim(axes.get_xlim())
         axes.set_ylim(axes.get_ylim())
         middle = np.stack([found.points[targets == t].mean(axis=0) for t in known])
-        label_points(axes, middle[:, 0], middle[:, 1], [words(names[t]) for t in known], size=7)
+        label_points(axes, middle[:, 0], middle[:, 1], [words(names[t]) for t in known])
     return figure
 
 
