@@ -148,9 +148,9 @@ def _fault_rows(found: Survey, kind: str, clips: list[int]) -> list[list[Any]]:
     return [
         [
             table.files[clip],
+            _detail(kind, found.reports[clip], common),
             words(table.classes[table.targets[clip]]),
             int(table.folds[clip]),
-            _detail(kind, found.reports[clip], common),
         ]
         for clip in clips
     ]

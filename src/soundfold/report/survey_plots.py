@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from soundfold.data.integrity import FileReport
 from soundfold.data.metadata import ClipTable
@@ -62,10 +62,13 @@ def durations(reports: Sequence[FileReport]) -> Figure:
     axes = figure.subplots()
     spread = max(float(np.ptp(seconds)), 0.1)
     edges = np.linspace(seconds.min() - 0.02 * spread, seconds.max() + 0.02 * spread, 61)
-    axes.hist(seconds, bins=edges.tolist(), color=COLOURS[0])
+    counts, _ = np.histogram(seconds, edges)
+    axes.stairs(counts, edges, fill=True, color=COLOURS[0])
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if counts.max() < 20 else (1,)))
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("duration, s")
     axes.set_ylabel("files")
     return figure
