@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from browsing import faultless, inspect
 from hydra import compose, initialize_config_dir
 from matplotlib.transforms import Bbox
-from test_report import faultless, inspect
 
 from soundfold.config import CONF, register
 from soundfold.errors import InputError
