@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,37 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
         assert (folder / "fold2" / name).read_text() == whole
 
 
+@pytest.mark.parametrize(
+    ("words", "moments"),
+    [
+        ((*LEAKY, "trainer.max_epochs=5"), (1, 2)),
+        ((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,)),
+        (("trainer.max_epochs=-1", "trainer.max_steps=10"), (1,)),
+        (("split=nested", "trainer.max_epochs=5", "callbacks.patience=2", "callbacks.monitor=val/f1"), (2,)),
+    ],
+    ids=["copies", "copies later", "steps", "nested"],
+)
+def test_a_run_stopped_in_any_epoch_ends_as_an_uninterrupted_one(root, tmp_path, monkeypatch, words, moments):
+    words = ("fold=2", *words)
+    cross_validate(root, tmp_path / "whole", *words)
+    train = runs.Classifier.training_step
+    for moment in moments:
+
+        def stop(self, *batch, at=moment):
+            if self.current_epoch == at:
+                raise RuntimeError("stopped")
+            return train(self, *batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runs.Classifier, "training_step", stop)
+            with pytest.raises(RuntimeError, match="stopped"):
+                cross_validate(root, tmp_path / f"stopped{moment}", *words)
+        cross_validate(root, tmp_path / f"stopped{moment}", *words)
+        for name in ("predictions.csv", "metrics.csv"):
+            ours, whole = ((only(tmp_path / o) / "fold2" / name).read_text() for o in (f"stopped{moment}", "whole"))
+            assert ours == whole, f"{name}, stopped in epoch {moment}"
+
+
 def test_a_leaky_protocol_marks_every_file(root, tmp_path, capsys):
     cross_validate(root, tmp_path, *LEAKY, "trainer.max_epochs=4")
     folder = only(tmp_path)
@@ -220,15 +252,34 @@ def test_an_honest_run_with_copies_keeps_them_out_of_the_test(root, tmp_path):
     assert (result.audit["same_clip"], result.audit["val_copies"]) == (0, 0)
 
 
-@pytest.mark.parametrize("split", ["benchmark", "nested"])
-def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_path, split):
-    words = ("fold=1", f"split={split}", "checkpoints.keep=all")
+STOPPED = ("split=nested", "callbacks.monitor=val/accuracy", "callbacks.mode=max", "callbacks.patience=1")
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs"),
+    [
+        (["split=benchmark"], 2),
+        (["split=nested"], 2),
+        ([*STOPPED, "trainer.max_epochs=9"], 2),
+        ([*LEAKY, "trainer.max_epochs=3"], 3),
+        (["trainer.max_epochs=-1", "trainer.max_steps=6"], 2),
+        (["trainer.max_epochs=-1", "trainer.max_steps=7"], 3),
+    ],
+    ids=["benchmark", "nested", "stopped early", "leaky", "steps", "steps within an epoch"],
+)
+def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_path, monkeypatch, words, epochs):
+    words = ("fold=1", "checkpoints.keep=all", *words)
     cross_validate(root, tmp_path, *words)
     fold = only(tmp_path) / "fold1"
     before = {name: (fold / name).read_bytes() for name in ("predictions.csv", "metrics.csv")}
+    (result,) = load_folds(only(tmp_path))
+    assert result.epochs == epochs
     (fold / "result.json").unlink()
+    monkeypatch.setattr(runs.Classifier, "training_step", lambda *_: pytest.fail("trained again"))
     cross_validate(root, tmp_path, *words)
     assert {name: (fold / name).read_bytes() for name in before} == before
+    (again,) = load_folds(only(tmp_path))
+    assert replace(again, seconds=result.seconds) == result
 
 
 def test_nested_scores_the_best_epoch_of_the_validation_fold(root, tmp_path):
@@ -363,6 +414,26 @@ def test_wandb_offline_runs_are_closed_and_grouped(root, tmp_path):
     assert kinds == {"fold1": "fold", "fold2": "fold", "fold3": "fold", f"{folder.name} cv": "cv"}
 
 
+def test_wandb_gets_the_same_figures_once(root, tmp_path):
+    words = overrides(root, tmp_path, "logger=wandb", "trainer.max_epochs=1")
+    assert train(*words).returncode == 0
+    folder = only(tmp_path)
+
+    def logged() -> int:
+        return len(list(folder.glob("wandb/*run-*")))
+
+    assert logged() == 1
+    again = train(*words)
+    assert again.returncode == 0, again.stderr
+    report = [sys.executable, str(ROOT / "scripts" / "report.py"), str(folder)]
+    subprocess.run(report, capture_output=True, check=True)
+    assert logged() == 1
+    path = folder / "fold2" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "loss": 0.125}))
+    subprocess.run(report, capture_output=True, check=True)
+    assert logged() == 2
+
+
 def test_a_failed_fold_closes_its_wandb_run_as_failed(root, tmp_path, monkeypatch):
     for name in ("WANDB_MODE", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_SILENT"):
         monkeypatch.delenv(name, raising=False)
@@ -427,6 +498,7 @@ def test_an_unwritable_outputs_folder_names_the_remedy(root, tmp_path):
         (["features.f_max=5000"], "features.f_max=5000"),
         (["model.weights=none.pt"], "model.weights=none.pt cannot be read"),
         (["trainer.accelerator=mps"], "no such device"),
+        (["features.n_fft=0"], "features.n_fft=0"),
         (["data.root=/nowhere"], "no table of clips"),
     ],
 )
@@ -435,6 +507,17 @@ def test_bad_input_is_refused_before_any_work(root, tmp_path, monkeypatch, words
     with pytest.raises(InputError, match=told):
         cross_validate(root, tmp_path, *words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [[], ["split=random_clips", "split.test=0.2", "split.val=0.2", "allow_leakage=true"]])
+def test_a_table_of_one_fold_is_refused_before_any_training(tmp_path, words):
+    single = render(tmp_path / "single")
+    table = single / "meta" / "esc50.csv"
+    table.write_text(re.sub(r"wav,\d", "wav,4", table.read_text()))
+    with pytest.raises(InputError, match="has fold 4 only.*fold=none"):
+        cross_validate(single, tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
+    cross_validate(single, tmp_path / "out", "fold=none", "trainer.max_epochs=1")
 
 
 def test_the_terminal_gets_one_paragraph_and_an_exit_code(root, tmp_path):
