@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -310,11 +311,15 @@ def test_what_is_no_kept_model_is_refused_by_name(tmp_path):
 def test_a_sweep_over_folds_and_its_report(root, tmp_path):
     done = train("-m", *overrides(root, tmp_path, "fold=1,2,3", "trainer.max_epochs=1"))
     assert done.returncode == 0, done.stderr
+    page_of_job = (only(tmp_path) / "report.html").read_text()
     (only(tmp_path) / "cv.json").unlink()
     command = [sys.executable, str(ROOT / "scripts" / "report.py"), str(only(tmp_path))]
     told = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "mean ± sd" in told.stdout
     assert (only(tmp_path) / "cv.json").is_file()
+    # what differs from the default was told by a job of Hydra's own, and by a script without Hydra
+    pages = (page_of_job, (only(tmp_path) / "report.html").read_text())
+    assert all(re.search(r"trainer\.max_epochs</th><td>50</td><td>1</td>", page) for page in pages)
 
 
 def wandb_records(path: Path) -> list:

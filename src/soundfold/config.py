@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -542,11 +543,13 @@ def parse_fold(value: Any) -> int | str:
     raise InputError(f"fold={value} is neither a number, nor all, nor none. For several folds give -m fold=1,2.")
 
 
-def default_config() -> dict[str, Any]:
-    """What ``scripts/train.py`` without a word would run."""
+def composed(*overrides: str) -> DictConfig:
+    """What ``scripts/train.py`` with these words would run; with those of its own search path where Hydra runs."""
+    if GlobalHydra.instance().is_initialized():
+        return compose("train", list(overrides))
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_container(compose("train"), resolve=True)  # type: ignore[return-value]
+        return compose("train", list(overrides))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
