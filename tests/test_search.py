@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from optuna.trial import TrialState
 from test_run import overrides, render, train
 
-from soundfold.config import CONF, check, register
+from soundfold.config import CONF, Parameter, check, register
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
 from soundfold.experiment import search as searches
@@ -143,7 +143,7 @@ def test_a_setting_that_cannot_be_trained_does_not_end_the_search(root, tmp_path
 def test_a_space_that_is_used_up_ends_the_search(root, tmp_path, judged, capsys):
     given = overrides(root, tmp_path, *WORDS, "search.trials=5")
     cfg = composed(*given)
-    cfg.search.space = {"optim.lr": {"choices": [0.001, 0.01, 0.1]}}
+    cfg.search.space = {"optim.lr": Parameter(choices=[0.001, 0.01, 0.1])}
     searches.search(cfg, given)
     tried = [trial.params["optim.lr"] for trial in trials_of(tmp_path) if trial.state == TrialState.COMPLETE]
     assert sorted(tried) == [0.001, 0.01, 0.1]
@@ -208,6 +208,6 @@ def test_bad_searches_are_refused_by_name(words, told):
 )
 def test_bad_spaces_are_refused_by_name(space, told):
     cfg = composed("search=lr_wd")
-    cfg.search.space = space
+    cfg.search.space = {key: Parameter(**values) for key, values in space.items()}
     with pytest.raises(InputError, match=told):
         check(cfg)

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 from filelock import FileLock, Timeout
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from soundfold.config import CONF, Parameter
+from soundfold.config import CONF, Parameter, composed
 from soundfold.errors import InputError
 from soundfold.experiment.results import FoldResult
 from soundfold.experiment.run import cross_validate, open_run
@@ -185,9 +184,7 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, overrides: list[str], f
             raise optuna.TrialPruned(f"{mean:.4f} after {len(results)} folds")
 
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", [*overrides, *words])
-        value = cross_validate(cfg, watch)
+        value = cross_validate(composed(*overrides, *words), watch)
         study.tell(trial, value)
     except optuna.TrialPruned as end:
         console.print(f"Trial {trial.number} is given up: {end}.")
