@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,11 +65,15 @@ class Run:
         return self.folder.name
 
 
-def cross_validate(cfg: DictConfig) -> float | None:
+def cross_validate(cfg: DictConfig, watch: Callable[[list[FoldResult]], None] | None = None) -> float | None:
     """Train and score the folds that ``cfg.fold`` names; sum them up once all are finished.
 
     Finished folds are reused and an interrupted one continues from its last checkpoint. Writes
     ``<outputs>/<name>-<id>/fold<k>/`` and, with the last fold, ``cv.json``.
+
+    Args:
+        cfg: the composed configuration.
+        watch: called after every fold with the results so far; what it raises ends the cross-validation.
 
     Returns:
         The mean objective of the folds that ran: what a search maximises; None where nothing was scored.
@@ -94,7 +99,11 @@ def cross_validate(cfg: DictConfig) -> float | None:
     except OSError as error:
         raise InputError(f"{run.folder} cannot be written: {error}. Give paths.outputs=DIRECTORY.") from error
     console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
-    results = [_finished(run, fold) or run_fold(run, fold) for fold in folds]
+    results: list[FoldResult] = []
+    for fold in folds:
+        results.append(_finished(run, fold) or run_fold(run, fold))
+        if watch is not None:
+            watch(results)
     if wanted == "none":
         console.print(f"Trained on every clip, so there is no score. The model: {run.folder / 'foldnone'}")
         return None
