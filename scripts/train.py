@@ -1,6 +1,7 @@
 """Train and score: python scripts/train.py data=esc10 fold=all; --help lists the groups and every value."""
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from soundfold.cli import run
@@ -13,6 +14,10 @@ def main(cfg: DictConfig) -> float | None:
     with recorded(cfg) as opened:
         check(cfg)
         # imported here, so that --help, a misspelt key and a bad value answer at once
+        if cfg.search is not None:
+            from soundfold.experiment.search import search
+
+            return search(cfg, list(HydraConfig.get().overrides.task))
         from soundfold.experiment.run import cross_validate
 
         return cross_validate(cfg, opened=opened)

@@ -66,7 +66,11 @@ class Run:
         return self.folder.name
 
 
-def cross_validate(cfg: DictConfig, opened: Callable[[Path], None] | None = None) -> float | None:
+def cross_validate(
+    cfg: DictConfig,
+    watch: Callable[[list[FoldResult]], None] | None = None,
+    opened: Callable[[Path], None] | None = None,
+) -> float | None:
     """Train and score the folds that ``cfg.fold`` names; sum them up once all are finished.
 
     Finished folds are reused and an interrupted one continues from its last checkpoint. Writes
@@ -74,6 +78,7 @@ def cross_validate(cfg: DictConfig, opened: Callable[[Path], None] | None = None
 
     Args:
         cfg: the composed configuration.
+        watch: called after every fold with the results so far; what it raises ends the cross-validation.
         opened: is told the run's folder before anything is trained. Given by a sweep, which shows a cross-validation
             that its jobs share when all have ended: a job of one fold then prints that fold only.
 
@@ -103,7 +108,11 @@ def cross_validate(cfg: DictConfig, opened: Callable[[Path], None] | None = None
     if opened is not None:
         opened(run.folder)
     console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
-    results = [_settled(run, fold) for fold in folds]
+    results: list[FoldResult] = []
+    for fold in folds:
+        results.append(_settled(run, fold))
+        if watch is not None:
+            watch(results)
     if wanted == "none":
         console.print(f"Trained on every clip, so there is no score. The model: {run.folder / 'foldnone'}")
         return None
