@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,37 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
         assert (folder / "fold2" / name).read_text() == whole
 
 
+@pytest.mark.parametrize(
+    ("words", "moments"),
+    [
+        ((*LEAKY, "trainer.max_epochs=5"), (1, 2)),
+        ((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,)),
+        (("trainer.max_epochs=-1", "trainer.max_steps=10"), (1,)),
+        (("split=nested", "trainer.max_epochs=5", "callbacks.patience=2", "callbacks.monitor=val/f1"), (2,)),
+    ],
+    ids=["copies", "copies later", "steps", "nested"],
+)
+def test_a_run_stopped_in_any_epoch_ends_as_an_uninterrupted_one(root, tmp_path, monkeypatch, words, moments):
+    words = ("fold=2", *words)
+    cross_validate(root, tmp_path / "whole", *words)
+    train = runs.Classifier.training_step
+    for moment in moments:
+
+        def stop(self, *batch, at=moment):
+            if self.current_epoch == at:
+                raise RuntimeError("stopped")
+            return train(self, *batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runs.Classifier, "training_step", stop)
+            with pytest.raises(RuntimeError, match="stopped"):
+                cross_validate(root, tmp_path / f"stopped{moment}", *words)
+        cross_validate(root, tmp_path / f"stopped{moment}", *words)
+        for name in ("predictions.csv", "metrics.csv"):
+            ours, whole = ((only(tmp_path / o) / "fold2" / name).read_text() for o in (f"stopped{moment}", "whole"))
+            assert ours == whole, f"{name}, stopped in epoch {moment}"
+
+
 def test_a_leaky_protocol_marks_every_file(root, tmp_path, capsys):
     cross_validate(root, tmp_path, *LEAKY, "trainer.max_epochs=4")
     folder = only(tmp_path)
@@ -220,15 +252,34 @@ def test_an_honest_run_with_copies_keeps_them_out_of_the_test(root, tmp_path):
     assert (result.audit["same_clip"], result.audit["val_copies"]) == (0, 0)
 
 
-@pytest.mark.parametrize("split", ["benchmark", "nested"])
-def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_path, split):
-    words = ("fold=1", f"split={split}", "checkpoints.keep=all")
+STOPPED = ("split=nested", "callbacks.monitor=val/accuracy", "callbacks.mode=max", "callbacks.patience=1")
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs"),
+    [
+        (["split=benchmark"], 2),
+        (["split=nested"], 2),
+        ([*STOPPED, "trainer.max_epochs=9"], 2),
+        ([*LEAKY, "trainer.max_epochs=3"], 3),
+        (["trainer.max_epochs=-1", "trainer.max_steps=6"], 2),
+        (["trainer.max_epochs=-1", "trainer.max_steps=7"], 3),
+    ],
+    ids=["benchmark", "nested", "stopped early", "leaky", "steps", "steps within an epoch"],
+)
+def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_path, monkeypatch, words, epochs):
+    words = ("fold=1", "checkpoints.keep=all", *words)
     cross_validate(root, tmp_path, *words)
     fold = only(tmp_path) / "fold1"
     before = {name: (fold / name).read_bytes() for name in ("predictions.csv", "metrics.csv")}
+    (result,) = load_folds(only(tmp_path))
+    assert result.epochs == epochs
     (fold / "result.json").unlink()
+    monkeypatch.setattr(runs.Classifier, "training_step", lambda *_: pytest.fail("trained again"))
     cross_validate(root, tmp_path, *words)
     assert {name: (fold / name).read_bytes() for name in before} == before
+    (again,) = load_folds(only(tmp_path))
+    assert replace(again, seconds=result.seconds) == result
 
 
 def test_nested_scores_the_best_epoch_of_the_validation_fold(root, tmp_path):

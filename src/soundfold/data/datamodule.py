@@ -213,7 +213,7 @@ class SoundDataModule(pl.LightningDataModule):
         protocol: see `Protocol`.
         mixing: how training clips are mixed; None leaves them.
         copies: vary before training, once, as the published notebook does; None varies anew in every epoch. The trainer
-            then needs ``reload_dataloaders_every_n_epochs=copies.after``.
+            then needs ``reload_dataloaders_every_n_epochs=1``.
         batch_size: clips in a training batch.
         seed: all randomness is a function of it, the fold and the epoch.
         resident: keep the waveforms on the device; None does so where they take less than half of its free memory.

@@ -1,4 +1,4 @@
-"""What Lightning does not have: metrics as rows that survive a resume, checkpoints that are whole or absent."""
+"""What Lightning does not have: metrics and stops that survive a resume, checkpoints whole or absent."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from soundfold.files import write_whole
@@ -40,6 +42,14 @@ class MetricsCsv(pl.Callback):
         self.rows.append(row)
         lines = [",".join(row), *(",".join(str(r.get(name, "")) for name in row) for r in self.rows)]
         write_whole(self.path, "\n".join(lines) + "\n")
+
+
+class LastingEarlyStopping(EarlyStopping):
+    """Early stopping that is not forgotten: a run resumed after its stop does not train another epoch."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning restores why training stopped, but tells the trainer only at the end of the next epoch
+        trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
 
 class WholeCheckpoints(TorchCheckpointIO):

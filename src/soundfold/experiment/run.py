@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -25,7 +25,7 @@ from soundfold.data.datamodule import Collection, SoundDataModule, open_collecti
 from soundfold.data.folds import Met, audit, make_split, refuse_leak
 from soundfold.errors import InputError
 from soundfold.experiment import build, environment
-from soundfold.experiment.callbacks import MetricsCsv, WholeCheckpoints
+from soundfold.experiment.callbacks import LastingEarlyStopping, MetricsCsv, WholeCheckpoints
 from soundfold.experiment.comparison import read_run
 from soundfold.experiment.kept import KeptModel, met_by_weights
 from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise
@@ -203,7 +203,7 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
     if cfg.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar())
     if selects:
-        callbacks += [EarlyStopping(patience=cfg.callbacks.patience, **chosen), best]
+        callbacks += [LastingEarlyStopping(patience=cfg.callbacks.patience, **chosen), best]
     # last of all: it holds the state of the others at the end of the epoch
     every = cfg.checkpoints.every_n_epochs
     callbacks.append(
@@ -220,15 +220,21 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
             default_root_dir=folder,
             num_sanity_val_steps=0,
             limit_val_batches=None if validates else 0,
-            reload_dataloaders_every_n_epochs=copies.after if copies else 0,
+            # every epoch, as Lightning counts from where a fit starts: `copies.after` would be late in a resumed one
+            reload_dataloaders_every_n_epochs=1 if copies else 0,
             use_distributed_sampler=False,
             enable_model_summary=False,
         )
+        # where the end is given in steps, Lightning takes a checkpoint to lie within an epoch, and leaves out the next
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
         try:
             trainer.fit(model, data, ckpt_path=last if resumed else None, weights_only=True)
         except SIGTERMException:
             # by itself Lightning ends with 0, as if the run were whole
             raise SystemExit(143) from None
+        # a checkpoint is taken before its epoch counts, and a fit with nothing left to do leaves it so
+        done = trainer.fit_loop.epoch_progress.current
+        done.completed = done.processed  # type: ignore[attr-defined]
         if selects:
             found = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
             model.load_state_dict(found["state_dict"])
