@@ -414,6 +414,26 @@ def test_wandb_offline_runs_are_closed_and_grouped(root, tmp_path):
     assert kinds == {"fold1": "fold", "fold2": "fold", "fold3": "fold", f"{folder.name} cv": "cv"}
 
 
+def test_wandb_gets_the_same_figures_once(root, tmp_path):
+    words = overrides(root, tmp_path, "logger=wandb", "trainer.max_epochs=1")
+    assert train(*words).returncode == 0
+    folder = only(tmp_path)
+
+    def logged() -> int:
+        return len(list(folder.glob("wandb/*run-*")))
+
+    assert logged() == 1
+    again = train(*words)
+    assert again.returncode == 0, again.stderr
+    report = [sys.executable, str(ROOT / "scripts" / "report.py"), str(folder)]
+    subprocess.run(report, capture_output=True, check=True)
+    assert logged() == 1
+    path = folder / "fold2" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "loss": 0.125}))
+    subprocess.run(report, capture_output=True, check=True)
+    assert logged() == 2
+
+
 def test_a_failed_fold_closes_its_wandb_run_as_failed(root, tmp_path, monkeypatch):
     for name in ("WANDB_MODE", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_SILENT"):
         monkeypatch.delenv(name, raising=False)

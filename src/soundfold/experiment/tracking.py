@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from soundfold.config import Wandb
 from soundfold.experiment.results import CVResult
+from soundfold.files import write_whole
 
 
 def _settle(mode: str, folder: Path) -> str:
@@ -62,8 +63,14 @@ def fold_logger(
 
 
 def log_cv(options: Wandb, folder: Path, group: str, result: CVResult, config: dict[str, Any]) -> None:
-    """One run with the figures of the whole cross-validation; its id is the identity of the cross-validation."""
+    """One run with the figures of the whole cross-validation; its id is the identity of the cross-validation.
+
+    What was logged is kept as ``wandb/cv.json``: figures that are no others than those are not logged again.
+    """
     mode = _settle(options.mode, folder)
+    figures, logged = (folder / "cv.json").read_text(), folder / "wandb" / "cv.json"
+    if mode == "disabled" or (logged.is_file() and logged.read_text() == figures):
+        return
     with wandb.init(
         project=options.project,
         entity=options.entity,
@@ -87,3 +94,4 @@ def log_cv(options: Wandb, folder: Path, group: str, result: CVResult, config: d
             for predicted, count in zip(result.classes, counts, strict=True)
         ]
         run.log({"cv/confusion": wandb.Table(columns=["true", "predicted", "clips"], data=rows)})
+    write_whole(logged, figures)
