@@ -3,16 +3,21 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from soundfold.config import NOT_IDENTITY
 from soundfold.data.metadata import ClipTable
 from soundfold.errors import InputError
 from soundfold.experiment.comparison import compare, read_run, seed_groups
 from soundfold.experiment.results import FoldResult, predictions_csv
 from soundfold.report.published import FIGURES, Rung, ladder
+from soundfold.report.terminal import print_ladder
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("a", "b")
@@ -30,7 +35,8 @@ def write_run(folder: Path, right: np.ndarray, *, seed: int = 0, leaky: bool = F
         place = folder / f"fold{fold}"
         place.mkdir(parents=True)
         (place / "predictions.csv").write_text(predictions_csv(table, clips, np.eye(2, dtype=np.float32)[predicted]))
-        (place / "config.yaml").write_text(f"data:\n  name: toy\nseed: {seed}\nname: {folder.name}\nlr: 0.1\n")
+        config = f"data: {{name: toy}}\ntrainer: {{precision: 32-true}}\nseed: {seed}\nname: {folder.name}\nlr: 0.1\n"
+        (place / "config.yaml").write_text(config)
         FoldResult(
             cv_id=folder.name,
             fold=fold,
@@ -117,8 +123,27 @@ def test_seeds_are_grouped(tmp_path):
     assert summary.accuracy == pytest.approx(np.mean([run.total.accuracy for run in runs]))
     other = write_run(tmp_path / "other", answers(0.8), seed=9)
     for fold in (1, 2, 3):
-        (other / f"fold{fold}" / "config.yaml").write_text("data:\n  name: toy\nseed: 9\nlr: 0.2\n")
+        path = other / f"fold{fold}" / "config.yaml"
+        path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
     assert seed_groups([runs[0], read_run(other)]) == []
+
+
+@pytest.mark.parametrize("key", [*NOT_IDENTITY, "label"])
+def test_seeds_are_grouped_wherever_they_ran(tmp_path, key):
+    here, there = (read_run(write_run(tmp_path / f"run-{seed}", answers(0.8), seed=seed)) for seed in (1, 2))
+    config = OmegaConf.create(there.config)
+    OmegaConf.update(config, key, "elsewhere", force_add=True)
+    there = replace(there, config=OmegaConf.to_container(config))
+    assert there.config != here.config
+    assert [len(group) for group, _ in seed_groups([here, there])] == [2]
+    OmegaConf.update(config, "data.seconds", 4.0, force_add=True)
+    assert seed_groups([here, replace(there, config=OmegaConf.to_container(config))]) == []
+
+
+def test_seeds_of_other_clips_are_not_grouped(tmp_path):
+    a = read_run(write_run(tmp_path / "run-a", answers(0.8), seed=1))
+    b = read_run(write_run(tmp_path / "run-b", answers(0.8, n=90), seed=2))
+    assert seed_groups([a, b]) == []
 
 
 def test_the_ladder_is_ordered_and_knows_its_sources():
@@ -129,6 +154,39 @@ def test_the_ladder_is_ordered_and_knows_its_sources():
     assert all(figure.source and figure.protocol for figure in FIGURES)
     assert ladder("esc10")[0].accuracy == 96.65
     assert ladder("urbansound8k", [own]) == []
+
+
+def scored(collection: str, clips: int, classes: int, folds: int, name: str = "mine") -> SimpleNamespace:
+    """A run of so many clips, as the ladder sees it."""
+    total = SimpleNamespace(
+        accuracy=0.9, protocol="benchmark", leaky=False, classes=["c"] * classes, folds=[{}] * folds
+    )
+    return SimpleNamespace(name=name, collection=collection, total=total, clips=[(1, "x.wav")] * clips)
+
+
+@pytest.mark.parametrize(
+    ("run", "ranked"),
+    [
+        (("esc50", 2000, 50, 5), True),
+        (("esc10", 400, 10, 5), True),
+        (("esc50", 400, 10, 5), False),
+        (("esc50", 2000, 50, 4), False),
+        (("esc50", 1999, 50, 5), False),
+        (("esc10", 80, 2, 5), False),
+        (("esc10", 2000, 50, 5), False),
+        (("mine", 400, 10, 5), False),
+    ],
+)
+def test_only_a_whole_collection_is_ranked(run, ranked, capsys):
+    print_ladder([scored(*run)])
+    assert ("mine" in capsys.readouterr().out) == ranked
+
+
+def test_a_part_is_left_out_beside_a_whole(capsys):
+    print_ladder([scored("esc10", 80, 2, 5, name="part"), scored("esc10", 400, 10, 5)])
+    out = capsys.readouterr().out
+    assert "mine" in out
+    assert "part" not in out
 
 
 def told(*words: Path) -> subprocess.CompletedProcess:

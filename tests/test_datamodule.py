@@ -146,6 +146,7 @@ def test_audit_is_kept():
         "same_source": 0,
         "same_audio": 0,
         "val_copies": 0,
+        "met_before": 0,
     }
 
 

@@ -27,6 +27,7 @@ def write_folder(root: Path, classes: int = 3, recordings: int = 8) -> Path:
                 number += 1
     (root / "class0" / "notes.txt").write_text("not audio")
     (root / "class0" / ".hidden.wav").write_text("not audio either")
+    (root / "class0" / "headless.raw").write_bytes(bytes(1600))
     return root
 
 

@@ -93,7 +93,17 @@ def test_silence_is_finite():
 
 
 @pytest.mark.parametrize(
-    ("change", "word"), [({"f_max": 23000.0}, "f_max=23000"), ({"f_min": 30000.0}, "f_min"), ({"n_fft": 512}, "n_fft")]
+    ("change", "word"),
+    [
+        ({"f_max": 23000.0}, "f_max=23000"),
+        ({"f_min": 30000.0}, "f_min"),
+        ({"n_fft": 512}, "n_fft"),
+        ({"n_fft": 0}, "features.n_fft=0 must"),
+        ({"n_fft": 1}, "features.n_fft=1 must"),
+        ({"top_db": 0.0}, "features.top_db=0 must"),
+        ({"top_db": -80.0}, "features.top_db=-80 must"),
+        ({"top_db": float("nan")}, "features.top_db=nan must"),
+    ],
 )
 def test_bad_values_are_refused_by_name(change, word):
     with pytest.raises(InputError, match=word):

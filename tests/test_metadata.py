@@ -51,6 +51,7 @@ def test_classes_keep_their_clips(esc50_table):
         (HEADER + "a.wav,1,0,dog,True,1,A\nb.wav,2,1,dog,True,1,A\n", ["line 3", "'dog'", "target 1"]),
         (HEADER + "../a.wav,1,0,dog,True,1,A\n", ["../a.wav", "inside"]),
         (HEADER + ",1,0,dog,True,1,A\n", ["line 2", "empty"]),
+        (HEADER + "a.wav,1,0,dog,True,1,A\nb.wav,2,0,dog,True,1,A\n", ["one class only, 'dog'", "needs two"]),
     ],
 )
 def test_bad_tables_are_refused_by_name(tmp_path, text, words):
@@ -71,6 +72,11 @@ def test_unknown_class_is_refused(esc50_table):
         read_table(esc50_table, classes=["wolf"])
 
 
+def test_one_class_left_is_refused(esc50_table):
+    with pytest.raises(InputError, match=r"one class only left, 'rain'.*data\.classes"):
+        read_table(esc50_table, classes=["rain"])
+
+
 def test_a_table_without_sources_makes_each_clip_its_own(tmp_path):
-    table = read_table(write(tmp_path, "filename,fold,target,category\na.wav,1,3,x\nb.wav,2,3,x\n"))
+    table = read_table(write(tmp_path, "filename,fold,target,category\na.wav,1,3,x\nb.wav,2,4,y\n"))
     assert table.sources == ("a.wav", "b.wav")

@@ -479,6 +479,7 @@ def test_an_unwritable_outputs_folder_names_the_remedy(root, tmp_path):
         (["features.f_max=5000"], "features.f_max=5000"),
         (["model.weights=none.pt"], "model.weights=none.pt cannot be read"),
         (["trainer.accelerator=mps"], "no such device"),
+        (["features.n_fft=0"], "features.n_fft=0"),
         (["data.root=/nowhere"], "no table of clips"),
     ],
 )
@@ -487,6 +488,17 @@ def test_bad_input_is_refused_before_any_work(root, tmp_path, monkeypatch, words
     with pytest.raises(InputError, match=told):
         cross_validate(root, tmp_path, *words)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [[], ["split=random_clips", "split.test=0.2", "split.val=0.2", "allow_leakage=true"]])
+def test_a_table_of_one_fold_is_refused_before_any_training(tmp_path, words):
+    single = render(tmp_path / "single")
+    table = single / "meta" / "esc50.csv"
+    table.write_text(re.sub(r"wav,\d", "wav,4", table.read_text()))
+    with pytest.raises(InputError, match="has fold 4 only.*fold=none"):
+        cross_validate(single, tmp_path / "out", *words)
+    assert not (tmp_path / "out").exists()
+    cross_validate(single, tmp_path / "out", "fold=none", "trainer.max_epochs=1")
 
 
 def test_the_terminal_gets_one_paragraph_and_an_exit_code(root, tmp_path):

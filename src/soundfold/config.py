@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -282,6 +283,18 @@ NOT_IDENTITY = (
 )
 
 
+def without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """A configuration's plain values less some keys, dotted; what it lacks is left out."""
+    kept = dict(values)
+    for key in keys:
+        first, _, rest = key.partition(".")
+        if not rest:
+            kept.pop(first, None)
+        elif isinstance(kept.get(first), dict):
+            kept[first] = without(kept[first], (rest,))
+    return kept
+
+
 def register() -> None:
     """Give Hydra the types of the root and of each optimiser."""
     store = ConfigStore.instance()
@@ -391,14 +404,28 @@ def check(cfg: DictConfig) -> None:
     _at_least(cfg, "seed", 0)
     _at_least(cfg, "data.batch_size", 1)
     _at_least(cfg, "trainer.devices", 1)
+    if cfg.trainer.devices > 1:
+        raise InputError(
+            f"trainer.devices={cfg.trainer.devices}: a fold trains on one device; more are not supported yet. Leave it "
+            "at 1, and give each device a fold of its own: -m fold=1,2,3,4,5 with a launcher."
+        )
     _at_least(cfg, "callbacks.patience", 1)
     _at_least(cfg, "checkpoints.every_n_epochs", 1)
     _at_least(cfg, "features.hop_length", 1)
     _at_least(cfg, "features.n_mels", 1)
     if not 0 <= cfg.model.label_smoothing < 1:
         raise InputError(f"model.label_smoothing={cfg.model.label_smoothing} must be at least 0 and below 1.")
-    if cfg.trainer.max_epochs < 1 and cfg.trainer.max_steps < 1:
+    endless = {key: cfg.trainer[key] == -1 for key in ("max_epochs", "max_steps")}
+    for key in endless:
+        if cfg.trainer[key] < 1 and not endless[key]:
+            raise InputError(
+                f"trainer.{key}={cfg.trainer[key]} must be at least 1, or -1 where the other of trainer.max_epochs and "
+                "trainer.max_steps ends the run."
+            )
+    if all(endless.values()):
         raise InputError("A run needs an end: give trainer.max_epochs or trainer.max_steps above 0.")
+    if cfg.trainer.limit_train_batches is not None:
+        _at_least(cfg, "trainer.limit_train_batches", 1)
     if not cfg.callbacks.monitor.startswith("val/"):
         raise InputError(
             f"callbacks.monitor={cfg.callbacks.monitor}: a run may be chosen on its validation fold only, never on the "
@@ -418,6 +445,12 @@ def check(cfg: DictConfig) -> None:
     copies = cfg.augment.copies
     if copies is None and (cfg.split.image_val is not None or cfg.split.test_in_training):
         raise InputError("split.image_val and split.test_in_training speak of copies; give augment.copies too.")
+    if copies is not None and cfg.augment.crop_seconds is not None:
+        raise InputError(
+            f"augment.copies with augment.crop_seconds={cfg.augment.crop_seconds:g}: a copy is varied once, and would "
+            "be scored as the crop that was drawn for it. Leave out one of the two (augment.crop_seconds=null or "
+            "augment.copies=null)."
+        )
     if copies is not None and copies.after > 0 and (cfg.schedule.decay != "constant" or cfg.schedule.warmup > 0):
         raise InputError(
             f"augment.copies.after={copies.after} makes later epochs longer, which a decay does not foresee. "
@@ -549,13 +582,8 @@ def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
         cfg: the composed configuration.
         digests: of what the configuration only points at: the table, the audio, a weights file.
     """
-    values = OmegaConf.to_container(cfg, resolve=True)
-    for key in NOT_IDENTITY:
-        node: Any = values
-        *sections, last = key.split(".")
-        for section in sections:
-            node = node[section]
-        node.pop(last, None)
-    values["model"]["weights"] = digests["weights"]  # type: ignore[index,call-overload]
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    values = without(plain, NOT_IDENTITY)
+    values["model"]["weights"] = digests["weights"]
     text = json.dumps([values, digests], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import tempfile
 import urllib.error
@@ -36,7 +37,7 @@ def fetch_esc50(root: Path, url: str = ESC50_URL, clips: int = 2000) -> None:
                 _download(url, part)
                 _unpack(part, root, clips)
                 part.unlink()
-    except (urllib.error.URLError, OSError) as error:
+    except (http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         raise InputError(
             f"There is no ESC-50 at data.root={root}, and it could not be downloaded from {url}: {reason}. "
@@ -60,12 +61,19 @@ def _download(url: str, part: Path) -> None:
         length = response.headers.get("Content-Length")
         total = int(length) + (start if resumed else 0) if length else None
         task = progress.add_task("download", total=total, completed=start if resumed else 0)
+        cut = False
         with part.open("ab" if resumed else "wb") as stream:
-            while block := response.read(1 << 20):
-                stream.write(block)
-                progress.advance(task, len(block))
-        if total is not None and part.stat().st_size < total:
-            raise OSError(f"the connection closed after {part.stat().st_size} of {total} bytes; run again to continue")
+            try:
+                while block := response.read(1 << 20):
+                    stream.write(block)
+                    progress.advance(task, len(block))
+            except http.client.IncompleteRead as error:  # an answer in chunks, which does not say its length before
+                stream.write(error.partial)
+                cut = True
+        size = part.stat().st_size
+        if cut or (total is not None and size < total):
+            of = "" if total is None else f" of {total}"
+            raise OSError(f"the connection closed after {size}{of} bytes; run again to continue")
 
 
 def _unpack(part: Path, root: Path, clips: int) -> None:

@@ -16,7 +16,8 @@ from soundfold.data.metadata import ClipTable, read_table
 from soundfold.errors import InputError
 from soundfold.files import write_whole
 
-EXTENSIONS = {f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}
+# a .raw file does not say its rate, depth and channels
+EXTENSIONS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
 
 
 def read_folder(

@@ -111,6 +111,11 @@ def read_table(
     if not parsed:
         raise InputError(f"The table of clips {path} has no rows{f' marked True in {subset}' if subset else ''}.")
     kept = sorted({clip.target for clip in parsed})
+    if len(kept) < 2:
+        raise InputError(
+            f"The table of clips {path} has one class only{' left' if subset or classes else ''}, "
+            f"{parsed[0].category!r}; a classifier needs two. Name more in data.classes, or give another table."
+        )
     names = {clip.target: clip.category for clip in parsed}
     return ClipTable(
         files=tuple(clip.filename for clip in parsed),

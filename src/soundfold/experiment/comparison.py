@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from soundfold.config import NOT_IDENTITY, without
 from soundfold.errors import InputError
 from soundfold.experiment.results import CVResult, load_folds, summarise
 from soundfold.experiment.statistics import SeedSummary, accuracy_interval, mcnemar, over_seeds, source_interval
@@ -203,8 +205,11 @@ def seed_groups(runs: Sequence[ScoredRun]) -> list[tuple[list[ScoredRun], SeedSu
     """Runs that differ by nothing but their seed (and where and under what name they ran), summed up."""
     groups: dict[str, list[ScoredRun]] = {}
     for run in runs:
-        config = {key: value for key, value in run.config.items() if key not in NOT_COMPARED}
-        groups.setdefault(repr(config), []).append(run)
+        config = without(run.config, (*NOT_IDENTITY, "seed", "label"))
+        # the place of the clips is no part of it, so the clips themselves are; random_clips scores others by seed
+        clips = None if run.total.leaky else run.clips
+        key = json.dumps([config, run.total.classes, run.total.n, clips], sort_keys=True)
+        groups.setdefault(key, []).append(run)
     return [
         (group, over_seeds(np.array([[fold["accuracy"] for fold in run.total.folds] for run in group])))
         for group in groups.values()
@@ -222,6 +227,3 @@ def seed_words(group: Sequence[ScoredRun], summary: SeedSummary) -> str:
         text += f", standard deviation over seeds {100 * summary.seed_sd:.2f}, over folds {100 * summary.fold_sd:.2f}"
         text += f"; 95 % interval over seeds {low:.2f} to {high:.2f} %"
     return text
-
-
-NOT_COMPARED = ("seed", "fold", "name", "label", "rerun", "paths", "logger", "checkpoints", "allow_leakage")

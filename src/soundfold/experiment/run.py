@@ -83,6 +83,11 @@ def cross_validate(cfg: DictConfig) -> float | None:
     wanted = parse_fold(cfg.fold)
     numbers = run.collection.table.fold_numbers
     folds: list[int | None] = [None] if wanted == "none" else list(numbers) if wanted == "all" else [int(wanted)]
+    if wanted != "none" and len(numbers) < 2:
+        raise InputError(
+            f"The table of clips has fold {numbers[0]} only, and a score needs two or more, whose spread says how far "
+            "it can be trusted. Number the clips' folds in the table, or train without a score: fold=none."
+        )
     for fold in folds:  # refuse the last fold's fault before the first is trained
         split = make_split(run.collection.table, build.protocol(cfg), fold, cfg.seed)
         found = audit(run.collection.table, split, run.collection.waves.hashes, met=run.met)

@@ -92,6 +92,10 @@ class LogMel(nn.Module):
         relative: bool = False,
     ) -> None:
         super().__init__()
+        if n_fft < 2:
+            raise InputError(f"features.n_fft={n_fft} must be at least 2 samples; 2048 is common at 44,100 Hz.")
+        if not top_db > 0:
+            raise InputError(f"features.top_db={top_db:g} must be above 0: it is the range that is kept, dB.")
         if not 0 <= f_min < f_max:
             raise InputError(f"features.f_min={f_min} must be at least 0 and below features.f_max={f_max}.")
         if f_max > sample_rate / 2:

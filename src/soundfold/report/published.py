@@ -43,6 +43,10 @@ FIGURES = (
 )
 
 
+# clips, classes and folds that these figures are over
+WHOLE = {"esc50": (2000, 50, 5), "esc10": (400, 10, 5)}
+
+
 @dataclass(frozen=True)
 class Rung:
     """A row of the ladder: accuracy in %, and whether it is the user's own."""
@@ -65,10 +69,14 @@ def ladder(collection: str, own: Sequence[Rung] = ()) -> list[Rung]:
 
 
 def ladder_of(runs: Sequence[ScoredRun]) -> list[Rung]:
-    """Where runs stand among published figures; empty for other collections and where every run leaks."""
+    """Where runs stand among published figures: those that scored the whole collection and do not leak.
+
+    Empty where there is none, and where the runs are of several collections.
+    """
     own = [
         Rung(run.name, 100 * run.total.accuracy, f"split={run.total.protocol}", "this run", own=True)
         for run in runs
-        if not run.total.leaky and len(run.total.folds) == 5
+        if not run.total.leaky
+        and WHOLE.get(run.collection) == (len(run.clips), len(run.total.classes), len(run.total.folds))
     ]
     return ladder(runs[0].collection, own) if own and len({run.collection for run in runs}) == 1 else []

@@ -65,7 +65,7 @@ def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun]
 
 
 def print_ladder(runs: Sequence[ScoredRun]) -> None:
-    """Print where runs stand among published five-fold figures; nothing for other collections and leaky runs."""
+    """Print where runs stand among published five-fold figures, see `soundfold.report.published.ladder_of`."""
     rungs = ladder_of(runs)
     if not rungs:
         return
