@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-import wandb
 from tiny import ROOT, cross_validate, only, overrides, render, train
 
 from soundfold.data import waveforms
@@ -358,40 +357,22 @@ def test_wandb_gets_the_same_figures_once(root, tmp_path):
     assert train(*words).returncode == 0
     folder = only(tmp_path)
 
-    def logged() -> int:
-        return len(list(folder.glob("wandb/*run-*")))
+    def logged() -> list[Path]:
+        return list(folder.glob("wandb/*run-*"))
 
-    assert logged() == 1
+    first = logged()
+    assert len(first) == 1
     again = train(*words)
     assert again.returncode == 0, again.stderr
     report = [sys.executable, str(ROOT / "scripts" / "report.py"), str(folder)]
     subprocess.run(report, capture_output=True, check=True)
-    assert logged() == 1
+    assert logged() == first
     path = folder / "fold2" / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "loss": 0.125}))
     subprocess.run(report, capture_output=True, check=True)
-    assert logged() == 2
-
-
-def test_a_failed_fold_closes_its_wandb_run_as_failed(root, tmp_path, monkeypatch):
-    for name in ("WANDB_MODE", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_SILENT"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.setitem(
-            os.environ, name, {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}.get(name, str(tmp_path))
-        )
-
-    def fail(*_args):
-        raise RuntimeError("a fault")
-
-    monkeypatch.setattr(runs.Classifier, "test_step", fail)
-    with pytest.raises(RuntimeError, match="a fault"):
-        cross_validate(root, tmp_path, "logger=wandb", "fold=1", "trainer.max_epochs=4", *LEAKY)
-    wandb.teardown()  # waits for W&B's service, which writes the last records after finish() has returned
-    (path,) = only(tmp_path).rglob("run-*.wandb")
-    assert [r.exit.exit_code for r in wandb_records(path) if r.HasField("exit")] == [1]
-    (run,) = [r.run for r in wandb_records(path) if r.HasField("run")]
-    assert list(run.tags) == ["leaky"]
-    assert not list(tmp_path.rglob("result.json"))
+    # what is logged anew takes the place of the old, which an upload would bring back
+    assert len(logged()) == 1
+    assert logged() != first
 
 
 def test_csv_logging_does_not_import_wandb():

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -196,11 +198,15 @@ class Wandb:
     project: str = "soundfold"
     entity: str | None = None
     mode: str = "offline"
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    artifact: bool = False
 
 
 @dataclass
 class Logger:
     wandb: Wandb | None = None
+    tensorboard: bool = False
 
 
 @dataclass
@@ -464,8 +470,7 @@ def check(cfg: DictConfig) -> None:
             "fold that it is scored on. Give val/loss or val/accuracy."
         )
     _one_of(cfg, "callbacks.monitor", ("val/loss", "val/accuracy", "val/f1"))
-    if cfg.logger.wandb is not None:
-        _one_of(cfg, "logger.wandb.mode", ("offline", "online", "disabled"))
+    check_logger(cfg)
     if cfg.split.protocol == "random_clips":
         if not cfg.allow_leakage:
             raise InputError(
@@ -535,6 +540,47 @@ def check_search(cfg: DictConfig) -> None:
             raise InputError(f"search.space, {key}: low={ends[0]:g} must be below high={ends[1]:g}.")
         if parameter.log and (parameter.choices is not None or parameter.low <= 0):
             raise InputError(f"search.space, {key}: a logarithmic range needs low above 0.")
+
+
+def is_trial() -> bool:
+    """Whether W&B's agent has started this process, as a trial of a sweep."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
+def check_logger(cfg: DictConfig) -> None:
+    """Rules of what a run is shown on, and of a trial that W&B's agent has started.
+
+    Raises:
+        InputError: a value breaks its rule, or TensorBoard is asked for and not installed.
+    """
+    options = cfg.logger.wandb
+    if options is not None:
+        _one_of(cfg, "logger.wandb.mode", ("offline", "online", "disabled"))
+        if wrong := [tag for tag in options.tags if not 1 <= len(tag) <= 64]:
+            raise InputError(f"logger.wandb.tags has {wrong[0]!r}; W&B takes tags of 1 to 64 characters.")
+        if options.artifact and cfg.checkpoints.keep == "none":
+            raise InputError(
+                "logger.wandb.artifact=true uploads each fold's weights, and checkpoints.keep=none throws them away; "
+                "keep weights."
+            )
+    if cfg.logger.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError(
+            "logger.tensorboard=true needs TensorBoard, which is not installed: pip install soundfold[tensorboard]. "
+            "Or leave it out: metrics.csv has the same figures."
+        )
+    if not is_trial():
+        return
+    if options is None or cfg.fold != "all" or cfg.debug:
+        raise InputError(
+            "WANDB_SWEEP_ID is set, so this is a trial of a W&B sweep, whose figure is the mean over all folds: leave "
+            "out debug and fold, and give a logger with wandb. Outside a sweep, unset WANDB_SWEEP_ID."
+        )
+    if cfg.split.protocol != "nested":
+        raise InputError(
+            f"WANDB_SWEEP_ID is set, so this is a trial of a W&B sweep, which would choose by the scored clips under "
+            f"split={cfg.split.protocol}. Give split=nested, which has clips to choose by. A plain grid needs no "
+            "sweep: scripts/train.py -m KEY=VALUE,VALUE."
+        )
 
 
 def check_report(report: DictConfig) -> None:

@@ -18,7 +18,8 @@ from soundfold.files import write_whole
 class MetricsCsv(pl.Callback):
     """One row per epoch: epoch, step, learning rate and every metric logged so far.
 
-    Rows from the epoch that a resumed run starts with are dropped first, so that no epoch stands twice.
+    A resumed run keeps the rows of the epochs that its checkpoint has, so that no epoch stands twice. Loggers that
+    begin anew, as all do but W&B's online, are told them again.
 
     Args:
         path: the CSV file.
@@ -30,10 +31,19 @@ class MetricsCsv(pl.Callback):
         self.mark = {"leaky": "true"} if leaky else {}
         self.rows: list[dict[str, Any]] = []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         if self.path.is_file():
             with self.path.open(newline="") as stream:
-                self.rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < trainer.current_epoch]
+                self.rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) <= checkpoint["epoch"]]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if getattr(getattr(logger, "experiment", None), "resumed", False):
+                continue
+            for row in self.rows:
+                figures = {name: float(value) for name, value in row.items() if "/" in name and value}
+                # Lightning logs an epoch at the number of its last step, from 0
+                logger.log_metrics({**figures, "epoch": int(row["epoch"])}, step=int(row["step"]) - 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figures = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ import torch
 from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from soundfold.config import check, cv_id, parse_fold
+from soundfold.config import check, cv_id, is_trial, parse_fold
 from soundfold.data.datamodule import Collection, SoundDataModule, open_collection
 from soundfold.data.folds import Met, audit, make_split, refuse_leak
 from soundfold.errors import InputError
@@ -109,10 +111,19 @@ def cross_validate(
         opened(run.folder)
     console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
     results: list[FoldResult] = []
-    for fold in folds:
-        results.append(_settled(run, fold))
-        if watch is not None:
-            watch(results)
+    try:
+        for fold in folds:
+            results.append(_settled(run, fold))
+            if watch is not None:
+                watch(results)
+    except Exception:
+        if is_trial():
+            from soundfold.experiment.tracking import cv_run
+
+            # else the sweep would not hear of it
+            with cv_run(cfg.logger.wandb, run.folder, run.cv_id, _plain(cfg), leaky=build.protocol(cfg).leaky):
+                raise
+        raise
     if wanted == "none":
         console.print(f"Trained on every clip, so there is no score. The model: {run.folder / 'foldnone'}")
         return None
@@ -254,12 +265,12 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
             checkpoints, "last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
         )
     )
-    with _logger(run, folder, fold) as logger:
+    with _loggers(run, folder, fold) as loggers:
         trainer = pl.Trainer(
             **{**OmegaConf.to_container(cfg.trainer), "accelerator": _accelerator(cfg)},  # type: ignore[dict-item]
             callbacks=callbacks,
             plugins=[WholeCheckpoints()],
-            logger=logger,
+            logger=loggers,
             default_root_dir=folder,
             num_sanity_val_steps=0,
             limit_val_batches=None if validates else 0,
@@ -284,8 +295,21 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         epochs, steps = trainer.current_epoch, trainer.global_step
         val_accuracy = trainer.validate(model, data, verbose=False)[0]["val/accuracy"] if validates else None
         scores = trainer.test(model, data, verbose=False)[0] if fold is not None else {}
-    assert data.audit is not None
-    assert data.split is not None
+        assert data.audit is not None
+        assert data.split is not None
+        where = environment.describe(trainer.strategy.root_device)
+        for logger in loggers:
+            logger.log_hyperparams({"audit": data.audit.as_dict(), "environment": where})
+        if cfg.checkpoints.keep != "none" and not cfg.debug:
+            # before the loggers are closed: W&B may be given it
+            KeptModel(
+                model.network.state_dict(),
+                data.front_end.mean,
+                data.front_end.deviation,
+                table.classes,
+                OmegaConf.to_yaml(cfg, resolve=True),
+                data.met,
+            ).save(checkpoints / "weights.pt")
     result = FoldResult(
         cv_id=run.cv_id,
         fold=fold,
@@ -306,19 +330,10 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         steps=steps,
         seconds=time.perf_counter() - started,
         audit=data.audit.as_dict(),
-        environment=environment.describe(trainer.strategy.root_device),
+        environment=where,
     )
     if scores:
         write_whole(folder / "predictions.csv", predictions_csv(table, model.clips.numpy(), model.logits.numpy()))
-    if cfg.checkpoints.keep != "none" and not cfg.debug:
-        KeptModel(
-            model.network.state_dict(),
-            data.front_end.mean,
-            data.front_end.deviation,
-            table.classes,
-            OmegaConf.to_yaml(cfg, resolve=True),
-            data.met,
-        ).save(checkpoints / "weights.pt")
     if not cfg.debug:
         # last: a fold with a result is finished, and all its other files are there
         result.save(folder / "result.json")
@@ -350,12 +365,12 @@ def report(folder: Path, results: list[FoldResult], options: DictConfig, *, tell
         from soundfold.report.run_page import write_run_page
 
         console.print(f"Report: {write_run_page(folder, run, options)}", soft_wrap=True)
-    cfg = OmegaConf.load(folder / f"fold{results[0].fold}" / "config.yaml")
-    if cfg.logger.wandb is not None:
-        from soundfold.experiment.tracking import log_cv
+    if run.config["logger"]["wandb"] is not None:
+        from soundfold.report.wandb_run import log_cv
 
-        plain: Any = OmegaConf.to_container(cfg)
-        log_cv(cfg.logger.wandb, folder, folder.name, total, plain)
+        missing = log_cv(folder, run, options)
+        if missing:
+            console.print(f"W&B has no pictures and no sound of the mistakes: {missing}")
 
 
 def _accelerator(cfg: DictConfig) -> str:
@@ -375,14 +390,36 @@ def _accelerator(cfg: DictConfig) -> str:
     return wanted
 
 
-def _logger(run: Run, folder: Path, fold: int | None) -> Any:
-    if run.cfg.logger.wandb is None:
-        return nullcontext(False)
-    from soundfold.experiment.tracking import fold_logger
+@contextmanager
+def _loggers(run: Run, folder: Path, fold: int | None) -> Iterator[list[Logger]]:
+    """What a fold is logged to beside metrics.csv: nothing (``logger=csv``), W&B, TensorBoard, or both
+    (``logger=[wandb,tensorboard]``, or ``logger.tensorboard=true`` with any)."""
+    cfg = run.cfg
+    loggers: list[Logger] = []
+    with ExitStack() as stack:
+        if cfg.logger.tensorboard:
+            from lightning.pytorch.loggers import TensorBoardLogger
 
-    config: Any = OmegaConf.to_container(run.cfg, resolve=True)
-    config["fold"], leaky = fold, build.protocol(run.cfg).leaky
-    return fold_logger(run.cfg.logger.wandb, folder, run.group, f"fold{fold or 'none'}", config, leaky)
+            # a resumed fold is told its earlier epochs again, see MetricsCsv
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+            board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
+            stack.callback(board.finalize, "success")
+            loggers.append(board)
+        if cfg.logger.wandb is not None:
+            from soundfold.experiment.tracking import fold_logger
+
+            protocol = build.protocol(cfg)
+            config = _plain(cfg) | {"fold": fold, "cv_id": run.cv_id, "protocol": protocol.name}
+            config["commit"] = environment.describe(torch.device("cpu"))["commit"]
+            options = {"leaky": protocol.leaky, "fresh": cfg.rerun or cfg.debug}
+            loggers.append(
+                stack.enter_context(fold_logger(cfg.logger.wandb, folder, run.cv_id, config, **options)),
+            )
+        yield loggers
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
 def _objective(best: ModelCheckpoint, cfg: DictConfig) -> float:

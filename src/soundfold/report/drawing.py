@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
 from markupsafe import Markup, escape
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from soundfold.files import whole_file
@@ -73,6 +75,15 @@ def save_figure(figure: Figure, folder: Path, name: str, formats: Iterable[str] 
     for form in formats:
         with whole_file(folder / f"{name}.{form}") as stream, mpl.rc_context(STYLE):
             figure.savefig(stream, format=form, dpi=200, facecolor="white", metadata=_undated(form))
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure on white as an image: uint8 (H, W, 4)."""
+    with mpl.rc_context(STYLE):
+        figure.set(dpi=150, facecolor="white")
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())
 
 
 def inline_svg(figure: Figure, alt: str, links: Mapping[str, str] | None = None) -> Markup:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from markupsafe import Markup
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional
@@ -67,8 +68,25 @@ def name_mistakes(run: ScoredRun, most: int) -> list[Mistake]:
     ]
 
 
-def show_mistakes(folder: Path, run: ScoredRun, most: int, audio: bool) -> list[Mistake]:
-    """The mistakes with their pictures and, with ``audio``, their sound.
+@dataclass(frozen=True)
+class Evidence:
+    """What a mistake sounds and looks like.
+
+    Attributes:
+        samples: int16 (N,), without the silence that fills a short clip.
+        sample_rate: Hz.
+        picture: waveform, log-mel and, where the fold kept its weights, class activation.
+        attribution: whose sound it is.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+    picture: Figure
+    attribution: Attribution
+
+
+def look_at_mistakes(folder: Path, run: ScoredRun, most: int) -> Iterator[tuple[Mistake, Evidence]]:
+    """The mistakes of `name_mistakes`, each with its sound and its picture.
 
     Args:
         folder: of the run; a fold that kept no weights gives no activation.
@@ -80,7 +98,7 @@ def show_mistakes(folder: Path, run: ScoredRun, most: int, audio: bool) -> list[
     places = {"esc50": "audio", "urbansound8k": "audio", "folder": "."}
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
     frames = round(cfg.data.seconds * rate)
-    named, shown = read_attributions(root), []
+    named = read_attributions(root)
     models: dict[int, tuple[FrontEnd, ResNet | None]] = {}
     for mistake, i in zip(name_mistakes(run, most), most_confident(run, most), strict=True):
         if mistake.fold not in models:
@@ -99,12 +117,24 @@ def show_mistakes(folder: Path, run: ScoredRun, most: int, audio: bool) -> list[
             looked_at = _over_clip(share, level, front_end).numpy()
         centres = front_end.logmel.edges[1:-1].numpy()
         picture = clip_picture(wave / 32768, cfg.data.seconds, level.numpy(), centres, looked_at)
-        what = f"Waveform and log-mel of {mistake.filename}, {mistake.true}, predicted {mistake.predicted}"
-        values: dict[str, Any] = {**vars(mistake), "picture": inline_svg(picture, what)}
-        values["audio"] = audio_uri(wave[: len(mono)], rate) if audio else None
-        values["attribution"] = attribution(mistake.filename, run.sources[i], named)
-        shown.append(Mistake(**values))
-    return shown
+        whose = attribution(mistake.filename, run.sources[i], named)
+        yield mistake, Evidence(wave[: len(mono)], rate, picture, whose)
+
+
+def show_mistakes(folder: Path, run: ScoredRun, most: int, audio: bool) -> list[Mistake]:
+    """The mistakes for a page, with their pictures and, with ``audio``, their sound; see `look_at_mistakes`."""
+    return [
+        replace(
+            mistake,
+            picture=inline_svg(
+                evidence.picture,
+                f"Waveform and log-mel of {mistake.filename}, {mistake.true}, predicted {mistake.predicted}",
+            ),
+            audio=audio_uri(evidence.samples, evidence.sample_rate) if audio else None,
+            attribution=evidence.attribution,
+        )
+        for mistake, evidence in look_at_mistakes(folder, run, most)
+    ]
 
 
 def _over_clip(share: Tensor, level: Tensor, front_end: FrontEnd) -> Tensor:
