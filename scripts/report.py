@@ -1,4 +1,4 @@
-"""Sum up a run, or lay several side by side: python scripts/report.py outputs/esc10-1a2b3c4d [outputs/...]"""
+"""Sum up a run, lay several side by side, or list all: python scripts/report.py outputs/esc10-1a2b3c4d [outputs/...]"""
 
 import argparse
 import re
@@ -14,7 +14,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Sum up the folds of a run, wherever they were trained, and write its report.html, with the most "
         "confident mistakes to see and to hear. Given several runs, lay them side by side, say of those scored on the "
-        "same clips which is better and whether the data can tell, and write comparison-<id>/report.html beside them.",
+        "same clips which is better and whether the data can tell, and write comparison-<id>/report.html beside them. "
+        "Given a folder that holds runs, list those that are finished, with what differs between them.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, outputs/<name>-<id>")
     parser.add_argument(
@@ -23,17 +24,38 @@ def main() -> int:
         metavar="report.KEY=VALUE",
         help="report.page=none|plain|full (default full), report.audio=false, report.mistakes=NUMBER",
     )
-    words = parser.parse_args().runs
+    listing = parser.add_argument_group("a list of runs, python scripts/report.py outputs")
+    listing.add_argument(
+        "--sort",
+        metavar="BY",
+        help="finished (default, newest last), accuracy, name, protocol, time, or a key such as optim.lr",
+    )
+    listing.add_argument(
+        "--where",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="only runs that have this value; may be given several times",
+    )
+    listing.add_argument("--format", choices=("table", "csv", "markdown"), help="table (default), csv or markdown")
+    given = parser.parse_args()
+    words = given.runs
     settings = [word for word in words if re.match(r"report\.\w*=", word)]
     folders = [Path(word) for word in words if word not in settings]
     try:
         if not folders:
             raise InputError("Name a run's folder, outputs/<name>-<id>.")
         options = report_options(settings)
-        if len(folders) > 1:
+        # imported here, so that --help answers at once
+        from soundfold.report.overview import holds_runs
+
+        if len(folders) == 1 and holds_runs(folders[0]):
+            list_finished(folders[0], given.where, given.sort or "finished", given.format or "table")
+        elif given.where or given.sort or given.format:
+            raise InputError("--sort, --where and --format are of a list of runs: give the one folder that holds them.")
+        elif len(folders) > 1:
             side_by_side(folders, options.page != "none")
         else:
-            # imported here, so that --help answers at once
             from soundfold.experiment.results import load_folds
             from soundfold.experiment.run import report
 
@@ -42,6 +64,20 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def list_finished(folder: Path, where: list[str], sort: str, form: str) -> None:
+    """Print the finished runs in a folder, and in a line on the error stream those that are not."""
+    from soundfold.report.overview import as_csv, list_runs, markdown, ordered, print_overview
+
+    runs, unfinished = list_runs(folder, where)
+    runs = ordered(runs, sort)
+    if form == "table":
+        print_overview(runs)
+    else:
+        print({"csv": as_csv, "markdown": markdown}[form](runs), end="")
+    if unfinished:
+        print(f"Not finished: {'; '.join(unfinished)}.", file=sys.stderr)
 
 
 def side_by_side(folders: list[Path], page: bool) -> None:

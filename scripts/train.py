@@ -1,19 +1,26 @@
 """Train and score: python scripts/train.py data=esc10 fold=all; --help lists the groups and every value."""
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from soundfold.cli import run
 from soundfold.config import CONF, check
+from soundfold.experiment.sweep import recorded
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    check(cfg)
-    # imported here, so that --help, a misspelt key and a bad value answer at once
-    from soundfold.experiment.run import cross_validate
+    with recorded(cfg) as opened:
+        check(cfg)
+        # imported here, so that --help, a misspelt key and a bad value answer at once
+        if cfg.search is not None:
+            from soundfold.experiment.search import search
 
-    return cross_validate(cfg)
+            return search(cfg, list(HydraConfig.get().overrides.task))
+        from soundfold.experiment.run import cross_validate
+
+        return cross_validate(cfg, opened=opened)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browsing import faultless, inspect
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -30,9 +31,6 @@ from soundfold.report.run_page import write_run_page
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = report_options(["report.mistakes=3"])
-
-UNNAMED = "img:not([alt]), img[alt=''], svg:not([aria-label]), svg[aria-label=''], audio:not([aria-label])"
-UNNAMED = f"{UNNAMED}, svg a:not([aria-label])".replace("'", '"')
 
 
 def write_run(folder: Path, table: ClipTable, root: Path, *words: str, leaky: bool = False, seed: int = 0) -> Path:
@@ -94,39 +92,6 @@ def toy_table(classes: tuple[str, ...], clips: int = 60) -> ClipTable:
     numbers = np.arange(clips)
     files, sources = tuple(f"{i}.wav" for i in numbers), tuple(f"s{i // 2}" for i in numbers)
     return ClipTable(files, numbers // 2 % 3 + 1, numbers % len(classes), sources, classes)
-
-
-def inspect(browser, page: Path, **context) -> dict:
-    """Open a page; what a person or a machine could object to."""
-    seen: dict = {"console": [], "requests": []}
-    tab = browser.new_context(**context).new_page()
-    tab.on("console", lambda message: seen["console"].append(message.text))
-    tab.on("pageerror", lambda error: seen["console"].append(str(error)))
-    tab.on("request", lambda request: seen["requests"].append(request.url))
-    tab.goto(page.as_uri())
-    players = "Array.from(document.querySelectorAll('audio'))"
-    tab.wait_for_function(f"{players}.every(player => player.readyState > 0)", timeout=20_000)
-    seen["durations"] = tab.evaluate(f"{players}.map(player => player.duration)")
-    seen["requests"] = [url for url in seen["requests"] if not url.startswith("data:") and url != page.as_uri()]
-    seen["unnamed"] = tab.evaluate(f"[...document.querySelectorAll('{UNNAMED}')].map(e => e.outerHTML.slice(0, 80))")
-    seen["twice"] = tab.evaluate(
-        """(() => { const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
-        return ids.filter((id, i) => ids.indexOf(id) !== i) })()"""
-    )
-    seen["dangling"] = tab.evaluate(
-        """[...document.querySelectorAll('a[href^="#"]')].map(a => a.getAttribute('href').slice(1))
-        .filter(id => !document.getElementById(id))"""
-    )
-    seen["too wide"] = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
-    seen["tab"] = tab
-    return seen
-
-
-def faultless(seen: dict) -> bool:
-    faults = {key: seen[key] for key in ("console", "requests", "unnamed", "twice", "dangling") if seen[key]}
-    assert faults == {}
-    assert seen["too wide"] <= 0
-    return True
 
 
 def test_a_full_report_of_real_clips_in_a_browser(real_run, browser):

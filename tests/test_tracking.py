@@ -18,7 +18,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from matplotlib.image import imread
 from omegaconf import OmegaConf
-from test_run import LEAKY, ROOT, cross_validate, only, overrides, render, wandb_records
+from test_run import LEAKY, wandb_records
+from tiny import ROOT, cross_validate, only, overrides, render
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from soundfold.config import check, register, report_options

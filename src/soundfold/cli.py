@@ -8,15 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.config import Config, refuse_unknown_keys, register
 from soundfold.errors import InputError
+from soundfold.experiment.sweep import JobError, Sweep, read_jobs
+
+# what the presets in conf/hydra/launcher build on, and an extra of this package brings
+LAUNCHERS = ("hydra/launcher/joblib", "hydra/launcher/submitit_slurm", "hydra/launcher/submitit_local")
 
 
 def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     """Run a function decorated by ``hydra.main``; exit with 2 and one paragraph where the input is bad.
+
+    After a sweep, whether it ended or was cut short, what became of its jobs is printed; exit with 1 where one failed.
 
     Args:
         main: the entry point.
@@ -28,9 +34,27 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         refuse_unknown_keys(_value_keys(sys.argv[1:], groups), schema)
-        main()
+        try:
+            main()
+        finally:
+            failed = _tell_jobs()
+    except JobError:
+        pass  # told with its job
     except (InputError, HydraException, OmegaConfBaseException) as error:
         sys.exit(_paragraph(error))
+    if failed:
+        sys.exit(1)
+
+
+def _tell_jobs() -> bool:
+    """Print what became of the jobs of the sweep that this process began, if it did; true where one did not finish."""
+    jobs = read_jobs(Sweep.folder) if Sweep.folder else []
+    if jobs:
+        # imported here: a single run has no such table
+        from soundfold.report.terminal import print_jobs
+
+        print_jobs(jobs)
+    return any(job.status != "finished" for job in jobs)
 
 
 def _value_keys(arguments: list[str], groups: Path) -> list[str]:
@@ -43,7 +67,9 @@ def _value_keys(arguments: list[str], groups: Path) -> list[str]:
 
 def _paragraph(error: Exception) -> int:
     text = str(error)
-    if not isinstance(error, InputError) and error.__cause__ is not None:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
+        text = "This launcher needs a package that is not installed: pip install 'soundfold[launchers]'."
+    elif not isinstance(error, InputError) and error.__cause__ is not None:
         # what was wrong stands in the cause; Hydra's own first line only says where, and advises a plus sign
         text = f"{text.splitlines()[0]} {str(error.__cause__).splitlines()[0]}."
     print(f"error: {text}", file=sys.stderr)

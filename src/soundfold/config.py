@@ -30,6 +30,7 @@ COMPILATIONS = ("none", "default")
 LAYOUTS = ("esc50", "urbansound8k", "folder")
 KEEP = ("none", "weights", "all")
 PAGES = ("none", "plain", "full")
+SAMPLERS = ("tpe", "random")
 # the values themselves; this package runs from its checkout
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -215,6 +216,25 @@ class Paths:
 
 
 @dataclass
+class Parameter:
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    whole: bool = False
+    choices: list[Any] | None = None
+
+
+@dataclass
+class Search:
+    name: str = MISSING
+    space: dict[str, Parameter] = MISSING
+    trials: int = 20
+    sampler: str = "tpe"
+    prune_after: int | None = 2
+    worker: int = 0
+
+
+@dataclass
 class Report:
     page: str = "plain"
     audio: bool = True
@@ -235,6 +255,7 @@ class Config:
     logger: Logger = MISSING
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     report: Report = field(default_factory=Report)
+    search: Search | None = None
     paths: Paths = field(default_factory=Paths)
     fold: Any = "all"
     seed: int = 0
@@ -262,6 +283,19 @@ class Prepare:
     paths: Paths = field(default_factory=Paths)
 
 
+@dataclass
+class Explore:
+    data: Data = MISSING
+    features: Features = MISSING
+    augment: Augment = MISSING
+    examples: int = 3
+    audio: bool = True
+    clip: str | None = None
+    device: str = "auto"
+    seed: int = 0
+    paths: Paths = field(default_factory=Paths)
+
+
 OPTIMISERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}
 # what a run is called, where it is kept and what it is shown on, but not what it computes
 NOT_IDENTITY = (
@@ -273,6 +307,7 @@ NOT_IDENTITY = (
     "logger",
     "checkpoints",
     "report",
+    "search",
     "data.root",
     "data.name",
     "data.fetch",
@@ -301,6 +336,7 @@ def register() -> None:
     store.store(name="schema", node=Config)
     store.store(name="benchmark_schema", node=Benchmark)
     store.store(name="prepare_schema", node=Prepare)
+    store.store(name="explore_schema", node=Explore)
     for name, node in OPTIMISERS.items():
         store.store(group="optim", name=f"{name}_schema", node=node)
 
@@ -398,6 +434,8 @@ def check(cfg: DictConfig) -> None:
     _one_of(cfg, "checkpoints.keep", KEEP)
     _one_of(cfg, "callbacks.mode", ("min", "max"))
     check_report(cfg.report)
+    if cfg.search is not None:
+        check_search(cfg)
     if cfg.optim.lr <= 0:
         raise InputError(f"optim.lr={cfg.optim.lr} must be above 0.")
     _at_least(cfg, "optim.weight_decay", 0)
@@ -460,6 +498,50 @@ def check(cfg: DictConfig) -> None:
         raise InputError("fold=none trains a model to use, and checkpoints.keep=none throws it away; keep weights.")
 
 
+# sections of which no value is a setting of the recipe: what is scored and how, which draw of luck, where, how shown
+NOT_SEARCHED = ("fold", "seed", "split", "data", "search", "callbacks", "label", *NOT_IDENTITY)
+SEARCHED_DATA = ("data.batch_size",)
+
+
+def check_search(cfg: DictConfig) -> None:
+    """Rules of a search's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    search = cfg.search
+    _one_of(cfg, "search.sampler", SAMPLERS)
+    _at_least(cfg, "search.trials", 1)
+    if search.prune_after is not None:
+        _at_least(cfg, "search.prune_after", 1)
+    if cfg.split.protocol != "nested":
+        raise InputError(
+            f"search={search.name} with split={cfg.split.protocol}: settings are chosen on validation folds, never on "
+            "the folds that are scored. Give split=nested; the settings found are then scored with split=benchmark."
+        )
+    if cfg.fold != "all":
+        raise InputError(f"fold={cfg.fold}: a search tries each setting on every fold; leave fold at all.")
+    if not search.space:
+        raise InputError(f"search={search.name} has an empty search.space; name a key of the configuration in it.")
+    refuse_unknown_keys(list(search.space))
+    for key, parameter in search.space.items():
+        section = key.split(".")[0]
+        if key not in SEARCHED_DATA and (section in NOT_SEARCHED or key in NOT_SEARCHED):
+            raise InputError(
+                f"search.space names {key}, which is no setting of the recipe: it decides what is scored, or where and "
+                "how a run is shown. Search over settings such as optim.lr, augment, features.n_mels."
+            )
+        ends = (parameter.low, parameter.high)
+        if (parameter.choices is None) == (None in ends):
+            raise InputError(f"search.space, {key}: give either low and high, or choices.")
+        if parameter.choices is not None and len(parameter.choices) < 2:
+            raise InputError(f"search.space, {key}: {list(parameter.choices)} leaves nothing to choose.")
+        if parameter.choices is None and not parameter.low < parameter.high:
+            raise InputError(f"search.space, {key}: low={ends[0]:g} must be below high={ends[1]:g}.")
+        if parameter.log and (parameter.choices is not None or parameter.low <= 0):
+            raise InputError(f"search.space, {key}: a logarithmic range needs low above 0.")
+
+
 def is_trial() -> bool:
     """Whether W&B's agent has started this process, as a trial of a sweep."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
@@ -509,6 +591,18 @@ def check_report(report: DictConfig) -> None:
     """
     _one_of(report, "page", PAGES, "report.")
     _at_least(report, "mistakes", 0, "report.")
+
+
+def check_explore(cfg: DictConfig) -> None:
+    """Rules of an exploration's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    check_data(cfg)
+    _one_of(cfg, "device", ("auto", "cpu", "cuda"))
+    for key, least in {"examples": 0, "seed": 0, "features.hop_length": 1, "features.n_mels": 1}.items():
+        _at_least(cfg, key, least)
 
 
 def report_options(settings: list[str]) -> DictConfig:

@@ -8,6 +8,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 
 from filelock import FileLock
@@ -90,7 +91,7 @@ def _unpack(part: Path, root: Path, clips: int) -> None:
                 with archive.open(name) as source, place.open("wb") as target:
                     shutil.copyfileobj(source, target)  # checks the member's CRC
         folder.rename(root)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error) as error:
         part.unlink()
         raise OSError(f"what arrived is not ESC-50's archive ({error})") from error
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,17 @@ class ClipTable:
     def fold_numbers(self) -> tuple[int, ...]:
         """The folds that occur, ascending."""
         return tuple(int(k) for k in np.unique(self.folds))
+
+    def rows(self, clips: Sequence[int] | np.ndarray) -> ClipTable:
+        """Some of the clips, in the given order; the classes keep their numbers, also those without a clip left."""
+        index = np.asarray(clips, dtype=np.int64)
+        return ClipTable(
+            files=tuple(self.files[i] for i in index),
+            folds=self.folds[index],
+            targets=self.targets[index],
+            sources=tuple(self.sources[i] for i in index),
+            classes=self.classes,
+        )
 
 
 def read_table(

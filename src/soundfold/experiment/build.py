@@ -24,11 +24,15 @@ def image_sections(given: Any) -> DictConfig:
 
 def front_end(cfg: DictConfig) -> FrontEnd:
     """From ``features``, ``augment`` and ``data``; its statistics are still 0 and 1."""
-    options = {key: value for key, value in cfg.features.items() if key != "image"}
-    logmel = LogMel(sample_rate=cfg.data.sample_rate, **options)
     image = cfg.features.image
     resize = image and ClipStandardisedResize(cfg.features.n_mels, image.frames, image.size)
-    return FrontEnd(logmel, resize, augmentation(cfg))
+    return FrontEnd(logmel(cfg), resize, augmentation(cfg))
+
+
+def logmel(cfg: DictConfig) -> LogMel:
+    """From ``features``, for clips of ``data``."""
+    options = {key: value for key, value in cfg.features.items() if key != "image"}
+    return LogMel(sample_rate=cfg.data.sample_rate, **options)
 
 
 def augmentation(cfg: DictConfig) -> Augmentation:

@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
@@ -36,7 +37,7 @@ from soundfold.files import write_whole
 from soundfold.model.classifier import Classifier
 from soundfold.model.resnet import single_channel_resnet18, weights_digest
 from soundfold.model.schedule import DECAYS
-from soundfold.report.terminal import print_folds, print_interval, print_ladder
+from soundfold.report.terminal import print_folds, print_run
 
 console = Console(stderr=True)
 # its notes on devices and products, once per fold, would bury ours
@@ -67,11 +68,21 @@ class Run:
         return self.folder.name
 
 
-def cross_validate(cfg: DictConfig) -> float | None:
+def cross_validate(
+    cfg: DictConfig,
+    watch: Callable[[list[FoldResult]], None] | None = None,
+    opened: Callable[[Path], None] | None = None,
+) -> float | None:
     """Train and score the folds that ``cfg.fold`` names; sum them up once all are finished.
 
     Finished folds are reused and an interrupted one continues from its last checkpoint. Writes
     ``<outputs>/<name>-<id>/fold<k>/`` and, with the last fold, ``cv.json``.
+
+    Args:
+        cfg: the composed configuration.
+        watch: called after every fold with the results so far; what it raises ends the cross-validation.
+        opened: is told the run's folder before anything is trained. Given by a sweep, which shows a cross-validation
+            that its jobs share when all have ended: a job of one fold then prints that fold only.
 
     Returns:
         The mean objective of the folds that ran: what a search maximises; None where nothing was scored.
@@ -96,9 +107,15 @@ def cross_validate(cfg: DictConfig) -> float | None:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{run.folder} cannot be written: {error}. Give paths.outputs=DIRECTORY.") from error
+    if opened is not None:
+        opened(run.folder)
     console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
+    results: list[FoldResult] = []
     try:
-        results = [_finished(run, fold) or run_fold(run, fold) for fold in folds]
+        for fold in folds:
+            results.append(_settled(run, fold))
+            if watch is not None:
+                watch(results)
     except Exception:
         if is_trial():
             from soundfold.experiment.tracking import cv_run
@@ -113,10 +130,16 @@ def cross_validate(cfg: DictConfig) -> float | None:
     if cfg.debug:
         print_folds(results)
         console.print("debug: a run of two batches says nothing of accuracy, and is not stored as finished.")
-    elif len(done := load_folds(run.folder)) == len(numbers):
-        report(run.folder, done, cfg.report)
     else:
-        print_folds(results)
+        # of jobs that end together each finds all folds finished; each then writes the same, one after the other
+        with FileLock(run.folder / "cv.lock"):
+            done = load_folds(run.folder)
+            whole = len(done) == len(numbers)
+            tell = wanted == "all" or opened is None
+            if whole:
+                report(run.folder, done, cfg.report, tell=tell)
+        if not (whole and tell):
+            print_folds(results)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
     return float(np.mean([r.objective for r in results]))
 
@@ -169,6 +192,20 @@ def open_run(cfg: DictConfig) -> Run:
         identity,
         Path(cfg.paths.outputs) / f"{cfg.name}{mark}-{identity}",
     )
+
+
+def _settled(run: Run, fold: int | None) -> FoldResult:
+    """The fold's result: kept, or trained now. One process at a time: another that wants it waits, and reuses it."""
+    lock = FileLock(run.folder / f"fold{fold or 'none'}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.print(f"Another process is training fold {fold or 'none'} of this run; waiting for its result.")
+        lock.acquire()
+    try:
+        return _finished(run, fold) or run_fold(run, fold)
+    finally:
+        lock.release()
 
 
 def run_fold(run: Run, fold: int | None) -> FoldResult:
@@ -306,12 +343,13 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
     return result
 
 
-def report(folder: Path, results: list[FoldResult], options: DictConfig) -> None:
+def report(folder: Path, results: list[FoldResult], options: DictConfig, *, tell: bool = True) -> None:
     """Sum up a run's folds: ``cv.json``, the table, ``report.html``, and W&B's run of the cross-validation where the
     run logs to W&B.
 
     Args:
         options: `soundfold.config.Report`.
+        tell: print the table, too.
 
     Raises:
         InputError: a fold is missing, comes twice, or belongs to another cross-validation.
@@ -320,9 +358,8 @@ def report(folder: Path, results: list[FoldResult], options: DictConfig) -> None
     run = read_run(folder)
     total = replace(run.total, interval=run.interval)
     total.save(folder / "cv.json")
-    print_folds(results, total)
-    print_interval(run)
-    print_ladder([run])
+    if tell:
+        print_run(results, run)
     if options.page != "none":
         # imported here: drawing takes a second to import
         from soundfold.report.run_page import write_run_page

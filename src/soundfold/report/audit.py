@@ -72,7 +72,7 @@ class SoundAudit:
 
     Attributes:
         identical: groups of files with the very same samples.
-        near: pairs alike, by `soundfold.data.duplicates.near_pairs`, the identical ones included.
+        near: pairs alike, by `soundfold.data.duplicates.near_pairs`; identical ones too, but for very short clips.
         across_folds: how many of the near pairs stand in two folds.
         silent: files of digital silence.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from soundfold.config import flat
+from soundfold.config import NOT_IDENTITY, flat, without
 from soundfold.errors import InputError
 from soundfold.experiment.comparison import ScoredRun, compare, seed_groups, seed_words
 from soundfold.experiment.results import load_curves
@@ -19,9 +19,6 @@ from soundfold.report import plots
 from soundfold.report.drawing import inline_svg, save_figure
 from soundfold.report.page import words, write_page
 from soundfold.report.published import ladder_of
-
-# where and when a run ran; the columns of a comparison are what was chosen
-NOT_CHOSEN = ("paths.", "report.", "rerun", "allow_leakage", "fold")
 
 
 def write_comparison_page(folders: Sequence[Path], runs: Sequence[ScoredRun]) -> Path:
@@ -119,12 +116,12 @@ def _verdict(a: ScoredRun, b: ScoredRun) -> str:
 
 def _chosen(runs: Sequence[ScoredRun]) -> list[list[Any]]:
     """Keys whose values differ between the runs, with each run's."""
-    values = [flat(run.config) for run in runs]
+    values = [flat(without(run.config, NOT_IDENTITY)) for run in runs]
     keys = sorted(set().union(*values))
     return [
         [key, *(str(value.get(key, "not set")) for value in values)]
         for key in keys
-        if len({str(value.get(key, "not set")) for value in values}) > 1 and not key.startswith(NOT_CHOSEN)
+        if len({str(value.get(key, "not set")) for value in values}) > 1
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from itertools import count
@@ -47,6 +48,8 @@ STYLE: Any = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "legend.facecolor"), "none"),
 }
 FORMATS = ("pdf", "png", "svg")
+# embedding a font in a PDF tells every table of the font, where Hydra lets information through
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 _numbers = count()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config import NOT_IDENTITY, composed, flat
+from soundfold.config import NOT_IDENTITY, composed, flat, without
 from soundfold.data.groups import esc50_groups
 from soundfold.errors import InputError
 from soundfold.experiment.comparison import ScoredRun
@@ -193,7 +193,8 @@ def _group_rows(confusion: np.ndarray, classes: Sequence[str]) -> list[list[Any]
 
 def _changed(config: dict[str, Any]) -> list[list[Any]]:
     """Key, default and value of what differs from a run without a word, where it changes the numbers."""
-    default, own = flat(OmegaConf.to_container(composed(), resolve=True)), flat(config)  # type: ignore[arg-type]
+    plain: Any = OmegaConf.to_container(composed(), resolve=True)
+    default, own = (flat(without(values, NOT_IDENTITY)) for values in (plain, config))
     absent = Markup("<span class='muted'>not set</span>")
 
     def shown(values: dict[str, Any], key: str) -> Any:
@@ -202,7 +203,7 @@ def _changed(config: dict[str, Any]) -> list[list[Any]]:
     return [
         [key, shown(default, key), shown(own, key)]
         for key in sorted(default.keys() | own.keys())
-        if default.get(key) != own.get(key) and not key.startswith(NOT_IDENTITY)
+        if default.get(key) != own.get(key)
     ]
 
 

@@ -1,15 +1,20 @@
-"""Tables on the terminal: the folds of a run, runs beside each other, published figures."""
+"""Tables on the terminal: the folds of a run, jobs of a sweep, runs beside each other, published figures."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from soundfold.experiment.comparison import ScoredRun, seed_words
-from soundfold.experiment.results import CVResult, FoldResult
+from soundfold.experiment.comparison import ScoredRun, read_run, seed_words
+from soundfold.experiment.results import CVResult, FoldResult, load_folds, summarise
 from soundfold.experiment.statistics import SeedSummary
+from soundfold.experiment.sweep import Job
 from soundfold.report.published import ladder_of
 
 
@@ -47,6 +52,58 @@ def print_interval(run: ScoredRun) -> None:
     Console().print(f"{text} resampling {sources} sources. Shared with training: {run.leaks()}.", highlight=False)
 
 
+def print_run(results: Sequence[FoldResult], run: ScoredRun) -> None:
+    """Print a whole cross-validation: its folds, how far its score can be trusted, its place among published ones."""
+    print_folds(results, run.total)
+    print_interval(run)
+    print_ladder([run])
+
+
+def print_jobs(jobs: Sequence[Job]) -> None:
+    """Print a row per job of a sweep, what failed and why, and each cross-validation that jobs of one fold made up."""
+    results = {job.run: load_folds(Path(job.run)) if job.run else [] for job in jobs}
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    words = {job.number: " ".join(word for word in job.overrides if word not in shared) for job in jobs}
+    table = Table(title=f"Jobs of the sweep: {len(jobs)}")
+    for name in ("job", "overrides", "accuracy %", "run"):
+        table.add_column(name, justify="right" if name in ("job", "accuracy %") else "left", overflow="fold")
+    for job in jobs:
+        # as they are: overrides may hold brackets, which would be taken for markup
+        cells = (str(job.number), words[job.number], _job_score(job, results[job.run]), _short(job.run))
+        table.add_row(*map(Text, cells))
+    Console().print(table)
+    for job in (job for job in jobs if job.status != "finished"):
+        text = f"error: job {job.number} ({words[job.number]}): {job.error or 'it has not ended, or was killed.'}"
+        trace = f" Traceback: {_short(job.traceback)}" if job.traceback else ""
+        print(f"{text}{trace}", file=sys.stderr)
+    for run in dict.fromkeys(job.run for job in jobs if isinstance(job.fold, int) and results[job.run]):
+        missing = sorted(set(results[run][0].folds) - {r.fold for r in results[run]})
+        if missing:
+            print(f"{_short(run)}: fold(s) {', '.join(map(str, missing))} are missing for its mean.")
+        elif run is not None:
+            print_run(results[run], read_run(Path(run)))
+
+
+def _job_score(job: Job, results: Sequence[FoldResult]) -> str:
+    """The accuracy of a job's fold, or over all folds where it ran all."""
+    if job.status != "finished":
+        return {"running": "not ended"}.get(job.status, job.status)
+    if job.fold == "all" and results:
+        return _score(summarise(results))
+    scores = [100 * r.accuracy for r in results if r.fold == job.fold and r.accuracy is not None]
+    return f"{scores[0]:.2f}{' LEAKY' if results[0].leaky else ''}" if scores else "no score"
+
+
+def _score(total: CVResult) -> str:
+    mark = " LEAKY" if total.leaky else ""
+    return f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}{mark}"
+
+
+def _short(path: str | None) -> str:
+    """A path as seen from here, where it lies below."""
+    return "" if path is None else path.removeprefix(f"{Path.cwd()}{os.sep}")
+
+
 def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun], SeedSummary]]) -> None:
     """Print a row per run: its score, what can be trusted of it, and what leaked; then several seeds summed up."""
     table = Table(title="Runs side by side")
@@ -55,10 +112,8 @@ def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun]
     for run in runs:
         total = run.total
         low, high = (100 * end for end in run.interval)
-        score = f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}{' LEAKY' if total.leaky else ''}"
-        table.add_row(
-            run.name, total.protocol, run.trained_on(), str(total.n), score, f"{low:.2f} to {high:.2f}", run.leaks()
-        )
+        interval = f"{low:.2f} to {high:.2f}"
+        table.add_row(run.name, total.protocol, run.trained_on(), str(total.n), _score(total), interval, run.leaks())
     Console().print(table)
     for group, summary in groups:
         Console().print(seed_words(group, summary), highlight=False)

@@ -1,0 +1,20 @@
+"""Look at a collection and listen to it: python scripts/explore.py data=esc50"""
+
+import hydra
+from omegaconf import DictConfig
+
+from soundfold.cli import run
+from soundfold.config import CONF, Explore, check_explore
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="explore")
+def main(cfg: DictConfig) -> None:
+    check_explore(cfg)
+    # imported here, so that --help and a misspelt key answer at once
+    from soundfold.experiment.explore import explore
+
+    explore(cfg)
+
+
+if __name__ == "__main__":
+    run(main, CONF, Explore)

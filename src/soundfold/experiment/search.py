@@ -1,0 +1,245 @@
+"""A search over settings: each trial a cross-validation, judged by its validation folds, in a study that survives."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from soundfold.config import CONF, Parameter, composed
+from soundfold.errors import InputError
+from soundfold.experiment.results import FoldResult
+from soundfold.experiment.run import cross_validate, open_run
+from soundfold.files import write_whole
+
+if TYPE_CHECKING:
+    import optuna
+
+console = Console(stderr=True)
+# a small space of choices may be used up before the trials are
+MOST_REPEATS = 100
+
+
+def search(cfg: DictConfig, overrides: list[str]) -> float:
+    """Run the trials of a study that are missing, and say which settings were best.
+
+    The study lies in ``<outputs>/<name>-search-<id>/study.db``; the id is that of the configuration with its space, so
+    the same command continues its own study and ``search.trials`` extends it. Several processes may work at it at
+    once: each takes the next trial under a lock, and one whose process has died is taken up by the next that looks,
+    at the fold where it stopped. Trial n draws from a generator seeded by (seed, n): a study killed and continued
+    tries what an uninterrupted one would.
+
+    Args:
+        cfg: with ``search``; the space's keys are what is varied.
+        overrides: the words that composed it, which each trial repeats before its own.
+
+    Returns:
+        The best trial's objective: the mean over validation folds of ``callbacks.monitor``, greater is better.
+
+    Raises:
+        InputError: a value breaks its rule, Optuna is not installed, or every trial failed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise InputError("search needs Optuna: pip install 'soundfold[search]', or pip install optuna.") from None
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    run = open_run(cfg)
+    space: dict[str, Any] = OmegaConf.to_container(cfg.search.space)  # type: ignore[assignment]
+    rules = json.dumps([run.cv_id, space, cfg.search.sampler, cfg.search.prune_after], sort_keys=True)
+    folder = Path(cfg.paths.outputs) / f"{cfg.name}-search-{hashlib.sha256(rules.encode()).hexdigest()[:8]}"
+    try:
+        (folder / "locks").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error}. Give paths.outputs=DIRECTORY.") from error
+    with FileLock(folder / "locks" / "study.lock"):
+        study = optuna.create_study(
+            storage=f"sqlite:///{(folder / 'study.db').resolve()}",
+            study_name=cfg.search.name,
+            direction="maximize",
+            load_if_exists=True,
+        )
+    study.pruner = optuna.pruners.NopPruner()
+    if cfg.search.prune_after is not None:
+        # the first trials set the standard, and every trial gets its first folds
+        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=cfg.search.prune_after)
+    console.print(f"{folder.name}: {len(_counted(study))} of {cfg.search.trials} trials are there", soft_wrap=True)
+    while True:
+        with _next_trial(study, folder, cfg) as trial:
+            if trial is None:
+                break
+            _run_trial(study, trial, overrides, folder)
+    return _say(study, cfg, overrides, folder)
+
+
+def _counted(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials but those that were drawn twice."""
+    return [trial for trial in study.get_trials(deepcopy=False) if "repeats" not in trial.user_attrs]
+
+
+@contextmanager
+def _next_trial(study: optuna.Study, folder: Path, cfg: DictConfig) -> Iterator[optuna.Trial | None]:
+    """A trial left behind by a process that died, or a new one; None where none is missing. Held by a lock of its own.
+
+    The operating system lets go of a lock when its holder dies: that tells a trial that was left from one that runs.
+    """
+    import optuna
+
+    def lock_of(trial: optuna.trial.FrozenTrial | optuna.Trial) -> FileLock:
+        return FileLock(folder / "locks" / f"trial{trial.number}.lock", timeout=0)
+
+    trial, lock = None, None
+    with FileLock(folder / "locks" / "study.lock"):
+        for frozen in _counted(study):
+            if frozen.state != optuna.trial.TrialState.RUNNING:
+                continue
+            try:
+                lock = lock_of(frozen).acquire().lock
+            except Timeout:
+                continue
+            trial = optuna.Trial(study, frozen._trial_id)
+            break
+        if trial is None and len(_counted(study)) < cfg.search.trials:
+            trial = _draw(study, cfg)
+            lock = None if trial is None else lock_of(trial).acquire().lock
+        elif trial is not None:
+            _suggest(study, trial, cfg)
+    try:
+        yield trial
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _draw(study: optuna.Study, cfg: DictConfig) -> optuna.Trial | None:
+    """A new trial with settings that no other has; None where the space is used up."""
+    import optuna
+
+    for _ in range(MOST_REPEATS):
+        trial = study.ask()
+        _suggest(study, trial, cfg)
+        others = [other for other in _counted(study) if other.number != trial.number]
+        if all(other.params != trial.params for other in others):
+            return trial
+        trial.set_user_attr("repeats", True)
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    console.print("The space holds no more settings that have not been tried.")
+    return None
+
+
+def _sampler(cfg: DictConfig, number: int) -> optuna.samplers.BaseSampler:
+    import optuna
+
+    seed = int(np.random.SeedSequence([cfg.seed, number]).generate_state(1)[0])
+    if cfg.search.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    # what other processes try at the moment counts as poor, or they would all try the same place
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+
+
+def _suggest(study: optuna.Study, trial: optuna.Trial, cfg: DictConfig) -> None:
+    """Give the trial its settings; those that it has stay."""
+    study.sampler = _sampler(cfg, trial.number)
+    for key, parameter in cfg.search.space.items():
+        parameter = Parameter(**parameter)
+        if parameter.choices is not None:
+            trial.suggest_categorical(key, list(parameter.choices))
+            continue
+        assert parameter.low is not None
+        assert parameter.high is not None
+        if parameter.whole:
+            trial.suggest_int(key, round(parameter.low), round(parameter.high), log=parameter.log)
+        else:
+            trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)
+
+
+def _words(params: dict[str, Any]) -> list[str]:
+    """Settings as Hydra's overrides."""
+    return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
+
+
+def _run_trial(study: optuna.Study, trial: optuna.Trial, overrides: list[str], folder: Path) -> None:
+    import optuna
+
+    words = _words(trial.params)
+    console.rule(f"trial {trial.number}: {' '.join(words)}")
+
+    def watch(results: list[FoldResult]) -> None:
+        mean = float(np.mean([result.objective for result in results]))
+        # a trial taken up again has reported its first folds
+        if len(results) not in study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+            trial.report(mean, len(results))
+        if len(results) < len(results[0].folds) and trial.should_prune():
+            raise optuna.TrialPruned(f"{mean:.4f} after {len(results)} folds")
+
+    try:
+        value = cross_validate(composed(*overrides, *words), watch)
+        study.tell(trial, value)
+    except optuna.TrialPruned as end:
+        console.print(f"Trial {trial.number} is given up: {end}.")
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    except Exception as error:  # one setting that cannot be trained must not end the search
+        console.print(f"Trial {trial.number} failed: {type(error).__name__}: {error}", style="red", soft_wrap=True)
+        trial.set_user_attr("error", f"{type(error).__name__}: {error}")
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+def _say(study: optuna.Study, cfg: DictConfig, overrides: list[str], folder: Path) -> float:
+    """Print the trials and the best settings, and save these as an overlay; return the best objective."""
+    import optuna
+
+    done = [trial for trial in _counted(study) if trial.state == optuna.trial.TrialState.COMPLETE]
+    if not done:
+        errors = {trial.user_attrs.get("error", "given up") for trial in _counted(study)}
+        raise InputError(f"No trial of {folder} has come to its end: {'; '.join(sorted(errors))}")
+    table = Table(title=f"{cfg.search.name}: {cfg.callbacks.monitor} on validation folds, best first")
+    for name in ("trial", *cfg.search.space, "objective", "folds"):
+        table.add_column(name, justify="right")
+    # who is left running is another process's
+    for trial in sorted(_counted(study), key=lambda trial: -trial.value if trial.value is not None else np.inf):
+        complete = trial.state == optuna.trial.TrialState.COMPLETE
+        told = f"{trial.value:.4f}" if complete else trial.state.name.lower()
+        values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
+        table.add_row(str(trial.number), *values, told, str(len(trial.intermediate_values)))
+    Console().print(table)
+    best = study.best_trial
+    repeated = [word for word in overrides if not word.startswith(("search=", "search."))]
+    command = " ".join(["python scripts/train.py", *repeated, "split=nested", *_words(best.params)])
+    text = _overlay(best.params, repeated, f"{best.value:.4f}", cfg, len(done))
+    (folder / "experiment").mkdir(exist_ok=True)
+    write_whole(folder / "experiment" / f"{cfg.search.name}_best.yaml", text)
+    Console().print(f"Best: {' '.join(_words(best.params))}", soft_wrap=True, highlight=False)
+    Console().print(f"The same validation figure: {command}", soft_wrap=True, highlight=False)
+    overlay = f"--config-dir {folder} experiment={cfg.search.name}_best"
+    others = " ".join(word for word in repeated if not word.startswith("experiment="))
+    Console().print(
+        f"Scored, by split=benchmark: python scripts/train.py {overlay} {others}", soft_wrap=True, highlight=False
+    )
+    assert best.value is not None
+    return best.value
+
+
+def _overlay(params: dict[str, Any], overrides: list[str], value: str, cfg: DictConfig, trials: int) -> str:
+    """The best settings as a file for conf/experiment."""
+    base = [word.partition("=")[2] for word in overrides if word.startswith("experiment=")]
+    defaults: list[Any] = [*base, *({f"override /{key}": params[key]} for key in params if (CONF / key).is_dir())]
+    values: dict[str, Any] = {"defaults": defaults} if defaults else {}
+    for key in (key for key in params if not (CONF / key).is_dir()):
+        *sections, last = key.split(".")
+        node = values
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[last] = params[key]
+    found = f"best of {trials} trials over {', '.join(params)}; {cfg.callbacks.monitor} {value} on validation folds"
+    return f"# @package _global_\n# {found}\n{yaml.safe_dump(values, sort_keys=False)}"

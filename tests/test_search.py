@@ -1,0 +1,213 @@
+"""Searches over settings, on the tiny collection of whole runs."""
+
+import multiprocessing
+import os
+import re
+import signal
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import optuna
+import pytest
+from hydra import compose, initialize_config_dir
+from optuna.trial import TrialState
+from tiny import overrides, render, train
+
+from soundfold.config import CONF, Parameter, check, register
+from soundfold.errors import InputError
+from soundfold.experiment import run as runs
+from soundfold.experiment import search as searches
+
+WORDS = ("search=lr_wd", "trainer.max_epochs=1", "report.page=none", "checkpoints.keep=none")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    return render(tmp_path_factory.mktemp("tiny") / "root")
+
+
+def composed(*words: str, config_dir: Path | None = None):
+    register()
+    more = [] if config_dir is None else [f"hydra.searchpath=[{config_dir}]"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", [*words, *more])
+
+
+def folder_of(outputs: Path) -> Path:
+    (folder,) = outputs.glob("tiny-search-*")
+    return folder
+
+
+def trials_of(outputs: Path) -> list[optuna.trial.FrozenTrial]:
+    storage = f"sqlite:///{folder_of(outputs) / 'study.db'}"
+    return optuna.load_study(study_name=None, storage=storage).trials
+
+
+def search(root: Path, outputs: Path, *words: str) -> float:
+    given = overrides(root, outputs, *WORDS, *words)
+    return searches.search(composed(*given), given)
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Folds are judged by a formula instead of trained; the list of what was tried."""
+    tried: list[tuple[float, int]] = []
+
+    def run_fold(run, fold):
+        lr = float(run.cfg.optim.lr)
+        tried.append((lr, fold))
+        if run.cfg.label == "faulty" and (lr < 1e-3 or run.cfg.seed == 1):
+            raise RuntimeError("cannot be trained")
+        known = dict.fromkeys(runs.FoldResult.__dataclass_fields__)
+        return runs.FoldResult(**{**known, "fold": fold, "folds": [1, 2, 3], "objective": -abs(lr - 2e-3) + fold / 1e3})
+
+    monkeypatch.setattr(runs, "run_fold", run_fold)
+    monkeypatch.setattr(runs, "print_folds", lambda *_: None)
+    return tried
+
+
+def in_a_process(function, *arguments) -> multiprocessing.Process:
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def test_a_study_goes_on_where_it_ended_and_can_be_extended(root, tmp_path, judged):
+    search(root, tmp_path, "search.trials=3")
+    assert len(trials_of(tmp_path)) == 3
+    best = search(root, tmp_path, "search.trials=6")
+    trials, folds = trials_of(tmp_path), len(judged)
+    assert len({tuple(trial.params.values()) for trial in trials}) == len(trials) == 6
+    assert best == max(trial.value for trial in trials if trial.value is not None)
+    assert search(root, tmp_path, "search.trials=6") == best
+    assert (len(trials_of(tmp_path)), len(judged)) == (6, folds)
+
+
+def test_a_study_killed_and_started_again_is_the_uninterrupted_one(root, tmp_path, judged, monkeypatch):
+    search(root, tmp_path / "whole", "search.trials=8")
+    judge, seen = runs.run_fold, len(judged)
+
+    def dying(run, fold):
+        if len({lr for lr, _ in judged[seen:]}) == 4 and fold == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return judge(run, fold)
+
+    monkeypatch.setattr(runs, "run_fold", dying)
+    process = in_a_process(search, root, tmp_path / "killed", "search.trials=8")
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+    assert [trial.state for trial in trials_of(tmp_path / "killed")].count(TrialState.RUNNING) == 1
+    monkeypatch.setattr(runs, "run_fold", judge)
+    search(root, tmp_path / "killed", "search.trials=8")
+    whole, killed = trials_of(tmp_path / "whole"), trials_of(tmp_path / "killed")
+    assert len(killed) == 8
+    assert [(t.params, t.value, t.state) for t in killed] == [(t.params, t.value, t.state) for t in whole]
+
+
+def test_several_processes_share_a_study(root, tmp_path, judged, monkeypatch):
+    judge = runs.run_fold
+    monkeypatch.setattr(runs, "run_fold", lambda run, fold: time.sleep(0.1) or judge(run, fold))
+    words = ("search.trials=8", "search.prune_after=null")
+    workers = [in_a_process(search, root, tmp_path, *words, f"search.worker={k}") for k in range(3)]
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    trials = trials_of(tmp_path)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
+    assert len({tuple(trial.params.values()) for trial in trials}) == 8
+    spans = sorted((trial.datetime_start, trial.datetime_complete) for trial in trials)
+    assert any(later < end for (_, end), (later, _) in pairwise(spans))
+
+
+def test_a_hopeless_trial_is_given_up_after_its_first_folds(root, tmp_path, judged, capsys):
+    search(root, tmp_path, "search.trials=10")
+    pruned = [trial for trial in trials_of(tmp_path) if trial.state == TrialState.PRUNED]
+    assert pruned
+    assert {len(trial.intermediate_values) for trial in pruned} == {2}
+    best = max(trial.value for trial in trials_of(tmp_path) if trial.state == TrialState.COMPLETE)
+    assert all(trial.intermediate_values[2] < best for trial in pruned)
+    assert f"Trial {pruned[0].number} is given up" in capsys.readouterr().err
+
+
+def test_a_setting_that_cannot_be_trained_does_not_end_the_search(root, tmp_path, judged, capsys):
+    search(root, tmp_path, "search.trials=6", "label=faulty")
+    states = {trial.params["optim.lr"] < 1e-3: trial.state for trial in trials_of(tmp_path)}
+    assert states[True] == TrialState.FAIL
+    assert TrialState.FAIL not in {t.state for t in trials_of(tmp_path) if t.params["optim.lr"] >= 1e-3}
+    assert "failed: RuntimeError: cannot be trained" in capsys.readouterr().err
+    with pytest.raises(InputError, match="No trial of .* has come to its end: RuntimeError: cannot be trained"):
+        search(root, tmp_path / "all", "search.trials=2", "label=faulty", "seed=1")
+
+
+def test_a_space_that_is_used_up_ends_the_search(root, tmp_path, judged, capsys):
+    given = overrides(root, tmp_path, *WORDS, "search.trials=5")
+    cfg = composed(*given)
+    cfg.search.space = {"optim.lr": Parameter(choices=[0.001, 0.01, 0.1])}
+    searches.search(cfg, given)
+    tried = [trial.params["optim.lr"] for trial in trials_of(tmp_path) if trial.state == TrialState.COMPLETE]
+    assert sorted(tried) == [0.001, 0.01, 0.1]
+    assert "no more settings" in capsys.readouterr().err
+
+
+def test_the_best_settings_run_again_to_the_same_figure(root, tmp_path):
+    done = train(*overrides(root, tmp_path, *WORDS, "search.trials=2"))
+    assert done.returncode == 0, done.stderr
+    assert "Scored, by split=benchmark" in done.stdout
+    (command,) = re.findall(r"The same validation figure: python scripts/train.py (.*)", done.stdout)
+    values = [trial.value for trial in trials_of(tmp_path)]
+    cfg = composed(*command.split(), "rerun=true", f"paths.outputs={tmp_path / 'again'}")
+    assert runs.cross_validate(cfg) == pytest.approx(max(values), abs=1e-6)
+
+
+def test_the_best_settings_are_an_overlay(root, tmp_path, judged):
+    words = ("search=augment", "trainer.max_epochs=1", "search.trials=3", "experiment=demo")
+    given = overrides(root, tmp_path, *words)
+    searches.search(composed(*given), given)
+    best = max((t for t in trials_of(tmp_path) if t.value is not None), key=lambda trial: trial.value)
+    folder = folder_of(tmp_path)
+    cfg = composed("experiment=augment_best", config_dir=folder)
+    assert cfg.optim.lr == best.params["optim.lr"]
+    assert cfg.model.label_smoothing == best.params["model.label_smoothing"]
+    expected = composed(f"augment={best.params['augment']}", "experiment=demo")
+    assert cfg.augment == expected.augment
+    # what the search stood on is in it too, and its protocol is not
+    assert (cfg.data.batch_size, cfg.split.protocol) == (expected.data.batch_size, "benchmark")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("callbacks.monitor=test/accuracy",), "never on the fold"),
+        (("split=benchmark",), "never on the folds that are scored"),
+        (("fold=2",), "leave fold at all"),
+        (("search.trials=0",), r"search\.trials=0"),
+        (("search.sampler=grid",), r"search\.sampler=grid"),
+    ],
+)
+def test_bad_searches_are_refused_by_name(words, told):
+    with pytest.raises(InputError, match=told):
+        check(composed("search=lr_wd", *words))
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"fold": {"choices": [1, 2]}}, "names fold"),
+        ({"seed": {"choices": [1, 2]}}, "names seed"),
+        ({"split.test": {"low": 0.1, "high": 0.2}}, r"names split\.test"),
+        ({"data.classes": {"choices": [1, 2]}}, r"names data\.classes"),
+        ({"paths.cache": {"choices": ["a", "b"]}}, r"names paths\.cache"),
+        ({"optim.lrr": {"low": 1, "high": 2}}, r"Did you mean optim\.lr"),
+        ({"optim.lr": {"low": 2, "high": 1}}, "must be below"),
+        ({"optim.lr": {"low": 0, "high": 1, "log": True}}, "low above 0"),
+        ({"optim.lr": {"choices": [1]}}, "nothing to choose"),
+        ({"optim.lr": {"low": 1}}, "either low and high, or choices"),
+        ({}, "empty"),
+    ],
+)
+def test_bad_spaces_are_refused_by_name(space, told):
+    cfg = composed("search=lr_wd")
+    cfg.search.space = {key: Parameter(**values) for key, values in space.items()}
+    with pytest.raises(InputError, match=told):
+        check(cfg)
