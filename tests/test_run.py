@@ -352,29 +352,6 @@ def test_wandb_offline_runs_are_closed_and_grouped(root, tmp_path):
     assert kinds == {"fold1": "fold", "fold2": "fold", "fold3": "fold", f"{folder.name} cv": "cv"}
 
 
-def test_wandb_gets_the_same_figures_once(root, tmp_path):
-    words = overrides(root, tmp_path, "logger=wandb", "trainer.max_epochs=1")
-    assert train(*words).returncode == 0
-    folder = only(tmp_path)
-
-    def logged() -> list[Path]:
-        return list(folder.glob("wandb/*run-*"))
-
-    first = logged()
-    assert len(first) == 1
-    again = train(*words)
-    assert again.returncode == 0, again.stderr
-    report = [sys.executable, str(ROOT / "scripts" / "report.py"), str(folder)]
-    subprocess.run(report, capture_output=True, check=True)
-    assert logged() == first
-    path = folder / "fold2" / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "loss": 0.125}))
-    subprocess.run(report, capture_output=True, check=True)
-    # what is logged anew takes the place of the old, which an upload would bring back
-    assert len(logged()) == 1
-    assert logged() != first
-
-
 def test_csv_logging_does_not_import_wandb():
     probe = "import sys, soundfold.experiment.run; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0

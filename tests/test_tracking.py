@@ -182,6 +182,22 @@ def test_tensorboard_holds_what_metrics_csv_holds(logged):
         assert scalars(logged / f"fold{fold}")["train/loss"] == expected
 
 
+def test_the_same_figures_are_logged_once(root, logged, tmp_path):
+    folder = tmp_path / logged.name
+    shutil.copytree(logged, folder, ignore=shutil.ignore_patterns("tensorboard", ".wandb-cache"))
+    options = report_options(["report.page=none", "report.mistakes=0"])
+    (first,) = folder.glob("wandb/offline-run-*")
+    cross_validate(root, tmp_path, "logger=wandb")
+    runs.report(folder, load_folds(folder), options)
+    assert list(folder.glob("wandb/offline-run-*")) == [first]
+    path = folder / "fold2" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "loss": 0.125}))
+    runs.report(folder, load_folds(folder), options)
+    # what is logged anew takes the place of the old, which an upload would bring back
+    (second,) = folder.glob("wandb/offline-run-*")
+    assert second != first
+
+
 @pytest.mark.parametrize("silent", [True, False])
 def test_sounds_and_pictures_are_left_out_where_asked_or_absent(logged, tmp_path, silent, capsys):
     folder = tmp_path / logged.name
