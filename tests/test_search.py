@@ -1,16 +1,15 @@
 """Searches over settings, on the tiny collection of whole runs."""
 
 import multiprocessing
-import os
 import re
 import signal
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import optuna
 import pytest
 from hydra import compose, initialize_config_dir
+from judged import WORDS, judged, search, tried
 from optuna.trial import TrialState
 from tiny import overrides, render, train
 
@@ -18,8 +17,6 @@ from soundfold.config import CONF, Parameter, check, register
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
 from soundfold.experiment import search as searches
-
-WORDS = ("search=lr_wd", "trainer.max_epochs=1", "report.page=none", "checkpoints.keep=none")
 
 
 @pytest.fixture(scope="module")
@@ -44,74 +41,48 @@ def trials_of(outputs: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=None, storage=storage).trials
 
 
-def search(root: Path, outputs: Path, *words: str) -> float:
-    given = overrides(root, outputs, *WORDS, *words)
-    return searches.search(composed(*given), given)
+@pytest.fixture(autouse=True)
+def nothing_tried():
+    tried.clear()
 
 
-@pytest.fixture
-def judged(monkeypatch):
-    """Folds are judged by a formula instead of trained; the list of what was tried."""
-    tried: list[tuple[float, int]] = []
-
-    def run_fold(run, fold):
-        lr = float(run.cfg.optim.lr)
-        tried.append((lr, fold))
-        if run.cfg.label == "faulty" and (lr < 1e-3 or run.cfg.seed == 1):
-            raise RuntimeError("cannot be trained")
-        known = dict.fromkeys(runs.FoldResult.__dataclass_fields__)
-        return runs.FoldResult(**{**known, "fold": fold, "folds": [1, 2, 3], "objective": -abs(lr - 2e-3) + fold / 1e3})
-
-    monkeypatch.setattr(runs, "run_fold", run_fold)
-    monkeypatch.setattr(runs, "print_folds", lambda *_: None)
-    return tried
-
-
-def in_a_process(function, *arguments) -> multiprocessing.Process:
-    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+def in_a_process(*arguments, **options) -> multiprocessing.Process:
+    """A search in a process that shares nothing with this one; a fork of this one would share its threads' locks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["judged"])
+    process = context.Process(target=search, args=arguments, kwargs=options)
     process.start()
     return process
 
 
-def test_a_study_goes_on_where_it_ended_and_can_be_extended(root, tmp_path, judged):
+def test_a_study_goes_on_where_it_ended_and_can_be_extended(root, tmp_path):
     search(root, tmp_path, "search.trials=3")
     assert len(trials_of(tmp_path)) == 3
     best = search(root, tmp_path, "search.trials=6")
-    trials, folds = trials_of(tmp_path), len(judged)
+    trials, folds = trials_of(tmp_path), len(tried)
     assert len({tuple(trial.params.values()) for trial in trials}) == len(trials) == 6
     assert best == max(trial.value for trial in trials if trial.value is not None)
     assert search(root, tmp_path, "search.trials=6") == best
-    assert (len(trials_of(tmp_path)), len(judged)) == (6, folds)
+    assert (len(trials_of(tmp_path)), len(tried)) == (6, folds)
 
 
-def test_a_study_killed_and_started_again_is_the_uninterrupted_one(root, tmp_path, judged, monkeypatch):
+def test_a_study_killed_and_started_again_is_the_uninterrupted_one(root, tmp_path):
     search(root, tmp_path / "whole", "search.trials=8")
-    judge, seen = runs.run_fold, len(judged)
-
-    def dying(run, fold):
-        if len({lr for lr, _ in judged[seen:]}) == 4 and fold == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return judge(run, fold)
-
-    monkeypatch.setattr(runs, "run_fold", dying)
-    process = in_a_process(search, root, tmp_path / "killed", "search.trials=8")
-    process.join(120)
+    process = in_a_process(root, tmp_path / "killed", "search.trials=8", kill_at=(4, 2))
+    process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert [trial.state for trial in trials_of(tmp_path / "killed")].count(TrialState.RUNNING) == 1
-    monkeypatch.setattr(runs, "run_fold", judge)
     search(root, tmp_path / "killed", "search.trials=8")
     whole, killed = trials_of(tmp_path / "whole"), trials_of(tmp_path / "killed")
     assert len(killed) == 8
     assert [(t.params, t.value, t.state) for t in killed] == [(t.params, t.value, t.state) for t in whole]
 
 
-def test_several_processes_share_a_study(root, tmp_path, judged, monkeypatch):
-    judge = runs.run_fold
-    monkeypatch.setattr(runs, "run_fold", lambda run, fold: time.sleep(0.1) or judge(run, fold))
+def test_several_processes_share_a_study(root, tmp_path):
     words = ("search.trials=8", "search.prune_after=null")
-    workers = [in_a_process(search, root, tmp_path, *words, f"search.worker={k}") for k in range(3)]
+    workers = [in_a_process(root, tmp_path, *words, f"search.worker={k}", pause=0.2) for k in range(3)]
     for worker in workers:
-        worker.join(120)
+        worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     trials = trials_of(tmp_path)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
@@ -120,7 +91,7 @@ def test_several_processes_share_a_study(root, tmp_path, judged, monkeypatch):
     assert any(later < end for (_, end), (later, _) in pairwise(spans))
 
 
-def test_a_hopeless_trial_is_given_up_after_its_first_folds(root, tmp_path, judged, capsys):
+def test_a_hopeless_trial_is_given_up_after_its_first_folds(root, tmp_path, capsys):
     search(root, tmp_path, "search.trials=10")
     pruned = [trial for trial in trials_of(tmp_path) if trial.state == TrialState.PRUNED]
     assert pruned
@@ -130,7 +101,7 @@ def test_a_hopeless_trial_is_given_up_after_its_first_folds(root, tmp_path, judg
     assert f"Trial {pruned[0].number} is given up" in capsys.readouterr().err
 
 
-def test_a_setting_that_cannot_be_trained_does_not_end_the_search(root, tmp_path, judged, capsys):
+def test_a_setting_that_cannot_be_trained_does_not_end_the_search(root, tmp_path, capsys):
     search(root, tmp_path, "search.trials=6", "label=faulty")
     states = {trial.params["optim.lr"] < 1e-3: trial.state for trial in trials_of(tmp_path)}
     assert states[True] == TrialState.FAIL
@@ -140,13 +111,14 @@ def test_a_setting_that_cannot_be_trained_does_not_end_the_search(root, tmp_path
         search(root, tmp_path / "all", "search.trials=2", "label=faulty", "seed=1")
 
 
-def test_a_space_that_is_used_up_ends_the_search(root, tmp_path, judged, capsys):
+def test_a_space_that_is_used_up_ends_the_search(root, tmp_path, capsys):
     given = overrides(root, tmp_path, *WORDS, "search.trials=5")
     cfg = composed(*given)
     cfg.search.space = {"optim.lr": Parameter(choices=[0.001, 0.01, 0.1])}
-    searches.search(cfg, given)
-    tried = [trial.params["optim.lr"] for trial in trials_of(tmp_path) if trial.state == TrialState.COMPLETE]
-    assert sorted(tried) == [0.001, 0.01, 0.1]
+    with judged():
+        searches.search(cfg, given)
+    values = [trial.params["optim.lr"] for trial in trials_of(tmp_path) if trial.state == TrialState.COMPLETE]
+    assert sorted(values) == [0.001, 0.01, 0.1]
     assert "no more settings" in capsys.readouterr().err
 
 
@@ -160,10 +132,11 @@ def test_the_best_settings_run_again_to_the_same_figure(root, tmp_path):
     assert runs.cross_validate(cfg) == pytest.approx(max(values), abs=1e-6)
 
 
-def test_the_best_settings_are_an_overlay(root, tmp_path, judged):
+def test_the_best_settings_are_an_overlay(root, tmp_path):
     words = ("search=augment", "trainer.max_epochs=1", "search.trials=3", "experiment=demo")
     given = overrides(root, tmp_path, *words)
-    searches.search(composed(*given), given)
+    with judged():
+        searches.search(composed(*given), given)
     best = max((t for t in trials_of(tmp_path) if t.value is not None), key=lambda trial: trial.value)
     folder = folder_of(tmp_path)
     cfg = composed("experiment=augment_best", config_dir=folder)
