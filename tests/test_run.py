@@ -108,7 +108,7 @@ LEAKY = (
 )
 
 
-@pytest.mark.parametrize("words", [("augment=strong", "split=nested"), LEAKY])
+@pytest.mark.parametrize("words", [("augment=strong", "split=nested"), pytest.param(LEAKY, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
     long = ("fold=2", "trainer.max_epochs=8", *words)
     cross_validate(root, tmp_path / "whole", *long)
@@ -135,7 +135,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
     ("words", "moments"),
     [
         ((*LEAKY, "trainer.max_epochs=5"), (1, 2)),
-        ((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,)),
+        pytest.param((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,), marks=pytest.mark.slow),
         (("trainer.max_epochs=-1", "trainer.max_steps=10"), (1,)),
         (("split=nested", "trainer.max_epochs=5", "callbacks.patience=2", "callbacks.monitor=val/f1"), (2,)),
     ],
@@ -330,6 +330,7 @@ def wandb_records(path: Path) -> list:
     return records
 
 
+@pytest.mark.slow  # as tests/test_tracking.py, but from the command line
 def test_wandb_offline_runs_are_closed_and_grouped(root, tmp_path):
     done = train(*overrides(root, tmp_path, "logger=wandb", "trainer.max_epochs=2"))
     assert done.returncode == 0, done.stderr
