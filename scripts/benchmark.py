@@ -6,7 +6,8 @@ import hydra
 from omegaconf import DictConfig
 
 from soundfold.cli import run
-from soundfold.config import CONF, Benchmark, check_benchmark
+from soundfold.config import CONF, Benchmark
+from soundfold.rules import check_benchmark
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="benchmark")

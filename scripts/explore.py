@@ -4,7 +4,8 @@ import hydra
 from omegaconf import DictConfig
 
 from soundfold.cli import run
-from soundfold.config import CONF, Explore, check_explore
+from soundfold.config import CONF, Explore
+from soundfold.rules import check_explore
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="explore")

@@ -4,7 +4,8 @@ import hydra
 from omegaconf import DictConfig
 
 from soundfold.cli import run
-from soundfold.config import CONF, Prepare, check_data
+from soundfold.config import CONF, Prepare
+from soundfold.rules import check_data
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="prepare")

@@ -6,8 +6,8 @@ import sys
 from itertools import combinations
 from pathlib import Path
 
-from soundfold.config import report_options
 from soundfold.errors import InputError
+from soundfold.rules import report_options
 
 
 def main() -> int:

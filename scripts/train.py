@@ -5,8 +5,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from soundfold.cli import run
-from soundfold.config import CONF, check
+from soundfold.config import CONF
 from soundfold.experiment.sweep import recorded
+from soundfold.rules import check
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

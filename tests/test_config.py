@@ -6,8 +6,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from soundfold.config import check, check_benchmark, cv_id, known_keys, refuse_unknown_keys, register
+from soundfold.config import cv_id, known_keys, refuse_unknown_keys, register
 from soundfold.errors import InputError
+from soundfold.rules import check, check_benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGESTS = {"table": "t", "audio": "a", "weights": "none"}

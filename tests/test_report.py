@@ -12,7 +12,7 @@ from browsing import faultless, inspect
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from soundfold.config import CONF, register, report_options
+from soundfold.config import CONF, register
 from soundfold.data.attribution import attribution, read_attributions
 from soundfold.data.folds import Met
 from soundfold.data.metadata import ClipTable, read_table
@@ -28,6 +28,7 @@ from soundfold.report.mistakes import most_confident
 from soundfold.report.page import audio_uri
 from soundfold.report.plots import confusion_matrix, learning_curves
 from soundfold.report.run_page import write_run_page
+from soundfold.rules import report_options
 
 ROOT = Path(__file__).resolve().parents[1]
 FULL = report_options(["report.mistakes=3"])

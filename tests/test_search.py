@@ -13,10 +13,11 @@ from judged import WORDS, judged, search, tried
 from optuna.trial import TrialState
 from tiny import overrides, render, train
 
-from soundfold.config import CONF, Parameter, check, register
+from soundfold.config import CONF, Parameter, register
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
 from soundfold.experiment import search as searches
+from soundfold.rules import check
 
 
 @pytest.fixture(scope="module")

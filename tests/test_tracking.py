@@ -22,11 +22,12 @@ from test_run import LEAKY, wandb_records
 from tiny import ROOT, cross_validate, only, overrides, render
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from soundfold.config import check, register, report_options
+from soundfold.config import register
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
 from soundfold.experiment.results import load_folds
 from soundfold.experiment.tracking import swept
+from soundfold.rules import check, report_options
 
 TRIAL = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 

@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from soundfold.config import check, cv_id, is_trial, parse_fold
+from soundfold.config import cv_id
 from soundfold.data.datamodule import Collection, SoundDataModule, open_collection
 from soundfold.data.folds import Met, audit, make_split, refuse_leak
 from soundfold.errors import InputError
@@ -38,6 +38,7 @@ from soundfold.model.classifier import Classifier
 from soundfold.model.resnet import single_channel_resnet18, weights_digest
 from soundfold.model.schedule import DECAYS
 from soundfold.report.terminal import print_folds, print_run
+from soundfold.rules import check, is_trial, parse_fold
 
 console = Console(stderr=True)
 # its notes on devices and products, once per fold, would bury ours

@@ -17,9 +17,10 @@ from hydra.types import RunMode
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from soundfold.config import NOT_IDENTITY, Wandb, is_trial
+from soundfold.config import NOT_IDENTITY, Wandb
 from soundfold.errors import InputError
 from soundfold.files import write_whole
+from soundfold.rules import is_trial
 
 # what `wandb agent` tells the program that it starts; with these every run takes the trial's id
 TRIAL = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")

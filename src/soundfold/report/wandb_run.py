@@ -10,7 +10,7 @@ import numpy as np
 import wandb
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config import Wandb, is_trial
+from soundfold.config import Wandb
 from soundfold.errors import InputError
 from soundfold.experiment.comparison import ScoredRun
 from soundfold.experiment.results import load_curves
@@ -19,6 +19,7 @@ from soundfold.experiment.tracking import cv_run, wandb_mode
 from soundfold.files import write_whole
 from soundfold.report.drawing import pixels
 from soundfold.report.mistakes import Mistake, look_at_mistakes, name_mistakes
+from soundfold.rules import is_trial
 
 FIGURES = (
     "accuracy",

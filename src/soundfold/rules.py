@@ -1,0 +1,298 @@
+"""The rules of a configuration's values: each is refused by name, before any work, with the rule and the remedy.
+
+Rules that one constructor can tell stand in that constructor; here are those across fields, and of values that no
+constructor takes. Nothing heavy is imported, so that a bad value answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from soundfold.config import NOT_IDENTITY, Report, refuse_unknown_keys
+from soundfold.errors import InputError
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+ACCELERATORS = ("auto", "cpu", "gpu", "mps")
+COMPILATIONS = ("none", "default")
+LAYOUTS = ("esc50", "urbansound8k", "folder")
+KEEP = ("none", "weights", "all")
+PAGES = ("none", "plain", "full")
+SAMPLERS = ("tpe", "random")
+
+
+def _one_of(cfg: DictConfig, key: str, allowed: tuple[str, ...], section: str = "") -> None:
+    value = OmegaConf.select(cfg, key)
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise InputError(f"{section}{key}={value} is unknown; give one of {', '.join(allowed)}.{hint}")
+
+
+def _at_least(cfg: DictConfig, key: str, least: float, section: str = "") -> None:
+    value = OmegaConf.select(cfg, key)
+    if value < least:
+        raise InputError(f"{section}{key}={value} must be at least {least:g}.")
+
+
+def check_data(cfg: DictConfig) -> None:
+    """Rules of the collection's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    _one_of(cfg, "data.layout", LAYOUTS)
+    if cfg.data.layout == "folder":
+        _at_least(cfg, "data.folds", 2)
+        if OmegaConf.is_missing(cfg.data, "root"):
+            raise InputError("data=folder needs data.root=DIRECTORY, with one folder of audio files per class.")
+    if cfg.data.subset is not None and cfg.data.layout != "esc50":
+        raise InputError(f"data.subset={cfg.data.subset} names a column of ESC-50's table; give data.classes instead.")
+    if cfg.data.fetch is not None:
+        _one_of(cfg, "data.fetch", ("esc50", "synthetic"))
+    if cfg.data.seconds <= 0 or cfg.data.sample_rate <= 0:
+        raise InputError(
+            f"data.seconds={cfg.data.seconds} and data.sample_rate={cfg.data.sample_rate} must be above 0."
+        )
+
+
+def check(cfg: DictConfig) -> None:
+    """Rules across fields, and of values that no constructor takes. Raises before any work is done.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+
+    # Hydra lets a key added by + into a typed node: an option's own type tells whose key it is
+    if foreign := sorted(set(cfg.optim) - set(get_type_hints(OmegaConf.get_type(cfg.optim)))):
+        raise InputError(f"optim.{foreign[0]} is not an option of {cfg.optim._target_}; leave it out.")
+    parse_fold(cfg.fold)
+    check_data(cfg)
+    if cfg.trainer.precision in ("16-true", "bf16-true", "16", "bf16"):
+        raise InputError(
+            f"trainer.precision={cfg.trainer.precision}: power spectra overflow half precision. "
+            f"Give one of {', '.join(PRECISIONS)}; the mixed ones keep the front end in float32."
+        )
+    _one_of(cfg, "trainer.precision", PRECISIONS)
+    _one_of(cfg, "trainer.accelerator", ACCELERATORS)
+    _one_of(cfg, "model.compile", COMPILATIONS)
+    _one_of(cfg, "checkpoints.keep", KEEP)
+    _one_of(cfg, "callbacks.mode", ("min", "max"))
+    check_report(cfg.report)
+    if cfg.search is not None:
+        check_search(cfg)
+    if cfg.optim.lr <= 0:
+        raise InputError(f"optim.lr={cfg.optim.lr} must be above 0.")
+    _at_least(cfg, "optim.weight_decay", 0)
+    _at_least(cfg, "seed", 0)
+    _at_least(cfg, "data.batch_size", 1)
+    _at_least(cfg, "trainer.devices", 1)
+    if cfg.trainer.devices > 1:
+        raise InputError(
+            f"trainer.devices={cfg.trainer.devices}: a fold trains on one device; more are not supported yet. Leave it "
+            "at 1, and give each device a fold of its own: -m fold=1,2,3,4,5 with a launcher."
+        )
+    _at_least(cfg, "callbacks.patience", 1)
+    _at_least(cfg, "checkpoints.every_n_epochs", 1)
+    _at_least(cfg, "features.hop_length", 1)
+    _at_least(cfg, "features.n_mels", 1)
+    if not 0 <= cfg.model.label_smoothing < 1:
+        raise InputError(f"model.label_smoothing={cfg.model.label_smoothing} must be at least 0 and below 1.")
+    endless = {key: cfg.trainer[key] == -1 for key in ("max_epochs", "max_steps")}
+    for key in endless:
+        if cfg.trainer[key] < 1 and not endless[key]:
+            raise InputError(
+                f"trainer.{key}={cfg.trainer[key]} must be at least 1, or -1 where the other of trainer.max_epochs and "
+                "trainer.max_steps ends the run."
+            )
+    if all(endless.values()):
+        raise InputError("A run needs an end: give trainer.max_epochs or trainer.max_steps above 0.")
+    if cfg.trainer.limit_train_batches is not None:
+        _at_least(cfg, "trainer.limit_train_batches", 1)
+    if not cfg.callbacks.monitor.startswith("val/"):
+        raise InputError(
+            f"callbacks.monitor={cfg.callbacks.monitor}: a run may be chosen on its validation fold only, never on the "
+            "fold that it is scored on. Give val/loss or val/accuracy."
+        )
+    _one_of(cfg, "callbacks.monitor", ("val/loss", "val/accuracy", "val/f1"))
+    check_logger(cfg)
+    if cfg.split.protocol == "random_clips":
+        if not cfg.allow_leakage:
+            raise InputError(
+                "split=random_clips leaks: clips of one source stand on both sides, so its score is too high. It is "
+                "here to measure by how much: allow_leakage=true runs it, with the mark on every figure. "
+                "split=benchmark gives a score to publish."
+            )
+        if cfg.fold == "none":
+            raise InputError("fold=none trains on every clip, with nothing to split; leave out split=random_clips.")
+    copies = cfg.augment.copies
+    if copies is None and (cfg.split.image_val is not None or cfg.split.test_in_training):
+        raise InputError("split.image_val and split.test_in_training speak of copies; give augment.copies too.")
+    if copies is not None and cfg.augment.crop_seconds is not None:
+        raise InputError(
+            f"augment.copies with augment.crop_seconds={cfg.augment.crop_seconds:g}: a copy is varied once, and would "
+            "be scored as the crop that was drawn for it. Leave out one of the two (augment.crop_seconds=null or "
+            "augment.copies=null)."
+        )
+    if copies is not None and copies.after > 0 and (cfg.schedule.decay != "constant" or cfg.schedule.warmup > 0):
+        raise InputError(
+            f"augment.copies.after={copies.after} makes later epochs longer, which a decay does not foresee. "
+            "Give schedule=constant schedule.warmup=0, or augment.copies.after=0."
+        )
+    if cfg.fold == "none" and cfg.checkpoints.keep == "none":
+        raise InputError("fold=none trains a model to use, and checkpoints.keep=none throws it away; keep weights.")
+
+
+# sections of which no value is a setting of the recipe: what is scored and how, which draw of luck, where, how shown
+NOT_SEARCHED = ("fold", "seed", "split", "data", "search", "callbacks", "label", *NOT_IDENTITY)
+SEARCHED_DATA = ("data.batch_size",)
+
+
+def check_search(cfg: DictConfig) -> None:
+    """Rules of a search's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    search = cfg.search
+    _one_of(cfg, "search.sampler", SAMPLERS)
+    _at_least(cfg, "search.trials", 1)
+    if search.prune_after is not None:
+        _at_least(cfg, "search.prune_after", 1)
+    if cfg.split.protocol != "nested":
+        raise InputError(
+            f"search={search.name} with split={cfg.split.protocol}: settings are chosen on validation folds, never on "
+            "the folds that are scored. Give split=nested; the settings found are then scored with split=benchmark."
+        )
+    if cfg.fold != "all":
+        raise InputError(f"fold={cfg.fold}: a search tries each setting on every fold; leave fold at all.")
+    if not search.space:
+        raise InputError(f"search={search.name} has an empty search.space; name a key of the configuration in it.")
+    refuse_unknown_keys(list(search.space))
+    for key, parameter in search.space.items():
+        section = key.split(".")[0]
+        if key not in SEARCHED_DATA and (section in NOT_SEARCHED or key in NOT_SEARCHED):
+            raise InputError(
+                f"search.space names {key}, which is no setting of the recipe: it decides what is scored, or where and "
+                "how a run is shown. Search over settings such as optim.lr, augment, features.n_mels."
+            )
+        ends = (parameter.low, parameter.high)
+        if (parameter.choices is None) == (None in ends):
+            raise InputError(f"search.space, {key}: give either low and high, or choices.")
+        if parameter.choices is not None and len(parameter.choices) < 2:
+            raise InputError(f"search.space, {key}: {list(parameter.choices)} leaves nothing to choose.")
+        if parameter.choices is None and not parameter.low < parameter.high:
+            raise InputError(f"search.space, {key}: low={ends[0]:g} must be below high={ends[1]:g}.")
+        if parameter.log and (parameter.choices is not None or parameter.low <= 0):
+            raise InputError(f"search.space, {key}: a logarithmic range needs low above 0.")
+
+
+def is_trial() -> bool:
+    """Whether W&B's agent has started this process, as a trial of a sweep."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
+def check_logger(cfg: DictConfig) -> None:
+    """Rules of what a run is shown on, and of a trial that W&B's agent has started.
+
+    Raises:
+        InputError: a value breaks its rule, or TensorBoard is asked for and not installed.
+    """
+    options = cfg.logger.wandb
+    if options is not None:
+        _one_of(cfg, "logger.wandb.mode", ("offline", "online", "disabled"))
+        if wrong := [tag for tag in options.tags if not 1 <= len(tag) <= 64]:
+            raise InputError(f"logger.wandb.tags has {wrong[0]!r}; W&B takes tags of 1 to 64 characters.")
+        if options.artifact and cfg.checkpoints.keep == "none":
+            raise InputError(
+                "logger.wandb.artifact=true uploads each fold's weights, and checkpoints.keep=none throws them away; "
+                "keep weights."
+            )
+    if cfg.logger.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError(
+            "logger.tensorboard=true needs TensorBoard, which is not installed: pip install soundfold[tensorboard]. "
+            "Or leave it out: metrics.csv has the same figures."
+        )
+    if not is_trial():
+        return
+    if options is None or cfg.fold != "all" or cfg.debug:
+        raise InputError(
+            "WANDB_SWEEP_ID is set, so this is a trial of a W&B sweep, whose figure is the mean over all folds: leave "
+            "out debug and fold, and give a logger with wandb. Outside a sweep, unset WANDB_SWEEP_ID."
+        )
+    if cfg.split.protocol != "nested":
+        raise InputError(
+            f"WANDB_SWEEP_ID is set, so this is a trial of a W&B sweep, which would choose by the scored clips under "
+            f"split={cfg.split.protocol}. Give split=nested, which has clips to choose by. A plain grid needs no "
+            "sweep: scripts/train.py -m KEY=VALUE,VALUE."
+        )
+
+
+def check_report(report: DictConfig) -> None:
+    """Rules of a report's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    _one_of(report, "page", PAGES, "report.")
+    _at_least(report, "mistakes", 0, "report.")
+
+
+def check_explore(cfg: DictConfig) -> None:
+    """Rules of an exploration's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    check_data(cfg)
+    _one_of(cfg, "device", ("auto", "cpu", "cuda"))
+    for key, least in {"examples": 0, "seed": 0, "features.hop_length": 1, "features.n_mels": 1}.items():
+        _at_least(cfg, key, least)
+
+
+def report_options(settings: list[str]) -> DictConfig:
+    """What a report of its own has: everything, but for what is set as in ``report.audio=false``.
+
+    Raises:
+        InputError: a key is unknown, or a value breaks its rule.
+    """
+    refuse_unknown_keys([setting.split("=")[0] for setting in settings])
+    try:
+        given = OmegaConf.from_dotlist(settings).get("report", {})
+        options: Any = OmegaConf.merge(OmegaConf.structured(Report(page="full")), given)
+    except OmegaConfBaseException as error:
+        raise InputError(f"{' '.join(settings)}: {str(error).splitlines()[0]}") from error
+    check_report(options)
+    return options
+
+
+def check_benchmark(cfg: DictConfig) -> None:
+    """Rules of a benchmark's values.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    for key, allowed in {"what": ("frontend",), "device": ("cpu", "cuda")}.items():
+        if cfg[key] not in allowed:
+            raise InputError(f"{key}={cfg[key]} is unknown; give one of {', '.join(allowed)}.")
+    for key in ("clips", "repeats"):
+        if cfg[key] < 1:
+            raise InputError(f"{key}={cfg[key]} must be at least 1.")
+
+
+def parse_fold(value: Any) -> int | str:
+    """``all``, ``none`` or a fold's number.
+
+    Raises:
+        InputError: anything else.
+    """
+    if value in ("all", "none"):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise InputError(f"fold={value} is neither a number, nor all, nor none. For several folds give -m fold=1,2.")
