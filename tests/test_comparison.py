@@ -105,6 +105,21 @@ def test_runs_on_different_clips_are_refused_by_name(tmp_path):
         compare(read_run(a), read_run(b))
 
 
+def test_scores_of_one_clip_in_several_repeats_are_no_independent_trials(tmp_path):
+    folders = [write_run(tmp_path / name, answers(share, n=60), leaky=True) for name, share in (("a", 0.5), ("b", 0.9))]
+    for folder in folders:
+        for fold in (2, 3):
+            path = folder / f"fold{fold}" / "predictions.csv"
+            rows = path.read_text().splitlines()
+            names = [f"{i}.wav" for i in range(len(rows) - 1)]
+            rest = [row.partition(",")[2] for row in rows[1:]]
+            path.write_text("\n".join([rows[0], *map(",".join, zip(names, rest, strict=True))]) + "\n")
+    found = compare(*map(read_run, folders))
+    assert found.p is None
+    assert "McNemar" not in found.words()
+    assert "b is better than a" in found.words()
+
+
 def test_predictions_that_do_not_fit_their_result_are_refused(tmp_path):
     folder = write_run(tmp_path / "run-a", np.ones(120, dtype=bool))
     path = folder / "fold2" / "predictions.csv"

@@ -192,7 +192,7 @@ def test_an_honest_run_with_copies_keeps_them_out_of_the_test(root, tmp_path):
     assert (result.audit["same_clip"], result.audit["val_copies"]) == (0, 0)
 
 
-STOPPED = ("split=nested", "callbacks.monitor=val/accuracy", "callbacks.mode=max", "callbacks.patience=1")
+STOPPED = ("split=nested", "callbacks.monitor=val/accuracy", "callbacks.patience=1")
 
 
 @pytest.mark.parametrize(
@@ -240,6 +240,39 @@ def test_other_clips_never_share_a_folder(root, tmp_path):
     for place in (root, other):
         cross_validate(place, tmp_path / "outputs", "fold=1", "trainer.max_epochs=1", f"paths.cache={tmp_path}/cache")
     assert len(list((tmp_path / "outputs").glob("tiny-*"))) == 2
+
+
+def test_accuracy_is_chosen_by_its_greatest(root, tmp_path, monkeypatch):
+    values = iter((0.2, 0.9, 0.4))
+    log = runs.Classifier.log_dict
+    monkeypatch.setattr(
+        runs.Classifier,
+        "log_dict",
+        lambda self, found, **options: log(
+            self, {**found, **({"val/accuracy": next(values, 0.9)} if "val/accuracy" in found else {})}, **options
+        ),
+    )
+    words = ("split=nested", "fold=1", "callbacks.monitor=val/accuracy", "trainer.max_epochs=3")
+    assert cross_validate(root, tmp_path, *words) == pytest.approx(0.9)
+
+
+def test_a_nested_fold_that_was_moved_keeps_its_best_epoch(root, tmp_path):
+    words = ("split=nested", "fold=1", "checkpoints.keep=all")
+    cross_validate(root, tmp_path / "one", *words, "trainer.max_epochs=3")
+    here, there = only(tmp_path / "one"), tmp_path / "two"
+    shutil.copytree(here, there / here.name)
+    (there / here.name / "fold1" / "result.json").unlink()
+    cross_validate(root, there, *words, "trainer.max_epochs=3")
+    one, two = (load_folds(folder)[0] for folder in (here, there / here.name))
+    assert (two.objective, two.accuracy) == (one.objective, one.accuracy)
+
+
+def test_a_rerun_gives_up_what_summed_up_its_results(root, tmp_path, monkeypatch):
+    cross_validate(root, tmp_path, "trainer.max_epochs=1")
+    monkeypatch.setattr(runs, "run_fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(root, tmp_path, "trainer.max_epochs=1", "rerun=true")
+    assert not {"cv.json", "report.html"} & {path.name for path in only(tmp_path).iterdir()}
 
 
 def test_no_fold_trains_on_all_and_claims_nothing(root, tmp_path, capsys):

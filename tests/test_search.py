@@ -5,11 +5,13 @@ import re
 import signal
 from itertools import pairwise
 from pathlib import Path
+from unittest import mock
 
+import judged as judged_folds
 import optuna
 import pytest
 from hydra import compose, initialize_config_dir
-from judged import WORDS, judged, search, tried
+from judged import WORDS, judge, judged, search, tried
 from optuna.trial import TrialState
 from tiny import overrides, render, train
 
@@ -110,6 +112,43 @@ def test_a_setting_that_cannot_be_trained_does_not_end_the_search(root, tmp_path
     assert "failed: RuntimeError: cannot be trained" in capsys.readouterr().err
     with pytest.raises(InputError, match="No trial of .* has come to its end: RuntimeError: cannot be trained"):
         search(root, tmp_path / "all", "search.trials=2", "label=faulty", "seed=1")
+
+
+def test_a_fault_of_the_machine_does_not_use_up_the_trials(root, tmp_path, capsys):
+    with pytest.raises(InputError, match="has come to its end"):
+        search(root, tmp_path, "search.trials=8", "label=faulty", "seed=1")
+    assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.FAIL] * searches.MOST_FAILURES
+    assert "the same command goes on" in capsys.readouterr().err
+    # what failed is mended: the study goes on with as many trials as were asked for
+    with mock.patch.object(judged_folds, "judge", lambda run, fold: judge_mended(run, fold)):
+        search(root, tmp_path, "search.trials=8", "label=faulty", "seed=1")
+    states = [trial.state for trial in trials_of(tmp_path)]
+    assert states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) == 8
+
+
+def judge_mended(run, fold):
+    run.cfg.label = None
+    return judge(run, fold)
+
+
+def test_an_error_with_brackets_is_told_and_does_not_end_the_search(root, tmp_path, capsys):
+    def fail(run, fold):
+        if run.cfg.optim.lr > 5e-3:
+            raise RuntimeError("no room in [/data/x] of soundfold[search]")
+        return judge(run, fold)
+
+    with mock.patch.object(judged_folds, "judge", fail):
+        search(root, tmp_path, "search.trials=3")
+    assert "no room in [/data/x] of soundfold[search]" in " ".join(capsys.readouterr().err.split())
+    assert len([t for t in trials_of(tmp_path) if t.state == TrialState.COMPLETE]) == 3
+
+
+def test_the_command_that_scores_says_nothing_against_the_best_settings(root, tmp_path, capsys):
+    search(root, tmp_path, "search.trials=2", "optim.lr=5e-3", "split=nested")
+    command = capsys.readouterr().out.partition("Scored, by split=benchmark: ")[2].splitlines()[0].split()
+    assert "split=benchmark" in command
+    assert not [word for word in command if word.startswith("optim.lr=") or word == "split=nested"]
+    assert f"data.root={root}" in command
 
 
 def test_a_space_that_is_used_up_ends_the_search(root, tmp_path, capsys):

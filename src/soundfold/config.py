@@ -173,7 +173,6 @@ class Trainer:
 @dataclass
 class Callbacks:
     monitor: str = "val/loss"
-    mode: str = "min"
     patience: int = 10
 
 

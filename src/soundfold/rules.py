@@ -82,7 +82,6 @@ def check(cfg: DictConfig) -> None:
     _one_of(cfg, "trainer.accelerator", ACCELERATORS)
     _one_of(cfg, "model.compile", COMPILATIONS)
     _one_of(cfg, "checkpoints.keep", KEEP)
-    _one_of(cfg, "callbacks.mode", ("min", "max"))
     check_report(cfg.report)
     if cfg.search is not None:
         check_search(cfg)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -60,6 +60,18 @@ class LastingEarlyStopping(EarlyStopping):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning restores why training stopped, but tells the trainer only at the end of the next epoch
         trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+
+
+class LastingBest(ModelCheckpoint):
+    """The best epoch's checkpoint, which a run resumed from another folder, or under another name of it, keeps."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning forgets what was best where the folder's path is not the one that it was kept under
+        here = {name: str(Path(str(self.dirpath)) / Path(name).name) for name in state_dict["best_k_models"]}
+        scores = {here[name]: score for name, score in state_dict["best_k_models"].items()}
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {key: here.get(state_dict[key], "") for key in paths}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": scores, "dirpath": self.dirpath})
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -146,7 +146,7 @@ class Comparison:
         a, b: their names.
         difference: pooled accuracy of b minus a's.
         interval: its 95 %, resampling sources.
-        p: exact McNemar test, clip by clip.
+        p: exact McNemar test, clip by clip; None where a clip was scored several times, which the test cannot take.
         clips, sources: how many.
     """
 
@@ -154,7 +154,7 @@ class Comparison:
     b: str
     difference: float
     interval: tuple[float, float]
-    p: float
+    p: float | None
     clips: int
     sources: int
 
@@ -162,17 +162,20 @@ class Comparison:
         """Which is better, and whether the data can tell."""
         points = f"{100 * abs(self.difference):.2f} points"
         low, high = (f"{100 * end:+.2f}" for end in self.interval)
-        measured = (
-            f"95 % interval of {self.b} minus {self.a}, resampling {self.sources} sources: {low} to {high} points; "
-            f"exact McNemar test over {self.clips} clips: p = {self.p:.2g}"
+        test = f"{self.clips} scores, several of them of one clip"
+        if self.p is not None:
+            test = f"exact McNemar test over {self.clips} clips: p = {self.p:.2g}"
+        interval = (
+            f"95 % interval of {self.b} minus {self.a}, resampling {self.sources} sources: {low} to {high} points"
         )
+        measured = f"{interval}; {test}"
         if self.difference == 0:
             return f"{self.a} and {self.b} are equally accurate ({measured})."
         better, worse = (self.b, self.a) if self.difference > 0 else (self.a, self.b)
         apart = self.interval[0] > 0 or self.interval[1] < 0
-        if apart and self.p < 0.05:
+        if apart and (self.p is None or self.p < 0.05):
             return f"{better} is better than {worse} by {points}, and the data can tell ({measured})."
-        doubt = "the two tests disagree" if apart or self.p < 0.05 else "the data cannot tell"
+        doubt = "the two tests disagree" if apart or (self.p is not None and self.p < 0.05) else "the data cannot tell"
         return f"{better} scored {points} more than {worse}, but {doubt}: it may be chance ({measured})."
 
 
@@ -195,7 +198,7 @@ def compare(a: ScoredRun, b: ScoredRun) -> Comparison:
         b.name,
         difference=float(gained.mean()),
         interval=source_interval(gained, a.sources),
-        p=mcnemar(a.right, b.right),
+        p=mcnemar(a.right, b.right) if len({name for _, name in a.clips}) == len(a.clips) else None,
         clips=len(a.clips),
         sources=len(set(a.sources)),
     )

@@ -29,7 +29,7 @@ from soundfold.data.datamodule import Collection, SoundDataModule, open_collecti
 from soundfold.data.folds import Met, audit, make_split, refuse_leak
 from soundfold.errors import InputError
 from soundfold.experiment import build, environment
-from soundfold.experiment.callbacks import LastingEarlyStopping, MetricsCsv, WholeCheckpoints
+from soundfold.experiment.callbacks import LastingBest, LastingEarlyStopping, MetricsCsv, WholeCheckpoints
 from soundfold.experiment.comparison import read_run
 from soundfold.experiment.kept import KeptModel, met_by_weights
 from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise
@@ -40,7 +40,8 @@ from soundfold.model.schedule import DECAYS
 from soundfold.report.terminal import print_folds, print_run
 from soundfold.rules import check, is_trial, parse_fold
 
-console = Console(stderr=True)
+# what is printed may hold brackets, which would be taken for markup
+console = Console(stderr=True, markup=False)
 # its notes on devices and products, once per fold, would bury ours
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.", category=FutureWarning)
@@ -138,7 +139,7 @@ def cross_validate(
             whole = len(done) == len(numbers)
             tell = wanted == "all" or opened is None
             if whole:
-                report(run.folder, done, cfg.report, tell=tell)
+                report(run.folder, done, cfg.report, cfg.logger, tell=tell)
         if not (whole and tell):
             print_folds(results)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
@@ -252,8 +253,8 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
     # random_clips only watches its validation clips, as its model: the last epoch's weights are scored
     validates = protocol.name in ("nested", "random_clips") and fold is not None
     selects = protocol.name == "nested" and fold is not None
-    chosen = {"monitor": cfg.callbacks.monitor, "mode": cfg.callbacks.mode}
-    best = ModelCheckpoint(checkpoints, "best", save_weights_only=True, enable_version_counter=False, **chosen)
+    chosen = {"monitor": cfg.callbacks.monitor, "mode": _mode(cfg)}
+    best = LastingBest(checkpoints, "best", save_weights_only=True, enable_version_counter=False, **chosen)
     callbacks: list[pl.Callback] = [MetricsCsv(folder / "metrics.csv", leaky=protocol.leaky)]
     if cfg.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar())
@@ -344,12 +345,15 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
     return result
 
 
-def report(folder: Path, results: list[FoldResult], options: DictConfig, *, tell: bool = True) -> None:
+def report(
+    folder: Path, results: list[FoldResult], options: DictConfig, logger: DictConfig | None = None, *, tell: bool = True
+) -> None:
     """Sum up a run's folds: ``cv.json``, the table, ``report.html``, and W&B's run of the cross-validation where the
     run logs to W&B.
 
     Args:
         options: `soundfold.config.Report`.
+        logger: `soundfold.config.Logger`; None takes the run's own.
         tell: print the table, too.
 
     Raises:
@@ -358,7 +362,10 @@ def report(folder: Path, results: list[FoldResult], options: DictConfig, *, tell
     summarise(results)  # refuses a set that is not one whole cross-validation
     run = read_run(folder)
     total = replace(run.total, interval=run.interval)
-    total.save(folder / "cv.json")
+    try:
+        total.save(folder / "cv.json")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error}. Copy the run to a place that can.") from error
     if tell:
         print_run(results, run)
     if options.page != "none":
@@ -366,10 +373,11 @@ def report(folder: Path, results: list[FoldResult], options: DictConfig, *, tell
         from soundfold.report.run_page import write_run_page
 
         console.print(f"Report: {write_run_page(folder, run, options)}", soft_wrap=True)
-    if run.config["logger"]["wandb"] is not None:
+    wandb = run.config["logger"]["wandb"] if logger is None else logger.wandb
+    if wandb is not None:
         from soundfold.report.wandb_run import log_cv
 
-        missing = log_cv(folder, run, options)
+        missing = log_cv(folder, run, options, wandb)
         if missing:
             console.print(f"W&B has no pictures and no sound of the mistakes: {missing}")
 
@@ -425,7 +433,11 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
 
 def _objective(best: ModelCheckpoint, cfg: DictConfig) -> float:
     score = float(best.best_model_score)  # type: ignore[arg-type]
-    return -score if cfg.callbacks.mode == "min" else score
+    return -score if _mode(cfg) == "min" else score
+
+
+def _mode(cfg: DictConfig) -> str:
+    return "min" if cfg.callbacks.monitor == "val/loss" else "max"
 
 
 def _finished(run: Run, fold: int | None) -> FoldResult | None:
@@ -433,7 +445,9 @@ def _finished(run: Run, fold: int | None) -> FoldResult | None:
     path = run.folder / f"fold{fold or 'none'}" / "result.json"
     if run.cfg.debug or run.cfg.rerun or not path.is_file():
         if run.cfg.rerun:
-            path.unlink(missing_ok=True)
+            # what sums up the results that are given up is given up with them
+            for stale in (path, run.folder / "cv.json", run.folder / "report.html"):
+                stale.unlink(missing_ok=True)
             # else a rerun cut short would be continued from what it was to replace
             for checkpoint in (path.parent / "checkpoints").glob("*"):
                 checkpoint.unlink()

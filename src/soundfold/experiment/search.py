@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +26,12 @@ from soundfold.files import write_whole
 if TYPE_CHECKING:
     import optuna
 
-console = Console(stderr=True)
+# settings and errors may hold brackets, which would be taken for markup
+console = Console(stderr=True, markup=False)
 # a small space of choices may be used up before the trials are
 MOST_REPEATS = 100
+# a full disk fails every trial: it must not use them up
+MOST_FAILURES = 5
 
 
 def search(cfg: DictConfig, overrides: list[str]) -> float:
@@ -75,17 +79,24 @@ def search(cfg: DictConfig, overrides: list[str]) -> float:
         # the first trials set the standard, and every trial gets its first folds
         study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=cfg.search.prune_after)
     console.print(f"{folder.name}: {len(_counted(study))} of {cfg.search.trials} trials are there", soft_wrap=True)
+    failures = 0
     while True:
         with _next_trial(study, folder, cfg) as trial:
             if trial is None:
                 break
-            _run_trial(study, trial, overrides, folder)
+            failures = 0 if _run_trial(study, trial, overrides) else failures + 1
+        if failures == MOST_FAILURES:
+            console.print(f"{failures} trials in a row failed; the same command goes on when that is mended.")
+            break
     return _say(study, cfg, overrides, folder)
 
 
 def _counted(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials but those that were drawn twice."""
-    return [trial for trial in study.get_trials(deepcopy=False) if "repeats" not in trial.user_attrs]
+    """The trials but those that failed, whose settings may be tried again, and those that were drawn twice."""
+    import optuna
+
+    failed = optuna.trial.TrialState.FAIL
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state != failed]
 
 
 @contextmanager
@@ -132,7 +143,6 @@ def _draw(study: optuna.Study, cfg: DictConfig) -> optuna.Trial | None:
         others = [other for other in _counted(study) if other.number != trial.number]
         if all(other.params != trial.params for other in others):
             return trial
-        trial.set_user_attr("repeats", True)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     console.print("The space holds no more settings that have not been tried.")
     return None
@@ -169,7 +179,8 @@ def _words(params: dict[str, Any]) -> list[str]:
     return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
 
 
-def _run_trial(study: optuna.Study, trial: optuna.Trial, overrides: list[str], folder: Path) -> None:
+def _run_trial(study: optuna.Study, trial: optuna.Trial, overrides: list[str]) -> bool:
+    """Cross-validate with the trial's settings; whether that could be done."""
     import optuna
 
     words = _words(trial.params)
@@ -190,9 +201,11 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, overrides: list[str], f
         console.print(f"Trial {trial.number} is given up: {end}.")
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     except Exception as error:  # one setting that cannot be trained must not end the search
-        console.print(f"Trial {trial.number} failed: {type(error).__name__}: {error}", style="red", soft_wrap=True)
         trial.set_user_attr("error", f"{type(error).__name__}: {error}")
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        console.print(f"Trial {trial.number} failed: {type(error).__name__}: {error}", style="red", soft_wrap=True)
+        return False
+    return True
 
 
 def _say(study: optuna.Study, cfg: DictConfig, overrides: list[str], folder: Path) -> float:
@@ -201,31 +214,36 @@ def _say(study: optuna.Study, cfg: DictConfig, overrides: list[str], folder: Pat
 
     done = [trial for trial in _counted(study) if trial.state == optuna.trial.TrialState.COMPLETE]
     if not done:
-        errors = {trial.user_attrs.get("error", "given up") for trial in _counted(study)}
-        raise InputError(f"No trial of {folder} has come to its end: {'; '.join(sorted(errors))}")
+        errors = {trial.user_attrs["error"] for trial in study.trials if "error" in trial.user_attrs}
+        raise InputError(
+            f"No trial of {folder} has come to its end: {'; '.join(sorted(errors)) or 'all were given up'}"
+        )
     table = Table(title=f"{cfg.search.name}: {cfg.callbacks.monitor} on validation folds, best first")
     for name in ("trial", *cfg.search.space, "objective", "folds"):
         table.add_column(name, justify="right")
     # who is left running is another process's
-    for trial in sorted(_counted(study), key=lambda trial: -trial.value if trial.value is not None else np.inf):
+    shown = [*_counted(study), *(trial for trial in study.trials if "error" in trial.user_attrs)]
+    for trial in sorted(shown, key=lambda trial: -trial.value if trial.value is not None else np.inf):
         complete = trial.state == optuna.trial.TrialState.COMPLETE
         told = f"{trial.value:.4f}" if complete else trial.state.name.lower()
         values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.params.values()]
         table.add_row(str(trial.number), *values, told, str(len(trial.intermediate_values)))
-    Console().print(table)
+    out = Console(markup=False)
+    out.print(table)
     best = study.best_trial
     repeated = [word for word in overrides if not word.startswith(("search=", "search."))]
-    command = " ".join(["python scripts/train.py", *repeated, "split=nested", *_words(best.params)])
-    text = _overlay(best.params, repeated, f"{best.value:.4f}", cfg, len(done))
+    out.print(f"Best: {' '.join(_words(best.params))}", soft_wrap=True, highlight=False)
+    command = shlex.join(["python", "scripts/train.py", *repeated, "split=nested", *_words(best.params)])
+    out.print(f"The same validation figure: {command}", soft_wrap=True, highlight=False)
     (folder / "experiment").mkdir(exist_ok=True)
+    text = _overlay(best.params, repeated, f"{best.value:.4f}", cfg, len(done))
     write_whole(folder / "experiment" / f"{cfg.search.name}_best.yaml", text)
-    Console().print(f"Best: {' '.join(_words(best.params))}", soft_wrap=True, highlight=False)
-    Console().print(f"The same validation figure: {command}", soft_wrap=True, highlight=False)
-    overlay = f"--config-dir {folder} experiment={cfg.search.name}_best"
-    others = " ".join(word for word in repeated if not word.startswith("experiment="))
-    Console().print(
-        f"Scored, by split=benchmark: python scripts/train.py {overlay} {others}", soft_wrap=True, highlight=False
-    )
+    # what the overlay says, or the protocol, must not be said otherwise by a word after it
+    said = {"experiment", "split", *best.params}
+    others = [word for word in repeated if word.split("=")[0].lstrip("+") not in said]
+    overlay = ["--config-dir", str(folder), f"experiment={cfg.search.name}_best", "split=benchmark"]
+    command = shlex.join(["python", "scripts/train.py", *overlay, *others])
+    out.print(f"Scored, by split=benchmark: {command}", soft_wrap=True, highlight=False)
     assert best.value is not None
     return best.value
 

@@ -61,9 +61,15 @@ def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[Listed], li
     Raises:
         InputError: a condition is none, or names what no run has.
     """
-    places = {child: _plain(configs[0]) for child in sorted(folder.glob("*/")) if (configs := _configs(child))}
-    wanted = _conditions(where, {key for config in places.values() for key in flat(config)})
+    places: dict[Path, dict[str, Any]] = {}
     finished, unfinished = [], []
+    for child in sorted(folder.glob("*/")):
+        for path in _configs(child)[:1]:
+            try:
+                places[child] = _plain(path)
+            except InputError as error:
+                unfinished.append(f"{child.name} ({error})")
+    wanted = _conditions(where, {key for config in places.values() for key in flat(config)})
     for place, config in places.items():
         if any(flat(config).get(key, _ABSENT) != value for key, value in wanted.items()):
             continue

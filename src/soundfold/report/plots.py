@@ -36,7 +36,7 @@ def learning_curves(curves: dict[str, list[np.ndarray]], accuracy: float) -> Fig
                 label = "training clips, as varied" if name == "train" else "validation clips"
                 _band(axes, [factor * fold for fold in folds], colour, dash, label)
         if metric == "accuracy":
-            axes.axhline(100 * accuracy, color=COLOURS[2], linestyle=":", label="scored clips, at the end")
+            axes.axhline(100 * accuracy, color=COLOURS[2], linestyle=":", label="scored clips")
             # a legend over the curves would hide them
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         _epochs(axes, metric)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from soundfold.errors import InputError
 from soundfold.experiment.comparison import ScoredRun, read_run, seed_words
 from soundfold.experiment.results import CVResult, FoldResult, load_folds, summarise
 from soundfold.experiment.statistics import SeedSummary
@@ -40,7 +41,7 @@ def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) ->
             f"{total.loss:.4f} ± {total.loss_sd:.4f}",
             f"{total.seconds:.1f}",
         )
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def print_interval(run: ScoredRun) -> None:
@@ -49,7 +50,9 @@ def print_interval(run: ScoredRun) -> None:
     sources = len(set(run.sources))
     mark = "LEAKY, and so too high: " if run.total.leaky else ""
     text = f"{mark}{100 * run.right.mean():.2f} % of {len(run.right)} clips; 95 % interval {low:.2f} to {high:.2f} %,"
-    Console().print(f"{text} resampling {sources} sources. Shared with training: {run.leaks()}.", highlight=False)
+    Console(markup=False).print(
+        f"{text} resampling {sources} sources. Shared with training: {run.leaks()}.", highlight=False
+    )
 
 
 def print_run(results: Sequence[FoldResult], run: ScoredRun) -> None:
@@ -61,7 +64,7 @@ def print_run(results: Sequence[FoldResult], run: ScoredRun) -> None:
 
 def print_jobs(jobs: Sequence[Job]) -> None:
     """Print a row per job of a sweep, what failed and why, and each cross-validation that jobs of one fold made up."""
-    results = {job.run: load_folds(Path(job.run)) if job.run else [] for job in jobs}
+    results = {job.run: _readable_folds(job.run) for job in jobs}
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     words = {job.number: " ".join(word for word in job.overrides if word not in shared) for job in jobs}
     table = Table(title=f"Jobs of the sweep: {len(jobs)}")
@@ -71,7 +74,7 @@ def print_jobs(jobs: Sequence[Job]) -> None:
         # as they are: overrides may hold brackets, which would be taken for markup
         cells = (str(job.number), words[job.number], _job_score(job, results[job.run]), _short(job.run))
         table.add_row(*map(Text, cells))
-    Console().print(table)
+    Console(markup=False).print(table)
     for job in (job for job in jobs if job.status != "finished"):
         text = f"error: job {job.number} ({words[job.number]}): {job.error or 'it has not ended, or was killed.'}"
         trace = f" Traceback: {_short(job.traceback)}" if job.traceback else ""
@@ -81,7 +84,19 @@ def print_jobs(jobs: Sequence[Job]) -> None:
         if missing:
             print(f"{_short(run)}: fold(s) {', '.join(map(str, missing))} are missing for its mean.")
         elif run is not None:
-            print_run(results[run], read_run(Path(run)))
+            try:
+                print_run(results[run], read_run(Path(run)))
+            except InputError as error:
+                print(f"error: {error}", file=sys.stderr)
+
+
+def _readable_folds(run: str | None) -> list[FoldResult]:
+    """A run's results; none, with a word of it, where one cannot be read: the other jobs are told all the same."""
+    try:
+        return load_folds(Path(run)) if run else []
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return []
 
 
 def _job_score(job: Job, results: Sequence[FoldResult]) -> str:
@@ -114,9 +129,9 @@ def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun]
         low, high = (100 * end for end in run.interval)
         interval = f"{low:.2f} to {high:.2f}"
         table.add_row(run.name, total.protocol, run.trained_on(), str(total.n), _score(total), interval, run.leaks())
-    Console().print(table)
+    Console(markup=False).print(table)
     for group, summary in groups:
-        Console().print(seed_words(group, summary), highlight=False)
+        Console(markup=False).print(seed_words(group, summary), highlight=False)
 
 
 def print_ladder(runs: Sequence[ScoredRun]) -> None:
@@ -129,4 +144,4 @@ def print_ladder(runs: Sequence[ScoredRun]) -> None:
         table.add_column(name, justify="right" if name == "accuracy %" else "left")
     for rung in rungs:
         table.add_row(f"{rung.accuracy:.2f}", rung.name, rung.protocol, rung.source, style="bold" if rung.own else None)
-    Console().print(table)
+    Console(markup=False).print(table)

@@ -36,7 +36,7 @@ FIGURES = (
 )
 
 
-def log_cv(folder: Path, run: ScoredRun, report: DictConfig) -> str | None:
+def log_cv(folder: Path, run: ScoredRun, report: DictConfig, wandb: Any) -> str | None:
     """Log the figures of the whole cross-validation: mean, spread and interval, pooled confusion matrix, scores of
     each class, learning curves of the folds, and the most confident mistakes to see and to hear.
 
@@ -47,6 +47,7 @@ def log_cv(folder: Path, run: ScoredRun, report: DictConfig) -> str | None:
         folder: of the run.
         run: see `read_run`.
         report: `soundfold.config.Report`; its mistakes and audio hold here too.
+        wandb: values of `soundfold.config.Wandb`.
 
     Returns:
         Why the mistakes have neither pictures nor sound; None where they have.
@@ -55,7 +56,7 @@ def log_cv(folder: Path, run: ScoredRun, report: DictConfig) -> str | None:
         InputError: W&B cannot open the run.
     """
     total = run.total
-    options: Any = OmegaConf.merge(OmegaConf.structured(Wandb), run.config["logger"]["wandb"])
+    options: Any = OmegaConf.merge(OmegaConf.structured(Wandb), wandb)
     figures, logged = (folder / "cv.json").read_text(), folder / "wandb" / "cv.json"
     same = logged.is_file() and logged.read_text() == figures
     if wandb_mode(options) == "disabled" or (same and not is_trial()):
