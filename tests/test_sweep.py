@@ -156,7 +156,7 @@ def test_a_launcher_that_is_not_installed_names_the_remedy(preset):
     script = f"import sys; sys.argv = ['scripts/train.py', '-m', 'hydra/launcher={preset}', 'seed=1,2']; {hidden}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
-    assert done.stderr.strip().endswith("pip install 'soundfold[launchers]'.")
+    assert done.stderr.strip().endswith("pip install -e '.[launchers]'.")
     assert "Traceback" not in done.stderr
 
 

@@ -79,7 +79,7 @@ def _value_keys(arguments: list[str], groups: Path) -> list[str]:
 def _paragraph(error: Exception) -> int:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
-        text = "This launcher needs a package that is not installed: pip install 'soundfold[launchers]'."
+        text = "This launcher needs a package that is not installed: pip install -e '.[launchers]'."
     elif not isinstance(error, InputError) and error.__cause__ is not None:
         # what was wrong stands in the cause; Hydra's own first line only says where, and advises a plus sign
         text = f"{text.splitlines()[0]} {str(error.__cause__).splitlines()[0]}."

@@ -214,7 +214,7 @@ def check_logger(cfg: DictConfig) -> None:
             )
     if cfg.logger.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise InputError(
-            "logger.tensorboard=true needs TensorBoard, which is not installed: pip install soundfold[tensorboard]. "
+            "logger.tensorboard=true needs TensorBoard, which is not installed: pip install -e '.[tensorboard]'. "
             "Or leave it out: metrics.csv has the same figures."
         )
     if not is_trial():

@@ -56,7 +56,7 @@ def search(cfg: DictConfig, overrides: list[str]) -> float:
     try:
         import optuna
     except ImportError:
-        raise InputError("search needs Optuna: pip install 'soundfold[search]', or pip install optuna.") from None
+        raise InputError("search needs Optuna, which is not installed: pip install -e '.[search]'.") from None
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     run = open_run(cfg)
