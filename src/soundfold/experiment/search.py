@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 # settings and errors may hold brackets, which would be taken for markup
 console = Console(stderr=True, markup=False)
-# a small space of choices may be used up before the trials are
-MOST_REPEATS = 100
+# a space of more is not used up by trials of minutes each
+MOST_SETTINGS = 10_000
 # a full disk fails every trial: it must not use them up
 MOST_FAILURES = 5
 
@@ -92,7 +93,7 @@ def search(cfg: DictConfig, overrides: list[str]) -> float:
 
 
 def _counted(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials but those that failed, whose settings may be tried again, and those that were drawn twice."""
+    """The trials but those that failed, whose settings may be tried again, or were drawn twice."""
     import optuna
 
     failed = optuna.trial.TrialState.FAIL
@@ -137,15 +138,37 @@ def _draw(study: optuna.Study, cfg: DictConfig) -> optuna.Trial | None:
     """A new trial with settings that no other has; None where the space is used up."""
     import optuna
 
-    for _ in range(MOST_REPEATS):
+    tried = [trial.params for trial in _counted(study)]
+    left = _untried(cfg, tried)
+    if left == []:
+        console.print("The space holds no more settings that have not been tried.")
+        return None
+    trial = study.ask()
+    _suggest(study, trial, cfg)
+    if left is not None and trial.params in tried:
+        # a sampler keeps to what was good, and a small space is soon drawn twice
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(left[np.random.default_rng([cfg.seed, trial.number]).integers(len(left))])
         trial = study.ask()
         _suggest(study, trial, cfg)
-        others = [other for other in _counted(study) if other.number != trial.number]
-        if all(other.params != trial.params for other in others):
-            return trial
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    console.print("The space holds no more settings that have not been tried.")
-    return None
+    return trial
+
+
+def _untried(cfg: DictConfig, tried: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """All settings of a space that have not been tried; None where it holds too many to count."""
+    sizes, options = 1, []
+    for parameter in cfg.search.space.values():
+        if parameter.choices is not None:
+            options.append(list(parameter.choices))
+        elif parameter.whole:
+            options.append(list(range(round(parameter.low), round(parameter.high) + 1)))
+        else:
+            return None
+        sizes *= len(options[-1])
+    if sizes > MOST_SETTINGS:
+        return None
+    every = (dict(zip(cfg.search.space, values, strict=True)) for values in product(*options))
+    return [settings for settings in every if settings not in tried]
 
 
 def _sampler(cfg: DictConfig, number: int) -> optuna.samplers.BaseSampler:
