@@ -385,6 +385,6 @@ def test_tensorboard_that_is_not_installed_is_named(monkeypatch):
     register()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        with pytest.raises(InputError, match=r"pip install soundfold\[tensorboard\]"):
+        with pytest.raises(InputError, match=r"pip install -e '.\[tensorboard\]'"):
             check(compose("train", ["logger=tensorboard"]))
         check(compose("train", ["logger=csv"]))

@@ -36,7 +36,7 @@ FIGURES = (
 )
 
 
-def log_cv(folder: Path, run: ScoredRun, report: DictConfig, wandb: Any) -> str | None:
+def log_cv(folder: Path, run: ScoredRun, report: DictConfig, logged_to: Any) -> str | None:
     """Log the figures of the whole cross-validation: mean, spread and interval, pooled confusion matrix, scores of
     each class, learning curves of the folds, and the most confident mistakes to see and to hear.
 
@@ -47,7 +47,7 @@ def log_cv(folder: Path, run: ScoredRun, report: DictConfig, wandb: Any) -> str 
         folder: of the run.
         run: see `read_run`.
         report: `soundfold.config.Report`; its mistakes and audio hold here too.
-        wandb: values of `soundfold.config.Wandb`.
+        logged_to: values of `soundfold.config.Wandb`.
 
     Returns:
         Why the mistakes have neither pictures nor sound; None where they have.
@@ -56,7 +56,7 @@ def log_cv(folder: Path, run: ScoredRun, report: DictConfig, wandb: Any) -> str 
         InputError: W&B cannot open the run.
     """
     total = run.total
-    options: Any = OmegaConf.merge(OmegaConf.structured(Wandb), wandb)
+    options: Any = OmegaConf.merge(OmegaConf.structured(Wandb), logged_to)
     figures, logged = (folder / "cv.json").read_text(), folder / "wandb" / "cv.json"
     same = logged.is_file() and logged.read_text() == figures
     if wandb_mode(options) == "disabled" or (same and not is_trial()):
