@@ -38,6 +38,8 @@ from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.mixing import Mixing, mix_images, mix_targets
 
 FETCH: dict[str, Callable[[Path], None]] = {"esc50": fetch_esc50, "synthetic": render}
+# where the names of a layout's files start, below its root
+AUDIO = {"esc50": "audio", "urbansound8k": "audio", "folder": "."}
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -99,11 +101,12 @@ def read_clips(
     source_pattern: str | None = None,
 ) -> tuple[ClipTable, Path]:
     """The table of clips and the folder that its files' names start from; see `open_collection`."""
+    audio = root / AUDIO[layout]
     if layout == "folder":
-        return read_folder(root, cache, folds, source_pattern, classes), root
+        return read_folder(root, cache, folds, source_pattern, classes), audio
     if layout == "urbansound8k":
-        return read_table(root / "metadata" / "UrbanSound8K.csv", None, classes, URBANSOUND8K), root / "audio"
-    return read_table(root / "meta" / "esc50.csv", subset, classes), root / "audio"
+        return read_table(root / "metadata" / "UrbanSound8K.csv", None, classes, URBANSOUND8K), audio
+    return read_table(root / "meta" / "esc50.csv", subset, classes), audio
 
 
 def _decoding(items: Iterable, total: int, description: str) -> Iterable:

@@ -17,6 +17,7 @@ from torchvision.models import ResNet
 
 from soundfold.data import waveforms
 from soundfold.data.attribution import Attribution, attribution, read_attributions
+from soundfold.data.datamodule import AUDIO
 from soundfold.experiment import build
 from soundfold.experiment.comparison import ScoredRun
 from soundfold.experiment.kept import KeptModel
@@ -95,7 +96,6 @@ def look_at_mistakes(folder: Path, run: ScoredRun, most: int) -> Iterator[tuple[
         InputError: the clips' audio is not where the run found it, or a kept model cannot be read.
     """
     cfg = build.image_sections(OmegaConf.create(run.config))
-    places = {"esc50": "audio", "urbansound8k": "audio", "folder": "."}
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
     frames = round(cfg.data.seconds * rate)
     named = read_attributions(root)
@@ -107,7 +107,7 @@ def look_at_mistakes(folder: Path, run: ScoredRun, most: int) -> Iterator[tuple[
                 KeptModel.load(weights).rebuild() if weights.is_file() else (build.front_end(cfg), None)
             )
         front_end, network = models[mistake.fold]
-        mono = waveforms.decode(root / places[cfg.data.layout] / mistake.filename, rate)
+        mono = waveforms.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate)
         wave = waveforms.quantise(mono, frames)
         level = front_end.logmel(torch.from_numpy(wave)[None].float() / 32768)[0, 0]
         looked_at = None
