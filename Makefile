@@ -31,6 +31,10 @@ format: setup  ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# One thread a process, and none that waits by spinning: else two processes on two cores are slower than one.
+test test-all: export OMP_NUM_THREADS ?= 1
+test test-all: export OMP_WAIT_POLICY ?= PASSIVE
+
 test: lint  ## lint, types and the test suite
 	$(BIN)/python -m pytest
 

@@ -120,6 +120,11 @@ def _next_trial(study: optuna.Study, folder: Path, cfg: DictConfig) -> Iterator[
                 lock = lock_of(frozen).acquire().lock
             except Timeout:
                 continue
+            if study.get_trials(deepcopy=False)[frozen.number].state != optuna.trial.TrialState.RUNNING:
+                # it ended between the list and the lock
+                lock.release()
+                lock = None
+                continue
             trial = optuna.Trial(study, frozen._trial_id)
             break
         if trial is None and len(_counted(study)) < cfg.search.trials:
