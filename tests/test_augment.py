@@ -98,17 +98,6 @@ def test_waveform_draws_act_per_clip():
     assert 10 ** (-6 / 20) <= draw.gain.min() < draw.gain.max() <= 10 ** (6 / 20)
 
 
-def test_crop_takes_a_part_of_the_rolled_clip():
-    wave = torch.arange(1000.0).expand(50, -1)
-    augmentation = Augmentation(1000, crop=300)
-    draw = augmentation.draw(50, generator())
-    varied = augmentation.vary(wave, draw)
-    assert varied.shape == (50, 300)
-    assert torch.equal(varied[:, 0].long(), draw.start)
-    assert torch.equal(varied[:, -1] - varied[:, 0], torch.full((50,), 299.0))
-    assert draw.start.unique().numel() > 30
-
-
 def test_polarity_turns_its_share_of_clips():
     augmentation = Augmentation(10, polarity=0.25)
     sign = augmentation.vary(torch.ones(2000, 10), augmentation.draw(2000, generator())).mean(dim=1)
@@ -198,7 +187,6 @@ def test_an_accelerator_is_never_waited_for():
     front end has no branch on a value either, so it compiles in one piece."""
     augmentation = Augmentation(
         RATE,
-        crop=RATE // 2,
         stretch=Uniform(0.8, 1.2),
         semitones=Uniform(-2, 2),
         noise_std=Uniform(0, 0.1),
@@ -228,7 +216,6 @@ def test_an_accelerator_is_never_waited_for():
         ({"polarity": 2.0}, "polarity"),
         ({"time_masks": Stripes(0, 0.1)}, r"time_masks\.count"),
         ({"frequency_masks": Stripes(1, 1.1)}, r"frequency_masks\.width"),
-        ({"crop": RATE + 1}, "crop_seconds"),
         ({"noise_colours": ()}, "noise_colours"),
         ({"stretch": Uniform(0.8, 1.2), "roll": Uniform(0, 1, 0.5), "one_of": True}, "one_of"),
     ],

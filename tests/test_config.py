@@ -102,8 +102,8 @@ def test_identity_is_stable():
         ("trainer.limit_train_batches=0", r"trainer\.limit_train_batches=0"),
         ("trainer.devices=2", r"trainer\.devices=2.* not supported yet"),
         (
-            "augment=seed_copies schedule=constant augment.crop_seconds=2",
-            r"augment\.copies with augment\.crop_seconds=2.*augment\.crop_seconds=null",
+            "augment=seed_copies schedule=constant crops.seconds=2",
+            r"augment\.copies with crops\.seconds=2.*crops\.seconds=null",
         ),
     ],
 )

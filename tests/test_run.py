@@ -22,6 +22,7 @@ from soundfold.errors import InputError
 from soundfold.experiment import run as runs
 from soundfold.experiment.kept import KeptModel
 from soundfold.experiment.results import load_folds
+from soundfold.model.classifier import Classifier
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,19 @@ LEAKY = (
 )
 
 
+AVERAGED = (
+    "average=ema",
+    "average.decay=0.8",
+    "average.start=0.3",
+    "model.width=16",
+    "model.stochastic_depth=0.5",
+    "crops.seconds=0.3",
+    "crops.trim=true",
+    "crops.test=3",
+    "augment=strong",
+)
+
+
 @pytest.mark.parametrize("words", [("augment=strong", "split=nested"), pytest.param(LEAKY, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
     long = ("fold=2", "trainer.max_epochs=8", *words)
@@ -138,13 +152,14 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
         pytest.param((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,), marks=pytest.mark.slow),
         (("trainer.max_epochs=-1", "trainer.max_steps=10"), (1,)),
         (("split=nested", "trainer.max_epochs=5", "callbacks.patience=2", "callbacks.monitor=val/f1"), (2,)),
+        ((*AVERAGED, "split=nested", "trainer.max_epochs=4"), (2,)),
     ],
-    ids=["copies", "copies later", "steps", "nested"],
+    ids=["copies", "copies later", "steps", "nested", "averaged"],
 )
 def test_a_run_stopped_in_any_epoch_ends_as_an_uninterrupted_one(root, tmp_path, monkeypatch, words, moments):
     words = ("fold=2", *words)
     cross_validate(root, tmp_path / "whole", *words)
-    train = runs.Classifier.training_step
+    train = Classifier.training_step
     for moment in moments:
 
         def stop(self, *batch, at=moment):
@@ -153,7 +168,7 @@ def test_a_run_stopped_in_any_epoch_ends_as_an_uninterrupted_one(root, tmp_path,
             return train(self, *batch)
 
         with monkeypatch.context() as patch:
-            patch.setattr(runs.Classifier, "training_step", stop)
+            patch.setattr(Classifier, "training_step", stop)
             with pytest.raises(RuntimeError, match="stopped"):
                 cross_validate(root, tmp_path / f"stopped{moment}", *words)
         cross_validate(root, tmp_path / f"stopped{moment}", *words)
@@ -204,8 +219,9 @@ STOPPED = ("split=nested", "callbacks.monitor=val/accuracy", "callbacks.patience
         ([*LEAKY, "trainer.max_epochs=3"], 3),
         (["trainer.max_epochs=-1", "trainer.max_steps=6"], 2),
         (["trainer.max_epochs=-1", "trainer.max_steps=7"], 3),
+        ([*AVERAGED], 2),
     ],
-    ids=["benchmark", "nested", "stopped early", "leaky", "steps", "steps within an epoch"],
+    ids=["benchmark", "nested", "stopped early", "leaky", "steps", "steps within an epoch", "averaged"],
 )
 def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_path, monkeypatch, words, epochs):
     words = ("fold=1", "checkpoints.keep=all", *words)
@@ -215,11 +231,43 @@ def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_
     (result,) = load_folds(only(tmp_path))
     assert result.epochs == epochs
     (fold / "result.json").unlink()
-    monkeypatch.setattr(runs.Classifier, "training_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(Classifier, "training_step", lambda *_: pytest.fail("trained again"))
     cross_validate(root, tmp_path, *words)
     assert {name: (fold / name).read_bytes() for name in before} == before
     (again,) = load_folds(only(tmp_path))
     assert replace(again, seconds=result.seconds) == result
+
+
+def test_nested_may_score_the_last_epoch_and_be_judged_by_it(root, tmp_path):
+    options = ("callbacks.choose=last", "callbacks.monitor=val/accuracy", "trainer.check_val_every_n_epoch=3")
+    cross_validate(root, tmp_path, "split=nested", "fold=1", "checkpoints.keep=all", "trainer.max_epochs=4", *options)
+    folder = only(tmp_path) / "fold1"
+    last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    kept = torch.load(folder / "checkpoints/weights.pt", weights_only=True)["network"]
+    assert all(torch.equal(last[f"network.{name}"], kept[name]) for name in kept)
+    assert not (folder / "checkpoints/best.ckpt").exists()
+    (result,) = load_folds(only(tmp_path))
+    assert result.objective == result.val_accuracy
+    assert result.epochs == 4
+
+
+def test_the_best_of_no_validated_epoch_is_refused_before_training(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "run_fold", lambda *_: pytest.fail("trained"))
+    with pytest.raises(InputError, match=r"check_val_every_n_epoch=3 leaves none of the 2 epochs.*choose=last"):
+        cross_validate(root, tmp_path, "split=nested", "trainer.check_val_every_n_epoch=3")
+
+
+def test_the_average_is_what_nested_chooses_and_keeps(root, tmp_path):
+    words = ("split=nested", "fold=1", "checkpoints.keep=all", "callbacks.monitor=val/accuracy", "trainer.max_epochs=4")
+    cross_validate(root, tmp_path, *AVERAGED, *words)
+    folder = only(tmp_path) / "fold1"
+    (result,) = load_folds(only(tmp_path))
+    with (folder / "metrics.csv").open() as stream:
+        best = max(float(row["val/accuracy"]) for row in csv.DictReader(stream))
+    assert result.objective == result.val_accuracy == pytest.approx(best, rel=1e-4)
+    last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    trained, kept = last["state_dict"], torch.load(folder / "checkpoints/weights.pt", weights_only=True)["network"]
+    assert not torch.equal(trained["network.conv1.weight"], kept["conv1.weight"])
 
 
 def test_nested_scores_the_best_epoch_of_the_validation_fold(root, tmp_path):
@@ -244,9 +292,9 @@ def test_other_clips_never_share_a_folder(root, tmp_path):
 
 def test_accuracy_is_chosen_by_its_greatest(root, tmp_path, monkeypatch):
     values = iter((0.2, 0.9, 0.4))
-    log = runs.Classifier.log_dict
+    log = Classifier.log_dict
     monkeypatch.setattr(
-        runs.Classifier,
+        Classifier,
         "log_dict",
         lambda self, found, **options: log(
             self, {**found, **({"val/accuracy": next(values, 0.9)} if "val/accuracy" in found else {})}, **options
@@ -468,7 +516,7 @@ def test_a_rerun_cut_short_is_not_continued_from_what_it_replaces(root, tmp_path
         raise RuntimeError("cut short")
 
     with monkeypatch.context() as patch:
-        patch.setattr(runs.Classifier, "training_step", fail)
+        patch.setattr(Classifier, "training_step", fail)
         with pytest.raises(RuntimeError, match="cut short"):
             cross_validate(root, tmp_path, *words, "rerun=true")
     assert not list((fold / "checkpoints").glob("*"))

@@ -27,6 +27,7 @@ from soundfold.errors import InputError
 from soundfold.experiment import run as runs
 from soundfold.experiment.results import load_folds
 from soundfold.experiment.tracking import swept
+from soundfold.model.classifier import Classifier
 from soundfold.rules import check, report_options
 
 TRIAL = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
@@ -224,7 +225,7 @@ def test_a_failed_fold_closes_its_run_as_failed(root, tmp_path, monkeypatch):
         assert services(os.getpid())
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(runs.Classifier, "test_step", fail)
+    monkeypatch.setattr(Classifier, "test_step", fail)
     words = ("logger=[wandb,tensorboard]", "fold=1", "trainer.max_epochs=4", *LEAKY)
     with pytest.raises(RuntimeError, match="a fault"):
         cross_validate(root, tmp_path, *words)

@@ -101,7 +101,6 @@ class Copies:
 
 @dataclass
 class Augment:
-    crop_seconds: float | None = None
     stretch: Uniform | None = None
     semitones: Uniform | None = None
     noise_std: Uniform | None = None
@@ -118,9 +117,24 @@ class Augment:
 
 
 @dataclass
+class Crops:
+    seconds: float | None = None
+    trim: bool = False
+    test: int | None = None
+
+
+@dataclass
 class Model:
     weights: str = "none"
     stem: str = "sum"
+    width: int = 64
+    stem_stride: int = 2
+    max_pool: bool = True
+    frequency_channel: bool = False
+    squeeze_excitation: bool = False
+    stochastic_depth: float = 0.0
+    frozen_stages: int = 0
+    rate_decay: float = 1.0
     label_smoothing: float = 0.0
     channels_last: bool = False
     compile: str = "none"
@@ -157,6 +171,13 @@ class Schedule:
 
 
 @dataclass
+class Average:
+    kind: str = MISSING
+    decay: float = 0.999
+    start: float = 0.0
+
+
+@dataclass
 class Trainer:
     accelerator: str = MISSING
     devices: int = 1
@@ -166,6 +187,7 @@ class Trainer:
     gradient_clip_val: float | None = None
     deterministic: bool = False
     log_every_n_steps: int = 1
+    check_val_every_n_epoch: int = 1
     enable_progress_bar: bool = True
     limit_train_batches: int | None = None
 
@@ -173,6 +195,7 @@ class Trainer:
 @dataclass
 class Callbacks:
     monitor: str = "val/loss"
+    choose: str = "best"
     patience: int = 10
 
 
@@ -220,6 +243,7 @@ class Search:
     trials: int = 20
     sampler: str = "tpe"
     prune_after: int | None = 2
+    nested: bool = False
     worker: int = 0
 
 
@@ -239,9 +263,11 @@ class Config:
     model: Model = MISSING
     optim: Optim = MISSING
     schedule: Schedule = MISSING
+    average: Average = MISSING
     trainer: Trainer = MISSING
     callbacks: Callbacks = MISSING
     logger: Logger = MISSING
+    crops: Crops = field(default_factory=Crops)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     report: Report = field(default_factory=Report)
     search: Search | None = None

@@ -22,6 +22,7 @@ ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 COMPILATIONS = ("none", "default")
 LAYOUTS = ("esc50", "urbansound8k", "folder")
 KEEP = ("none", "weights", "all")
+CHOICES = ("best", "last")
 PAGES = ("none", "plain", "full")
 SAMPLERS = ("tpe", "random")
 
@@ -97,11 +98,11 @@ def check(cfg: DictConfig) -> None:
             "at 1, and give each device a fold of its own: -m fold=1,2,3,4,5 with a launcher."
         )
     _at_least(cfg, "callbacks.patience", 1)
+    _one_of(cfg, "callbacks.choose", CHOICES)
+    _at_least(cfg, "trainer.check_val_every_n_epoch", 1)
     _at_least(cfg, "checkpoints.every_n_epochs", 1)
     _at_least(cfg, "features.hop_length", 1)
     _at_least(cfg, "features.n_mels", 1)
-    if not 0 <= cfg.model.label_smoothing < 1:
-        raise InputError(f"model.label_smoothing={cfg.model.label_smoothing} must be at least 0 and below 1.")
     endless = {key: cfg.trainer[key] == -1 for key in ("max_epochs", "max_steps")}
     for key in endless:
         if cfg.trainer[key] < 1 and not endless[key]:
@@ -132,12 +133,13 @@ def check(cfg: DictConfig) -> None:
     copies = cfg.augment.copies
     if copies is None and (cfg.split.image_val is not None or cfg.split.test_in_training):
         raise InputError("split.image_val and split.test_in_training speak of copies; give augment.copies too.")
-    if copies is not None and cfg.augment.crop_seconds is not None:
+    if copies is not None and cfg.crops.seconds is not None:
         raise InputError(
-            f"augment.copies with augment.crop_seconds={cfg.augment.crop_seconds:g}: a copy is varied once, and would "
-            "be scored as the crop that was drawn for it. Leave out one of the two (augment.crop_seconds=null or "
-            "augment.copies=null)."
+            f"augment.copies with crops.seconds={cfg.crops.seconds:g}: a copy is varied once, as a whole, and crops "
+            "are drawn anew in every epoch. Leave out one of the two (crops.seconds=null or augment.copies=null)."
         )
+    if cfg.crops.seconds is None and (cfg.crops.trim or cfg.crops.test is not None):
+        raise InputError("crops.trim and crops.test speak of crops; give crops.seconds=SECONDS too, such as 2.5.")
     if copies is not None and copies.after > 0 and (cfg.schedule.decay != "constant" or cfg.schedule.warmup > 0):
         raise InputError(
             f"augment.copies.after={copies.after} makes later epochs longer, which a decay does not foresee. "
@@ -167,6 +169,12 @@ def check_search(cfg: DictConfig) -> None:
         raise InputError(
             f"search={search.name} with split={cfg.split.protocol}: settings are chosen on validation folds, never on "
             "the folds that are scored. Give split=nested; the settings found are then scored with split=benchmark."
+        )
+    if search.nested and (search.sampler != "random" or search.prune_after is not None):
+        raise InputError(
+            "search.nested=true chooses, for each fold, without that fold's clips: a sampler that learns from all "
+            "folds, or trials given up after some, would let them in. Give search.sampler=random and "
+            "search.prune_after=null."
         )
     if cfg.fold != "all":
         raise InputError(f"fold={cfg.fold}: a search tries each setting on every fold; leave fold at all.")

@@ -34,6 +34,7 @@ from soundfold.data.folds import (
 from soundfold.data.metadata import URBANSOUND8K, ClipTable, read_table
 from soundfold.data.synthetic import render
 from soundfold.errors import InputError
+from soundfold.frontend.crop import Crops
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.mixing import Mixing, mix_images, mix_targets
 
@@ -205,15 +206,16 @@ class OfflineCopies:
 class SoundDataModule(pl.LightningDataModule):
     """One fold of a collection, as images on the training device.
 
-    Batches are (image float32 (B, 1, M, T), target, clip index int64 (B,)). Training targets are soft, (B, C), where
-    clips are mixed, and hard, int64 (B,), elsewhere. Only training clips are varied, and only they set the statistics
-    that images are standardised by.
+    Batches are (image float32 (B, 1, M, T), target, clip index int64 (B,)); of clips that are scored by K crops,
+    (B * K, 1, M, T). Training targets are soft, (B, C), where clips are mixed, and hard, int64 (B,), elsewhere. Only
+    training clips are varied, and only they set the statistics that images are standardised by.
 
     Args:
         collection: see `open_collection`; or a function that opens it, called by `prepare_data` and `setup`.
         front_end: from waveforms to images; its augmentation varies training clips.
         fold: the fold to score; None trains on every clip and scores none.
         protocol: see `Protocol`.
+        crops: what part of a clip is trained and scored on; None takes all of it.
         mixing: how training clips are mixed; None leaves them.
         copies: vary before training, once, as the published notebook does; None varies anew in every epoch. The trainer
             then needs ``reload_dataloaders_every_n_epochs=1``.
@@ -233,6 +235,7 @@ class SoundDataModule(pl.LightningDataModule):
         front_end: FrontEnd,
         fold: int | None,
         protocol: Protocol = BENCHMARK,
+        crops: Crops | None = None,
         mixing: Mixing | None = None,
         copies: OfflineCopies | None = None,
         batch_size: int = 64,
@@ -248,7 +251,7 @@ class SoundDataModule(pl.LightningDataModule):
         self.mixing, self.batch_size, self.seed, self.resident = mixing, batch_size, seed, resident
         if copies and front_end.augmentation is None:
             raise InputError("augment.copies needs something to vary the copies by; give an augmentation.")
-        self.copies, self.met = copies, met
+        self.copies, self.met, self.crops = copies, met, crops
         self._copies: Copies | None = None
         self._owners: Tensor | None = None
         self.split: Split | None = None
@@ -278,7 +281,7 @@ class SoundDataModule(pl.LightningDataModule):
         self._samples = samples.to(self.device) if self._fits(samples) else samples
         self._targets = torch.from_numpy(table.targets)
         self.front_end.to(self.device)
-        self.front_end.fit(wave for wave, _, _ in self._batches(self.split.train, 16))
+        self.front_end.fit(self._seen(wave) for wave, _, _ in self._batches(self.split.train, 16))
 
     def _draw_copies(self, copies: Copies, clips: int) -> None:
         assert self.front_end.augmentation is not None
@@ -319,17 +322,32 @@ class SoundDataModule(pl.LightningDataModule):
         assert self.split is not None
         return self._batches(self.split.test, self.batch_size)
 
+    def _seen(self, wave: Tensor) -> Tensor:
+        """What is scored of clips: (B, N) -> (B * K, L)."""
+        return wave if self.crops is None else self.crops.spread(wave)
+
+    def training_images(self) -> Iterator[Tensor]:
+        """Images (B * K, 1, M, T) of the training clips, as evaluation sees clips, mixed in a fixed order.
+
+        What batch statistics are measured on: batches of one class each would have a spread that is too small.
+        """
+        assert self.split is not None
+        for wave, _, _ in self._batches(np.random.default_rng(0).permutation(self.split.train), self.batch_size):
+            yield self.front_end(self._seen(wave))
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         wave, target, image = batch
         # validation runs inside fit: `training` tells the two apart
         if not (self.trainer and self.trainer.training):
-            return self.front_end(wave, self._drawn.rows(image) if self.copies else None), target, image
+            return self.front_end(self._seen(wave), self._drawn.rows(image) if self.copies else None), target, image
         return self.vary(batch)
 
     def vary(self, batch: Batch) -> Batch:
-        """Images and targets of a training batch: varied, then mixed."""
+        """Images and targets of a training batch: cropped, varied, then mixed."""
         wave, target, number = batch
         clips, classes, generator = len(wave), len(self.classes), self._generator
+        if self.crops is not None:
+            wave = self.crops.random(wave, generator)
         pairs = self.mixing.draw_waves(clips, generator) if self.mixing else None
         draw = None
         if self.copies:

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config import Augment, Data, Features
+from soundfold import config
 from soundfold.data.datamodule import OfflineCopies
 from soundfold.data.folds import Protocol
 from soundfold.frontend.augment import Augmentation, Stripes, Uniform
+from soundfold.frontend.crop import Crops
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
 from soundfold.frontend.mixing import Mixing
+from soundfold.model.averaging import Averaging
+from soundfold.model.classifier import Classifier
+from soundfold.model.resnet import ResNet18, single_channel_resnet18
 
 
 def image_sections(given: Any) -> DictConfig:
-    """The sections of a stored configuration that make images; keys that it did not know yet have their defaults."""
-    types = {"data": Data, "features": Features, "augment": Augment}
-    known: Any = {name: OmegaConf.merge(OmegaConf.structured(kind), given[name]) for name, kind in types.items()}
+    """The sections of a stored configuration that make images and logits of waveforms.
+
+    Keys that it did not know yet have their defaults; those that are no more are passed over.
+    """
+    types: dict[str, Any] = {
+        "data": config.Data,
+        "features": config.Features,
+        "augment": config.Augment,
+        "crops": config.Crops,
+        "model": config.Model,
+    }
+    known: Any = {}
+    for name, kind in types.items():
+        values = {key: value for key, value in given.get(name, {}).items() if key in kind.__dataclass_fields__}
+        known[name] = OmegaConf.merge(OmegaConf.structured(kind), values)
     return OmegaConf.create(known)
 
 
@@ -38,16 +56,43 @@ def logmel(cfg: DictConfig) -> LogMel:
 def augmentation(cfg: DictConfig) -> Augmentation:
     """From ``augment``, for clips of ``data``."""
     options: Any = OmegaConf.to_container(cfg.augment)
-    crop = options.pop("crop_seconds")
     del options["mixing"], options["copies"]
     for key, value in options.items():
         if isinstance(value, dict):
             options[key] = Stripes(**value) if "count" in value else Uniform(**value)
-    return Augmentation(
-        round(cfg.data.seconds * cfg.data.sample_rate),
-        crop=None if crop is None else round(crop * cfg.data.sample_rate),
-        **options,
+    return Augmentation(round(cfg.data.seconds * cfg.data.sample_rate), **options)
+
+
+def crops(cfg: DictConfig) -> Crops | None:
+    """From ``crops``, for clips of ``data``."""
+    if cfg.crops.seconds is None:
+        return None
+    samples, length = (round(seconds * cfg.data.sample_rate) for seconds in (cfg.data.seconds, cfg.crops.seconds))
+    return Crops(samples, length, cfg.crops.trim, cfg.crops.test)
+
+
+def network(cfg: DictConfig, classes: int, weights: str = "none") -> ResNet18:
+    """From ``model``, starting from weights as `single_channel_resnet18` takes them."""
+    architecture = {key: cfg.model[key] for key in signature(ResNet18).parameters if key in cfg.model}
+    return single_channel_resnet18(classes, weights, cfg.model.stem, **architecture)
+
+
+def classifier(cfg: DictConfig, classes: int, weights: str = "none") -> Classifier:
+    """From ``model``, ``optim`` and ``schedule``."""
+    options = ("label_smoothing", "frozen_stages", "rate_decay", "channels_last", "compile")
+    return Classifier(
+        network(cfg, classes, weights),
+        classes,
+        instantiate(cfg.optim, _convert_="all"),
+        decay=cfg.schedule.decay,
+        warmup=cfg.schedule.warmup,
+        **{key: cfg.model[key] for key in options},
     )
+
+
+def averaging(cfg: DictConfig) -> Averaging | None:
+    """From ``average``."""
+    return None if cfg.average.kind == "none" else Averaging(**cfg.average)
 
 
 def mixing(cfg: DictConfig) -> Mixing:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
+import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -47,11 +49,26 @@ class MetricsCsv(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figures = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        rate = trainer.optimizers[0].param_groups[-1]["lr"]
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": f"{rate:.6g}", **self.mark, **figures}
         self.rows.append(row)
         lines = [",".join(row), *(",".join(str(r.get(name, "")) for name in row) for r in self.rows)]
         write_whole(self.path, "\n".join(lines) + "\n")
+
+
+class EpochSeed(pl.Callback):
+    """What the network draws in training, such as the branches that it leaves out, is a function of whole numbers and
+    the epoch: a resumed run draws as an uninterrupted one.
+
+    Args:
+        seed: the whole numbers.
+    """
+
+    def __init__(self, *seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        torch.manual_seed(int(np.random.SeedSequence([*self.seed, trainer.current_epoch]).generate_state(1)[0]))
 
 
 class LastingEarlyStopping(EarlyStopping):

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
-from torchvision.models import ResNet
 
 from soundfold.data.folds import Met
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.files import whole_file
 from soundfold.frontend.front_end import FrontEnd
-from soundfold.model.resnet import single_channel_resnet18
+from soundfold.model.resnet import ResNet18
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class KeptModel:
     """A trained model, as plain values that load without running anything found in the file.
 
     Attributes:
-        network: state dict of `single_channel_resnet18`, on the CPU.
+        network: state dict of `ResNet18`, on the CPU.
         mean, deviation: the front end's statistics, dB.
         classes: names, indexed by the network's outputs.
         config: the run's configuration, YAML.
@@ -74,12 +73,13 @@ class KeptModel:
                 "Give checkpoints/weights.pt of a finished fold."
             ) from error
 
-    def rebuild(self) -> tuple[FrontEnd, ResNet]:
+    def rebuild(self) -> tuple[FrontEnd, ResNet18]:
         """The front end with its statistics, and the network with its weights, for evaluation on the CPU."""
-        front_end = build.front_end(build.image_sections(OmegaConf.create(self.config)))
+        cfg = build.image_sections(OmegaConf.create(self.config))
+        front_end = build.front_end(cfg)
         front_end.mean.copy_(self.mean)
         front_end.deviation.copy_(self.deviation)
-        network = single_channel_resnet18(len(self.classes))
+        network = build.network(cfg, len(self.classes))
         network.load_state_dict(self.network)
         return front_end.eval(), network.eval()
 

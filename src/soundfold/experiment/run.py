@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -29,14 +28,12 @@ from soundfold.data.datamodule import Collection, SoundDataModule, open_collecti
 from soundfold.data.folds import Met, audit, make_split, refuse_leak
 from soundfold.errors import InputError
 from soundfold.experiment import build, environment
-from soundfold.experiment.callbacks import LastingBest, LastingEarlyStopping, MetricsCsv, WholeCheckpoints
+from soundfold.experiment.callbacks import EpochSeed, LastingBest, LastingEarlyStopping, MetricsCsv, WholeCheckpoints
 from soundfold.experiment.comparison import read_run
 from soundfold.experiment.kept import KeptModel, met_by_weights
 from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise
 from soundfold.files import write_whole
-from soundfold.model.classifier import Classifier
-from soundfold.model.resnet import single_channel_resnet18, weights_digest
-from soundfold.model.schedule import DECAYS
+from soundfold.model.resnet import weights_digest
 from soundfold.report.terminal import print_folds, print_run
 from soundfold.rules import check, is_trial, parse_fold
 
@@ -105,6 +102,7 @@ def cross_validate(
         split = make_split(run.collection.table, build.protocol(cfg), fold, cfg.seed)
         found = audit(run.collection.table, split, run.collection.waves.hashes, met=run.met)
         refuse_leak(found, build.protocol(cfg), fold)
+        _refuse_no_choice(cfg, len(split.train))
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -146,6 +144,22 @@ def cross_validate(
     return float(np.mean([r.objective for r in results]))
 
 
+def _refuse_no_choice(cfg: DictConfig, clips: int) -> None:
+    """Raise where no epoch would be validated that the best could be chosen from."""
+    steps = -(-clips // cfg.data.batch_size)
+    ends = [cfg.trainer.max_epochs, -(-cfg.trainer.max_steps // steps)]
+    epochs = min(end for end in ends if end > 0)
+    if (
+        cfg.split.protocol == "nested"
+        and cfg.callbacks.choose == "best"
+        and epochs < cfg.trainer.check_val_every_n_epoch
+    ):
+        raise InputError(
+            f"trainer.check_val_every_n_epoch={cfg.trainer.check_val_every_n_epoch} leaves none of the {epochs} epochs "
+            "to choose the best from. Give fewer, or callbacks.choose=last."
+        )
+
+
 def open_run(cfg: DictConfig) -> Run:
     """Check the configuration, open the collection and name the run.
 
@@ -155,14 +169,12 @@ def open_run(cfg: DictConfig) -> Run:
     check(cfg)
     # everything that can refuse a value does so before a clip is downloaded or decoded
     build.front_end(cfg)
+    build.crops(cfg)
     build.mixing(cfg)
     build.copies(cfg)
+    build.averaging(cfg)
+    build.classifier(cfg, classes=2)
     protocol = build.protocol(cfg)
-    if cfg.schedule.decay not in DECAYS or not 0 <= cfg.schedule.warmup < 1:
-        raise InputError(
-            f"schedule.decay={cfg.schedule.decay} must be one of {', '.join(DECAYS)}, and "
-            f"schedule.warmup={cfg.schedule.warmup} at least 0 and below 1."
-        )
     _accelerator(cfg)
     weights = weights_digest(cfg.model.weights)
     data = cfg.data
@@ -233,6 +245,7 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         build.front_end(cfg),
         fold,
         protocol=protocol,
+        crops=build.crops(cfg),
         mixing=build.mixing(cfg),
         copies=copies,
         batch_size=cfg.data.batch_size,
@@ -240,22 +253,27 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         resident=cfg.data.resident,
         met=run.met,
     )
-    model = Classifier(
-        single_channel_resnet18(len(table.classes), cfg.model.weights, cfg.model.stem),
-        len(table.classes),
-        instantiate(cfg.optim, _convert_="all"),
-        decay=cfg.schedule.decay,
-        warmup=cfg.schedule.warmup,
-        label_smoothing=cfg.model.label_smoothing,
-        channels_last=cfg.model.channels_last,
-        compile=cfg.model.compile,
-    )
+    model = build.classifier(cfg, len(table.classes), cfg.model.weights)
     # random_clips only watches its validation clips, as its model: the last epoch's weights are scored
     validates = protocol.name in ("nested", "random_clips") and fold is not None
-    selects = protocol.name == "nested" and fold is not None
+    nested = protocol.name == "nested" and fold is not None
+    selects = nested and cfg.callbacks.choose == "best"
     chosen = {"monitor": cfg.callbacks.monitor, "mode": _mode(cfg)}
-    best = LastingBest(checkpoints, "best", save_weights_only=True, enable_version_counter=False, **chosen)
-    callbacks: list[pl.Callback] = [MetricsCsv(folder / "metrics.csv", leaky=protocol.leaky)]
+    # when validation ends: the network still is what was validated, which an average of weights is only then
+    best = LastingBest(
+        checkpoints,
+        "best",
+        save_weights_only=True,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+        **chosen,
+    )
+    averaging = build.averaging(cfg)
+    callbacks: list[pl.Callback] = [
+        MetricsCsv(folder / "metrics.csv", leaky=protocol.leaky),
+        EpochSeed(cfg.seed, fold or 0, 3),
+        *([averaging] if averaging else []),
+    ]
     if cfg.trainer.enable_progress_bar:
         callbacks.append(RichProgressBar())
     if selects:
@@ -288,6 +306,8 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         except SIGTERMException:
             # by itself Lightning ends with 0, as if the run were whole
             raise SystemExit(143) from None
+        if averaging:
+            averaging.finish(trainer, model)
         # a checkpoint is taken before its epoch counts, and a fit with nothing left to do leaves it so
         done = trainer.fit_loop.epoch_progress.current
         done.completed = done.processed  # type: ignore[attr-defined]
@@ -295,7 +315,7 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
             found = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
             model.load_state_dict(found["state_dict"])
         epochs, steps = trainer.current_epoch, trainer.global_step
-        val_accuracy = trainer.validate(model, data, verbose=False)[0]["val/accuracy"] if validates else None
+        validated = trainer.validate(model, data, verbose=False)[0] if validates else {}
         scores = trainer.test(model, data, verbose=False)[0] if fold is not None else {}
         assert data.audit is not None
         assert data.split is not None
@@ -326,8 +346,8 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         top5=scores.get("test/top5"),
         loss=scores.get("test/loss"),
         confusion=model.confusion.compute().tolist() if scores else [],
-        val_accuracy=val_accuracy,
-        objective=_objective(best, cfg) if selects else scores.get("test/accuracy"),
+        val_accuracy=validated.get("val/accuracy"),
+        objective=_objective(validated, cfg) if nested else scores.get("test/accuracy"),
         epochs=epochs,
         steps=steps,
         seconds=time.perf_counter() - started,
@@ -431,8 +451,8 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
-def _objective(best: ModelCheckpoint, cfg: DictConfig) -> float:
-    score = float(best.best_model_score)  # type: ignore[arg-type]
+def _objective(validated: Mapping[str, float], cfg: DictConfig) -> float:
+    score = validated[cfg.callbacks.monitor]
     return -score if _mode(cfg) == "min" else score
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from soundfold.config import CONF, Parameter, composed
 from soundfold.errors import InputError
+from soundfold.experiment.nested import OBJECTIVES, as_words, score_nested
 from soundfold.experiment.results import FoldResult
 from soundfold.experiment.run import cross_validate, open_run
 from soundfold.files import write_whole
@@ -89,7 +90,13 @@ def search(cfg: DictConfig, overrides: list[str]) -> float:
         if failures == MOST_FAILURES:
             console.print(f"{failures} trials in a row failed; the same command goes on when that is mended.")
             break
-    return _say(study, cfg, overrides, folder)
+    best = _say(study, cfg, overrides, folder)
+    if cfg.search.nested:
+        if any(trial.state == optuna.trial.TrialState.RUNNING for trial in _counted(study)):
+            console.print("Others still run trials; the process that ends last scores the folds.")
+        else:
+            score_nested(study, cfg, overrides, folder)
+    return best
 
 
 def _counted(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -202,20 +209,16 @@ def _suggest(study: optuna.Study, trial: optuna.Trial, cfg: DictConfig) -> None:
             trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)
 
 
-def _words(params: dict[str, Any]) -> list[str]:
-    """Settings as Hydra's overrides."""
-    return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
-
-
 def _run_trial(study: optuna.Study, trial: optuna.Trial, overrides: list[str]) -> bool:
     """Cross-validate with the trial's settings; whether that could be done."""
     import optuna
 
-    words = _words(trial.params)
+    words = as_words(trial.params)
     console.rule(f"trial {trial.number}: {' '.join(words)}")
 
     def watch(results: list[FoldResult]) -> None:
         mean = float(np.mean([result.objective for result in results]))
+        trial.set_user_attr(OBJECTIVES, {str(result.fold): result.objective for result in results})
         # a trial taken up again has reported its first folds
         if len(results) not in study.get_trials(deepcopy=False)[trial.number].intermediate_values:
             trial.report(mean, len(results))
@@ -260,8 +263,8 @@ def _say(study: optuna.Study, cfg: DictConfig, overrides: list[str], folder: Pat
     out.print(table)
     best = study.best_trial
     repeated = [word for word in overrides if not word.startswith(("search=", "search."))]
-    out.print(f"Best: {' '.join(_words(best.params))}", soft_wrap=True, highlight=False)
-    command = shlex.join(["python", "scripts/train.py", *repeated, "split=nested", *_words(best.params)])
+    out.print(f"Best: {' '.join(as_words(best.params))}", soft_wrap=True, highlight=False)
+    command = shlex.join(["python", "scripts/train.py", *repeated, "split=nested", *as_words(best.params)])
     out.print(f"The same validation figure: {command}", soft_wrap=True, highlight=False)
     (folder / "experiment").mkdir(exist_ok=True)
     text = _overlay(best.params, repeated, f"{best.value:.4f}", cfg, len(done))

@@ -39,8 +39,7 @@ class Draw:
     """What a batch of B clips drew; every tensor lies on the training device, and None is left out.
 
     Attributes:
-        start: int64 (B,), first sample of the crop.
-        roll: int64 (B,), samples by which the waveform turns to the right.
+        roll: (B,), by which part of its length the waveform turns to the right.
         gain: (B,), factor on the waveform; its sign is the polarity.
         noise_std: (B,), standard deviation of the added noise, full scale being 1; of clips that also drew a
             signal-to-noise ratio, the latter counts.
@@ -51,7 +50,6 @@ class Draw:
         time_masks, frequency_masks: (B, n, 2), start and end of each mask as fractions of the axis.
     """
 
-    start: Tensor | None
     roll: Tensor | None
     gain: Tensor | None
     noise_std: Tensor | None
@@ -79,8 +77,7 @@ class Augmentation(nn.Module):
     clip would cost as much as a fifth of its spectrogram.
 
     Args:
-        samples: length of the clips.
-        crop: samples that are kept, from a random start; None keeps all.
+        samples: length of the clips; what is varied may be shorter.
         stretch: time-stretch rate; above 1 is faster.
         semitones: pitch shift.
         noise_std: standard deviation of added noise, full scale being 1; 0.005 is a published notebook's.
@@ -102,7 +99,6 @@ class Augmentation(nn.Module):
     def __init__(
         self,
         samples: int,
-        crop: int | None = None,
         stretch: Uniform | None = None,
         semitones: Uniform | None = None,
         noise_std: Uniform | None = None,
@@ -145,11 +141,9 @@ class Augmentation(nn.Module):
         for name, chance in {**chances, "polarity": polarity}.items():
             if not 0 <= chance <= 1:
                 raise InputError(f"augment.{name}: {chance:g} must lie between 0 and 1.")
-        if crop is not None and not 0 < crop <= samples:
-            raise InputError(f"augment.crop_seconds gives {crop} samples; it must lie within the clip's {samples}.")
         if not noise_colours:
             raise InputError("augment.noise_colours is empty; [0] is white noise.")
-        self.samples, self.crop, self.polarity, self.one_of = samples, crop, polarity, one_of
+        self.samples, self.polarity, self.one_of = samples, polarity, one_of
         self.stretch, self.semitones, self.gain_db, self.roll = stretch, semitones, gain_db, roll
         self.noise_std, self.noise_snr_db = noise_std, noise_snr_db
         self.time_masks, self.frequency_masks = time_masks, frequency_masks
@@ -161,7 +155,7 @@ class Augmentation(nn.Module):
         """Draw for a batch, on the generator's device.
 
         Args:
-            varied: bool (clips,); the others draw the neutral value of everything but the crop. None varies all.
+            varied: bool (clips,); the others draw the neutral value. None varies all.
         """
         device = generator.device
         varied = torch.ones(clips, dtype=torch.bool, device=device) if varied is None else varied
@@ -200,10 +194,8 @@ class Augmentation(nn.Module):
         if self.polarity:
             sign = torch.where((uniform(clips) < self.polarity) & varied, -1.0, 1.0)
             gain = sign if gain is None else gain * sign
-        turn = between(self.roll, 0.0)
         return Draw(
-            start=None if self.crop is None else below(self.samples - self.crop + 1),
-            roll=None if turn is None else (turn * self.samples).long(),
+            roll=between(self.roll, 0.0),
             gain=gain,
             noise_std=between(self.noise_std, 0.0),
             noise_snr=between(self.noise_snr_db, float("inf")),
@@ -216,14 +208,11 @@ class Augmentation(nn.Module):
         )
 
     def vary(self, wave: Tensor, draw: Draw) -> Tensor:
-        """Roll, crop, gain, polarity, noise: (B, samples) -> (B, crop or samples)."""
-        samples = self.samples if self.crop is None else self.crop
-        if draw.roll is not None or draw.start is not None:
-            start = torch.zeros(len(wave), dtype=torch.int64, device=wave.device)
-            start = start if draw.start is None else start + draw.start
-            start = start if draw.roll is None else start - draw.roll
-            own = torch.arange(len(wave), device=wave.device)
-            wave = _windows(wave.repeat(1, 2), own, start % self.samples, samples)
+        """Roll, gain, polarity, noise: (B, N) -> (B, N), N at most `samples`."""
+        samples = wave.shape[1]
+        if draw.roll is not None:
+            start = -(draw.roll * samples).long() % samples
+            wave = _windows(wave.repeat(1, 2), torch.arange(len(wave), device=wave.device), start, samples)
         if draw.gain is not None:
             wave = wave * draw.gain[:, None]
         std = draw.noise_std

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.models import ResNet
+
+from soundfold.model.resnet import ResNet18
 
 
 @torch.no_grad()
-def class_activation(network: ResNet, image: Tensor, target: Tensor) -> Tensor:
+def class_activation(network: ResNet18, image: Tensor, target: Tensor) -> Tensor:
     """Class activation maps: images (B, 1, M, T) and classes int64 (B,) -> (B, M, T), in [0, 1].
 
     The last feature maps, weighted by the class's weights in the linear layer: as that layer sees only their average
@@ -18,12 +19,6 @@ def class_activation(network: ResNet, image: Tensor, target: Tensor) -> Tensor:
 
     Source: B. Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
     """
-    kept: list[Tensor] = []
-    handle = network.layer4.register_forward_hook(lambda _, __, features: kept.append(features))
-    try:
-        network(image)
-    finally:
-        handle.remove()
-    share = torch.einsum("bchw,bc->bhw", kept[0], network.fc.weight[target]).clamp(min=0)
+    share = torch.einsum("bchw,bc->bhw", network.features(image), network.fc.weight[target]).clamp(min=0)
     share = share / share.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     return functional.interpolate(share[:, None], image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]

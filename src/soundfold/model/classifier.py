@@ -13,20 +13,29 @@ from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
-from soundfold.model.schedule import parameter_groups, warm_up_and_decay
+from soundfold.errors import InputError
+from soundfold.model.resnet import STAGES
+from soundfold.model.schedule import check_schedule, parameter_groups, warm_up_and_decay
 
 
 class Classifier(pl.LightningModule):
     """Cross entropy on images (B, 1, M, T), with hard targets int64 (B,) or soft ones (B, C).
+
+    A clip that is validated or scored may be K images, one after the other: its logits are their mean.
 
     Args:
         network: images -> logits (B, C).
         classes: C.
         optimizer: from parameter groups to an optimiser, such as ``partial(torch.optim.AdamW, lr=1e-3)``.
         decay, warmup: see `warm_up_and_decay`.
-        label_smoothing: in [0, 1); applies to training only.
+        label_smoothing: in [0, 1); of training clips that are not mixed, whose targets are certain.
+        frozen_stages: so many of the network's `stages`, from the stem on, keep their weights and batch statistics.
+        rate_decay: see `parameter_groups`; a part is one of the network's `stages`.
         channels_last: memory format of network and images.
         compile: how the network is compiled: ``none`` or ``default``.
+
+    Raises:
+        InputError: a value outside its rule.
 
     Attributes:
         logits, clips: float32 (n, C) and int64 (n,) of the clips scored by the last test, in order of scoring.
@@ -41,6 +50,8 @@ class Classifier(pl.LightningModule):
         decay: str = "cosine",
         warmup: float = 0.05,
         label_smoothing: float = 0.0,
+        frozen_stages: int = 0,
+        rate_decay: float = 1.0,
         channels_last: bool = False,
         compile: str = "none",
     ) -> None:
@@ -50,7 +61,20 @@ class Classifier(pl.LightningModule):
         if compile != "none":
             self._run = torch.compile(self.network, mode=compile)
         self.optimizer, self.decay, self.warmup = optimizer, decay, warmup
-        self.label_smoothing, self.channels_last = label_smoothing, channels_last
+        self.label_smoothing, self.channels_last, self.rate_decay = label_smoothing, channels_last, rate_decay
+        if not 0 <= frozen_stages < STAGES:
+            raise InputError(
+                f"model.frozen_stages={frozen_stages} must be 0 to {STAGES - 1}: the head is always trained."
+            )
+        if not 0 < rate_decay <= 1:
+            raise InputError(f"model.rate_decay={rate_decay:g} must be above 0 and at most 1 (one rate for all).")
+        check_schedule(decay, warmup)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"model.label_smoothing={label_smoothing:g} must be at least 0 and below 1.")
+        self.frozen = network.stages()[:frozen_stages] if frozen_stages else []  # type: ignore[operator]
+        for part in self.frozen:
+            part.requires_grad_(False)
+        self.classes = classes
         self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         # every class counts, seen or not: a fold may lack one
         scores: dict[str, Metric | MetricCollection] = {
@@ -75,19 +99,39 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         image, target, _ = batch
         logits = self(image)
-        loss = functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        loss = functional.cross_entropy(logits, self._smoothed(target, logits.shape[1]))
         self.train_accuracy(logits, target.argmax(dim=1) if target.ndim == 2 else target)
         size = len(image)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss
 
+    def _smoothed(self, target: Tensor, classes: int) -> Tensor:
+        """Targets (B,) or (B, classes), those that are certain smoothed."""
+        if not self.label_smoothing:
+            return target
+        soft = functional.one_hot(target, classes).float() if target.ndim == 1 else target
+        even = torch.full_like(soft, 1 / classes)
+        certain = soft.amax(dim=1, keepdim=True) == 1
+        return torch.where(certain, torch.lerp(soft, even, self.label_smoothing), soft)
+
+    def _clips(self, image: Tensor, target: Tensor) -> Tensor:
+        """Logits (B, C) float32 of clips of which each is one or several images (B * K, 1, M, T): their mean."""
+        return self(image).float().view(len(target), -1, self.classes).mean(dim=1)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """What is frozen stays as in evaluation."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
+
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         image, target, _ = batch
-        logits = self(image)
+        logits = self._clips(image, target)
         self.val_metrics.update(logits, target)
         loss = functional.cross_entropy(logits, target)
-        self.log("val/loss", loss, on_epoch=True, prog_bar=True, batch_size=len(image))
+        self.log("val/loss", loss, on_epoch=True, prog_bar=True, batch_size=len(target))
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict(self.val_metrics.compute(), prog_bar=True)
@@ -100,11 +144,11 @@ class Classifier(pl.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         image, target, clip = batch
-        logits = self(image).float()
+        logits = self._clips(image, target)
         self.test_metrics.update(logits, target)
         self.confusion.update(logits, target)
         self._scored.append((logits, clip))
-        self.log("test/loss", functional.cross_entropy(logits, target), on_epoch=True, batch_size=len(image))
+        self.log("test/loss", functional.cross_entropy(logits, target), on_epoch=True, batch_size=len(target))
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.test_metrics.compute())
@@ -112,7 +156,10 @@ class Classifier(pl.LightningModule):
         self.clips = torch.cat([clip for _, clip in self._scored]).cpu()
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(parameter_groups(self.network))
+        parts = [self.network] if self.rate_decay == 1 else self.network.stages()  # type: ignore[operator]
+        optimizer = self.optimizer(parameter_groups(parts, self.rate_decay))
+        for group in optimizer.param_groups:
+            group["lr"] *= group["rate"]
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = warm_up_and_decay(optimizer, steps, self.decay, self.warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional
-from torchvision.models import ResNet
 
 from soundfold.data import waveforms
 from soundfold.data.attribution import Attribution, attribution, read_attributions
@@ -24,6 +23,7 @@ from soundfold.experiment.kept import KeptModel
 from soundfold.experiment.scores import probabilities
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.model.activation import class_activation
+from soundfold.model.resnet import ResNet18
 from soundfold.report.clip_picture import clip_picture
 from soundfold.report.drawing import inline_svg
 from soundfold.report.page import audio_uri
@@ -99,7 +99,7 @@ def look_at_mistakes(folder: Path, run: ScoredRun, most: int) -> Iterator[tuple[
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
     frames = round(cfg.data.seconds * rate)
     named = read_attributions(root)
-    models: dict[int, tuple[FrontEnd, ResNet | None]] = {}
+    models: dict[int, tuple[FrontEnd, ResNet18 | None]] = {}
     for mistake, i in zip(name_mistakes(run, most), most_confident(run, most), strict=True):
         if mistake.fold not in models:
             weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"

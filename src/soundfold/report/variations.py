@@ -56,10 +56,6 @@ def _single(augmentation: Augmentation) -> list[tuple[str, Draw]]:
     first = torch.zeros(1, dtype=torch.int64)
     neutral = replace(neutral, noise_row=first, noise_start=first)
     draws = []
-    if augmentation.crop is not None:
-        rest = augmentation.samples - augmentation.crop
-        neutral = replace(neutral, start=first)
-        draws += [("cropped at its start", neutral), ("cropped at its end", replace(neutral, start=first + rest))]
 
     def add(name: str, **drawn: float) -> None:
         draws.append((name, replace(neutral, **{key: torch.tensor([value]) for key, value in drawn.items()})))
@@ -77,8 +73,7 @@ def _single(augmentation: Augmentation) -> list[tuple[str, Draw]]:
     if augmentation.roll is not None:
         # both ends of a whole turn are no turn
         turn = (augmentation.roll.low + augmentation.roll.high) / 2
-        samples = torch.tensor([round(turn * augmentation.samples)])
-        draws.append((f"turned by {turn:g} of the clip", replace(neutral, roll=samples)))
+        draws.append((f"turned by {turn:g} of the clip", replace(neutral, roll=torch.tensor([turn]))))
     if augmentation.time_masks is not None:
         draws.append(("masks over time", replace(neutral, time_masks=_widest(augmentation.time_masks))))
     if augmentation.frequency_masks is not None:

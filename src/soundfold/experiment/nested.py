@@ -1,0 +1,93 @@
+"""A nested search: for each fold, the settings that were best without it, scored on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from soundfold.config import composed
+from soundfold.experiment.run import cross_validate
+from soundfold.files import write_whole
+
+if TYPE_CHECKING:
+    import optuna
+
+# what each fold's validation gave, kept with its trial
+OBJECTIVES = "objectives"
+
+
+def as_words(params: dict[str, Any]) -> list[str]:
+    """Settings as Hydra's overrides."""
+    return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
+
+
+def choose(objectives: np.ndarray) -> np.ndarray:
+    """The trial to score each fold with: objectives (trials, folds) -> int64 (folds,); the earliest of equals.
+
+    Column k is of trainings that fold k had no part in: it was to be scored, and neither trained nor validated.
+    """
+    return objectives.argmax(axis=0)
+
+
+def score_nested(study: optuna.Study, cfg: DictConfig, overrides: list[str], folder: Path) -> dict[str, Any]:
+    """Score every fold once, under ``split=benchmark``, with the settings of the trial that its own validation chose.
+
+    The mean over folds estimates how good *searching* is on clips that no choice has seen, where the best settings of
+    all folds together, scored on the same folds, have been chosen on them. A fold that was scored with the same
+    settings before is reused. Writes ``nested.json`` into the study's folder.
+
+    Source: G. Cawley and N. Talbot, On Over-fitting in Model Selection, JMLR 11, 2010.
+
+    Args:
+        study: its trials finished, each on every fold.
+        overrides: the words that composed the search.
+    """
+    import optuna
+
+    complete = optuna.trial.TrialState.COMPLETE
+    done = [t for t in study.get_trials(deepcopy=False) if t.state == complete and OBJECTIVES in t.user_attrs]
+    chosen = choose(np.array([list(trial.user_attrs[OBJECTIVES].values()) for trial in done]))
+    words = [word for word in overrides if not word.startswith(("search=", "search.", "split="))]
+    rows = []
+    for fold, index in zip(done[0].user_attrs[OBJECTIVES], chosen, strict=True):
+        trial = done[index]
+        score = cross_validate(composed(*words, "split=benchmark", *as_words(trial.params), f"fold={fold}"))
+        rows.append(
+            {
+                "fold": int(fold),
+                "trial": trial.number,
+                "settings": trial.params,
+                "objective": trial.user_attrs[OBJECTIVES][fold],
+                "accuracy": score,
+            }
+        )
+    scores = [row["accuracy"] for row in rows]
+    summary = {
+        "protocol": "nested search: settings by each fold's own validation, scored by split=benchmark",
+        "monitor": cfg.callbacks.monitor,
+        "trials": len(done),
+        "folds": rows,
+        "accuracy": float(np.mean(scores)),
+        "deviation": float(np.std(scores, ddof=1)),
+    }
+    write_whole(folder / "nested.json", json.dumps(summary, indent=2) + "\n")
+    _print(summary)
+    return summary
+
+
+def _print(summary: dict[str, Any]) -> None:
+    table = Table(title="each fold scored with the settings that were chosen without it")
+    for name in ("fold", "trial", "settings", summary["monitor"], "accuracy %"):
+        table.add_column(name, justify="left" if name == "settings" else "right")
+    for row in summary["folds"]:
+        settings = " ".join(as_words(row["settings"]))
+        told = (f"{row['objective']:.4f}", f"{100 * row['accuracy']:.2f}")
+        table.add_row(str(row["fold"]), str(row["trial"]), settings, *told)
+    table.add_row("mean ± sd", "", "", "", f"{100 * summary['accuracy']:.2f} ± {100 * summary['deviation']:.2f}")
+    Console(markup=False).print(table)

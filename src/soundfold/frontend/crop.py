@@ -1,0 +1,95 @@
+"""Which part of a clip the network sees: a random crop in training, several evenly spaced ones when it is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from soundfold.errors import InputError
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Crops of clips of `samples` samples.
+
+    A sound shorter than a crop lies anywhere in it, with the silence around it that the clip has; where a clip has too
+    little, its other end follows its end.
+
+    Args:
+        samples: length of a clip.
+        length: length of a crop, samples.
+        trim: crops leave out the digital silence before and after a clip's sound, as far as they can.
+        test: how many crops a clip is scored by, evenly spaced from its first place to its last (one lies in the
+            middle), their logits averaged; None scores the whole clip.
+
+    Raises:
+        InputError: a value outside its rule.
+    """
+
+    samples: int
+    length: int
+    trim: bool = False
+    test: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.length <= self.samples:
+            raise InputError(
+                f"crops.seconds gives {self.length} samples; it must lie within the clip's {self.samples}."
+            )
+        if self.test is not None and self.test < 1:
+            raise InputError(f"crops.test={self.test} must be at least 1; null scores the whole clip.")
+
+    def random(self, wave: Tensor, generator: Generator) -> Tensor:
+        """A crop of each clip: (B, samples) -> (B, length)."""
+        return self._cut(wave, torch.rand(len(wave), 1, generator=generator, device=wave.device))
+
+    def spread(self, wave: Tensor) -> Tensor:
+        """What each clip is scored by: (B, samples) -> (B * test, length), a clip's crops one after the other."""
+        if self.test is None:
+            return wave
+        place = torch.linspace(0, 1, self.test) if self.test > 1 else torch.tensor([0.5])
+        return self._cut(wave, place.to(wave.device).expand(len(wave), -1))
+
+    def _cut(self, wave: Tensor, place: Tensor) -> Tensor:
+        """Crops at places (B, K) between the first, 0, and the last, 1."""
+        first, last = self._bounds(wave)
+        start = (first[:, None] + (last - first)[:, None] * place).round().long() % self.samples
+        return _sliced(wave, start, self.length) if wave.device.type == "cpu" else _indexed(wave, start, self.length)
+
+    def _bounds(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """The first and the last start of a crop: int64 (B,) each."""
+        start = torch.zeros(len(wave), dtype=torch.int64, device=wave.device)
+        end = start + self.samples
+        if self.trim:
+            start, end = sounding(wave)
+        return torch.minimum(start, end - self.length), torch.maximum(start, end - self.length)
+
+
+def _sliced(wave: Tensor, start: Tensor, length: int) -> Tensor:
+    """Parts of rows, which go on at their start after their end: (B, N), int64 (B, K) -> (B * K, length)."""
+    parts = [(row, at) for row, starts in zip(wave, start.tolist(), strict=True) for at in starts]
+    # the copy of a slice; an index for every sample takes ten times as long on a processor
+    return torch.stack([torch.cat([row[at : at + length], row[: max(0, at + length - len(row))]]) for row, at in parts])
+
+
+def _indexed(wave: Tensor, start: Tensor, length: int) -> Tensor:
+    """As `_sliced`, without reading a value back from the device."""
+    at = (start[..., None] + torch.arange(length, device=wave.device)) % wave.shape[1]
+    return wave.gather(1, at.flatten(1)).view(-1, length)
+
+
+def sounding(wave: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the sound of each clip starts and ends: int16 (B, N) -> int64 (B,), (B,). A silent clip sounds throughout.
+
+    What is silent here is zero in 16 bits: the padding of a clip that was shorter.
+    """
+    heard = wave != 0
+    if wave.device.type == "cpu":
+        # numpy stops at the first sample that is heard
+        rows = heard.numpy()
+        first, after = torch.from_numpy(rows.argmax(axis=1)), torch.from_numpy(rows[:, ::-1].argmax(axis=1))
+    else:
+        first, after = heard.byte().argmax(dim=1), heard.byte().flip(1).argmax(dim=1)
+    return first, wave.shape[1] - after
