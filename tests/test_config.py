@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config import cv_id, known_keys, refuse_unknown_keys, register
+from soundfold.config import cv_id, flat, known_keys, refuse_unknown_keys, register
 from soundfold.errors import InputError
 from soundfold.rules import check, check_benchmark
 
@@ -15,7 +15,11 @@ DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
 
 
 # an option that stands only beside others
-NEEDS = {"data=folder": ["data.root=clips"], "augment=seed_copies": ["schedule=constant"]}
+NEEDS = {
+    "data=folder": ["data.root=clips"],
+    "augment=seed_copies": ["schedule=constant"],
+    "ablate=one_test_crop": ["crops.seconds=2.5"],
+}
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -32,12 +36,31 @@ def options(group: str) -> list[str]:
     "override",
     [
         option
-        for group in ("data", "split", "features", "augment", "optim", "schedule", "trainer", "logger", "experiment")
+        for group in (
+            *("data", "split", "features", "augment", "optim", "schedule", "average", "trainer", "logger"),
+            *("experiment", "ablate"),
+        )
         for option in options(group)
     ],
 )
 def test_every_option_composes_and_passes_its_check(override):
     check(composed(override, "allow_leakage=true", *NEEDS.get(override, ())))
+
+
+@pytest.mark.parametrize("recipe", ["scratch", "quick", "finetune"])
+def test_every_ablation_takes_one_thing_from_a_recipe(recipe):
+    whole = flat(OmegaConf.to_container(composed(f"experiment={recipe}"), resolve=True))
+    for ablation in options("ablate"):
+        cfg = composed(f"experiment={recipe}", ablation)
+        check(cfg)
+        changed = {
+            key for key, value in flat(OmegaConf.to_container(cfg, resolve=True)).items() if whole.get(key) != value
+        }
+        changed |= set(whole) - set(flat(OmegaConf.to_container(cfg, resolve=True)))
+        assert len({key.split(".")[0] for key in changed}) <= 1, ablation
+        # what the recipe has not, cannot be taken from it
+        if recipe == "scratch":
+            assert bool(changed) == (ablation != "ablate=recipe"), ablation
 
 
 @pytest.mark.parametrize("override", ["split=random_clips", "experiment=seed_original", "experiment=seed_augmented"])
@@ -74,7 +97,7 @@ def test_identity_follows_the_data(name):
 def test_identity_is_stable():
     # a key that is new, renamed or has another default renames every run, and none finds its finished folds again: let
     # it be deliberate, and write the new id here. What only says where or how a run is shown belongs in NOT_IDENTITY.
-    assert cv_id(composed(), DIGESTS) == "567278d2"
+    assert cv_id(composed(), DIGESTS) == "d71b229a"
 
 
 @pytest.mark.parametrize(
@@ -105,6 +128,10 @@ def test_identity_is_stable():
             "augment=seed_copies schedule=constant crops.seconds=2",
             r"augment\.copies with crops\.seconds=2.*crops\.seconds=null",
         ),
+        ("crops.trim=true", r"give crops\.seconds"),
+        ("crops.test=5", r"give crops\.seconds"),
+        ("callbacks.choose=lst", r"Did you mean last"),
+        ("trainer.check_val_every_n_epoch=0", r"check_val_every_n_epoch=0"),
     ],
 )
 def test_bad_values_are_refused_by_name(override, word):

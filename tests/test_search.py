@@ -1,5 +1,6 @@
 """Searches over settings, on the tiny collection of whole runs."""
 
+import json
 import multiprocessing
 import re
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 import judged as judged_folds
+import numpy as np
 import optuna
 import pytest
 from hydra import compose, initialize_config_dir
@@ -19,6 +21,7 @@ from soundfold.config import CONF, Parameter, register
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
 from soundfold.experiment import search as searches
+from soundfold.experiment.results import FoldResult
 from soundfold.rules import check
 
 
@@ -92,6 +95,41 @@ def test_several_processes_share_a_study(root, tmp_path):
     assert len({tuple(trial.params.values()) for trial in trials}) == 8
     spans = sorted((trial.datetime_start, trial.datetime_complete) for trial in trials)
     assert any(later < end for (_, end), (later, _) in pairwise(spans))
+
+
+NESTED = ("search.nested=true", "search.sampler=random", "search.prune_after=null")
+
+
+def test_a_nested_search_scores_each_fold_by_what_was_chosen_without_it(root, tmp_path, capsys):
+    """Each fold has a best rate of its own, and a score that tells which one it was scored with."""
+    scored = []
+
+    def judge_by_fold(run: runs.Run, fold: int):
+        lr, protocol = float(run.cfg.optim.lr), run.cfg.split.protocol
+        known = dict.fromkeys(FoldResult.__dataclass_fields__)
+        if protocol == "benchmark":
+            scored.append((fold, lr))
+        objective = -abs(lr - fold * 1e-3) if protocol == "nested" else lr
+        return FoldResult(**{**known, "fold": fold, "folds": [1, 2, 3], "objective": objective})
+
+    given = overrides(root, tmp_path, *WORDS, *NESTED, "search.trials=6")
+    with judged(), mock.patch.object(runs, "run_fold", judge_by_fold):
+        searches.search(composed(*given), given)
+    tried = [trial.params["optim.lr"] for trial in trials_of(tmp_path)]
+    nearest = [(fold, min(tried, key=lambda lr, fold=fold: abs(lr - fold * 1e-3))) for fold in (1, 2, 3)]
+    assert len({lr for _, lr in nearest}) > 1
+    assert [(fold, pytest.approx(lr)) for fold, lr in nearest] == scored
+    found = json.loads((folder_of(tmp_path) / "nested.json").read_text())
+    assert found["accuracy"] == pytest.approx(np.mean([lr for _, lr in nearest]))
+    assert found["deviation"] == pytest.approx(np.std([lr for _, lr in nearest], ddof=1))
+    assert [row["fold"] for row in found["folds"]] == [1, 2, 3]
+    assert "chosen without it" in capsys.readouterr().out
+
+
+def test_a_nested_search_of_trials_that_learn_from_all_folds_is_refused(root, tmp_path):
+    for words in (NESTED[:1], NESTED[:2]):
+        with pytest.raises(InputError, match=r"sampler=random and search\.prune_after=null"):
+            check(composed(*overrides(root, tmp_path, *WORDS, *words)))
 
 
 def test_a_hopeless_trial_is_given_up_after_its_first_folds(root, tmp_path, capsys):
