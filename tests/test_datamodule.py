@@ -8,6 +8,7 @@ from soundfold.data.metadata import ClipTable
 from soundfold.data.waveforms import Waveforms
 from soundfold.errors import InputError
 from soundfold.frontend.augment import Augmentation, Uniform
+from soundfold.frontend.crop import Crops
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
 from soundfold.frontend.mixing import Mixing
@@ -103,6 +104,31 @@ def test_training_clips_are_varied_and_each_seen_once_an_epoch():
     soft = torch.cat([target for _, target, _ in batches])
     assert soft.shape == (15, 2)
     assert not torch.equal(batches[0][0], epoch(made, 1)[0][0])
+
+
+def test_crops_are_drawn_in_training_and_evenly_spaced_when_scored():
+    made = module(augmentation=None, mixing=None, crops=Crops(RATE, RATE // 2, test=3))
+    image, target, _ = epoch(made, 0)[0]
+    assert image.shape == (4, 1, 32, 51)
+    assert target.shape == (4,)
+    wave, target, clip = next(iter(made.test_dataloader()))
+    image, target, _ = made.on_after_batch_transfer((wave, target, clip), 0)
+    assert image.shape == (12, 1, 32, 51)
+    assert target.shape == (4,)
+    torch.testing.assert_close(image[4], made.front_end(wave[1:2, RATE // 4 : 3 * RATE // 4])[0])
+
+
+def test_batch_statistics_are_measured_on_what_training_sees_and_leave_it_as_it_is():
+    made = module()
+    alone = epoch(module(), 1)
+    first, second = list(made.training_images(6)), list(made.training_images(6))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    # four batches an epoch
+    assert [len(image) for image in first] == [4, 4, 4, 3, 4, 4]
+    assert not torch.equal(first[0], first[4])
+    test = images(made, made._batches(made.split.train, 4))
+    assert not any(torch.equal(image[0], other) for image in first for other in test)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(epoch(made, 1), alone, strict=True))
 
 
 def test_ranks_share_an_epoch_without_overlap():

@@ -326,14 +326,20 @@ class SoundDataModule(pl.LightningDataModule):
         """What is scored of clips: (B, N) -> (B * K, L)."""
         return wave if self.crops is None else self.crops.spread(wave)
 
-    def training_images(self) -> Iterator[Tensor]:
-        """Images (B * K, 1, M, T) of the training clips, as evaluation sees clips, mixed in a fixed order.
+    def training_images(self, batches: int = 20) -> Iterator[Tensor]:
+        """Images (B, 1, M, T) of so many batches, cropped, varied and mixed as in training; the same each time.
 
-        What batch statistics are measured on: batches of one class each would have a spread that is too small.
+        What an average of weights measures its batch statistics on.
         """
         assert self.split is not None
-        for wave, _, _ in self._batches(np.random.default_rng(0).permutation(self.split.train), self.batch_size):
-            yield self.front_end(self._seen(wave))
+        loader = self._batches(
+            self.split.train, self.batch_size, generator=self._generator, seed=(self.seed, self.fold or 0, 4)
+        )
+        for number in range(batches):
+            if number % len(loader) == 0:
+                loader.set_epoch(number)
+                drawn = iter(loader)
+            yield self.vary(next(drawn))[0]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         wave, target, image = batch

@@ -102,7 +102,7 @@ def cross_validate(
         split = make_split(run.collection.table, build.protocol(cfg), fold, cfg.seed)
         found = audit(run.collection.table, split, run.collection.waves.hashes, met=run.met)
         refuse_leak(found, build.protocol(cfg), fold)
-        _refuse_no_choice(cfg, len(split.train))
+        _epochs(cfg, len(split.train))
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -144,20 +144,22 @@ def cross_validate(
     return float(np.mean([r.objective for r in results]))
 
 
-def _refuse_no_choice(cfg: DictConfig, clips: int) -> None:
-    """Raise where no epoch would be validated that the best could be chosen from."""
-    steps = -(-clips // cfg.data.batch_size)
-    ends = [cfg.trainer.max_epochs, -(-cfg.trainer.max_steps // steps)]
+def _epochs(cfg: DictConfig, clips: int) -> int:
+    """Epochs over so many training clips, whichever of trainer.max_epochs and trainer.max_steps ends them.
+
+    Raises:
+        InputError: the best epoch is asked for and none would be validated.
+    """
+    batches = min(-(-clips // cfg.data.batch_size), cfg.trainer.limit_train_batches or clips)
+    ends = (cfg.trainer.max_epochs, -(-cfg.trainer.max_steps // batches))
     epochs = min(end for end in ends if end > 0)
-    if (
-        cfg.split.protocol == "nested"
-        and cfg.callbacks.choose == "best"
-        and epochs < cfg.trainer.check_val_every_n_epoch
-    ):
+    every = cfg.trainer.check_val_every_n_epoch
+    if cfg.split.protocol == "nested" and cfg.callbacks.choose == "best" and epochs < every:
         raise InputError(
-            f"trainer.check_val_every_n_epoch={cfg.trainer.check_val_every_n_epoch} leaves none of the {epochs} epochs "
-            "to choose the best from. Give fewer, or callbacks.choose=last."
+            f"trainer.check_val_every_n_epoch={every} leaves none of the {epochs} epochs to choose the best from. "
+            "Give fewer, or callbacks.choose=last."
         )
+    return epochs
 
 
 def open_run(cfg: DictConfig) -> Run:
@@ -285,9 +287,13 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
             checkpoints, "last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
         )
     )
+    settings: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
+    settings["accelerator"] = _accelerator(cfg)
+    # told even where the steps end the run: the progress bar counts epochs
+    settings["max_epochs"] = _epochs(cfg, len(make_split(table, protocol, fold, cfg.seed).train))
     with _loggers(run, folder, fold) as loggers:
         trainer = pl.Trainer(
-            **{**OmegaConf.to_container(cfg.trainer), "accelerator": _accelerator(cfg)},  # type: ignore[dict-item]
+            **settings,
             callbacks=callbacks,
             plugins=[WholeCheckpoints()],
             logger=loggers,

@@ -19,8 +19,8 @@ AVERAGES = ("none", "ema", "swa")
 class Averaging(pl.Callback):
     """Keeps an average of the network's weights beside it, and puts it in its place to be validated and scored.
 
-    An average of weights has not seen a batch, so its batch statistics are measured anew each time it is used, on the
-    training clips as evaluation sees them. What is trained, and kept to be continued, stays the network itself. Until
+    An average of weights has not seen a batch, so its batch statistics are measured anew each time it is used, on
+    batches as training sees them. What is trained, and kept to be continued, stays the network itself. Until
     the average begins, it is the network that is validated.
 
     Sources: P. Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, UAI 2018 (SWA);
