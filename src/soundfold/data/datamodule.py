@@ -316,11 +316,16 @@ class SoundDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> list[ClipBatches]:
         assert self.split is not None
         clips = (self._joined() or self.split).val
-        return [self._batches(clips, self.batch_size)] if len(clips) else []
+        return [self._scored(clips)] if len(clips) else []
 
     def test_dataloader(self) -> ClipBatches:
         assert self.split is not None
-        return self._batches(self.split.test, self.batch_size)
+        return self._scored(self.split.test)
+
+    def _scored(self, clips: np.ndarray) -> ClipBatches:
+        # as many images as in a training batch, or a clip's
+        images = (self.crops and self.crops.test) or 1
+        return self._batches(clips, max(1, self.batch_size // images))
 
     def _seen(self, wave: Tensor) -> Tensor:
         """What is scored of clips: (B, N) -> (B * K, L)."""
