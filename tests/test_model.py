@@ -219,7 +219,7 @@ def test_a_clip_of_several_images_has_their_mean_logits(tmp_path):
     model = classifier().eval()
     singly = torch.stack([model(image[i : i + 1])[0] for i in range(6)])
     model.on_test_epoch_start()
-    with patch.object(model, "log"):
+    with patch.object(model, "log"), torch.autocast("cpu", torch.bfloat16):
         model.test_step((image, target, torch.tensor([7, 8])), 0)
     (logits, clips) = model._scored[0]
     torch.testing.assert_close(logits, torch.stack([singly[:3].mean(dim=0), singly[3:].mean(dim=0)]))

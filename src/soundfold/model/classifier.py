@@ -116,8 +116,12 @@ class Classifier(pl.LightningModule):
         return torch.where(certain, torch.lerp(soft, even, self.label_smoothing), soft)
 
     def _clips(self, image: Tensor, target: Tensor) -> Tensor:
-        """Logits (B, C) float32 of clips of which each is one or several images (B * K, 1, M, T): their mean."""
-        return self(image).float().view(len(target), -1, self.classes).mean(dim=1)
+        """Logits (B, C) of clips of which each is one or several images (B * K, 1, M, T): their mean.
+
+        In float32 whatever training's precision: a model scores as it will predict.
+        """
+        with torch.autocast(image.device.type, enabled=False):
+            return self(image).view(len(target), -1, self.classes).mean(dim=1)
 
     def train(self, mode: bool = True) -> Classifier:
         """What is frozen stays as in evaluation."""
