@@ -132,6 +132,7 @@ class Optim:
     _partial_: bool = True
     lr: float = MISSING
     weight_decay: float = 0.0
+    fused: bool = True
 
 
 @dataclass
@@ -165,6 +166,7 @@ class Trainer:
     max_steps: int = -1
     gradient_clip_val: float | None = None
     deterministic: bool = False
+    tf32: bool = True
     log_every_n_steps: int = 1
     enable_progress_bar: bool = True
     limit_train_batches: int | None = None
@@ -180,6 +182,7 @@ class Callbacks:
 class Checkpoints:
     keep: str = "weights"
     every_n_epochs: int = 1
+    every_seconds: float = 30.0
 
 
 @dataclass
@@ -260,6 +263,8 @@ class Benchmark:
     what: str = "frontend"
     device: str = "cpu"
     clips: int = 32
+    batch: int = 64
+    steps: int = 2
     repeats: int = 5
     root: str | None = None
     outputs: str = "outputs/benchmark"
@@ -304,6 +309,8 @@ NOT_IDENTITY = (
     "trainer.accelerator",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
+    "trainer.tf32",
+    "optim.fused",
 )
 
 

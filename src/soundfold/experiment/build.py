@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config import Augment, Data, Features
@@ -58,6 +60,15 @@ def mixing(cfg: DictConfig) -> Mixing:
 def copies(cfg: DictConfig) -> OfflineCopies | None:
     """From ``augment.copies``."""
     return None if cfg.augment.copies is None else OfflineCopies(**cfg.augment.copies)
+
+
+def optimizer(cfg: DictConfig) -> Callable[..., Any]:
+    """From ``optim``: from parameter groups to an optimiser."""
+    options: Any = OmegaConf.to_container(cfg.optim, resolve=True)
+    # not every optimiser knows the word: one that does not is used with fused=false
+    if not options["fused"]:
+        del options["fused"]
+    return instantiate(options, _convert_="all")
 
 
 def protocol(cfg: DictConfig) -> Protocol:

@@ -15,6 +15,12 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from soundfold.model.schedule import parameter_groups, warm_up_and_decay
 
+# of `torch.compile`; a graph is of one shape, so a last, smaller batch has one of its own
+COMPILATIONS: dict[str, dict[str, Any]] = {
+    "default": {"mode": "default"},
+    "graphs": {"mode": "reduce-overhead", "dynamic": False},
+}
+
 
 class Classifier(pl.LightningModule):
     """Cross entropy on images (B, 1, M, T), with hard targets int64 (B,) or soft ones (B, C).
@@ -26,7 +32,8 @@ class Classifier(pl.LightningModule):
         decay, warmup: see `warm_up_and_decay`.
         label_smoothing: in [0, 1); applies to training only.
         channels_last: memory format of network and images.
-        compile: how the network is compiled: ``none`` or ``default``.
+        compile: the network as it is (``none``), compiled (``default``), or compiled and replayed as CUDA graphs
+            (``graphs``), which leave out the cost of starting kernels one by one.
 
     Attributes:
         logits, clips: float32 (n, C) and int64 (n,) of the clips scored by the last test, in order of scoring.
@@ -48,10 +55,9 @@ class Classifier(pl.LightningModule):
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
         self._run: Callable[[Tensor], Tensor] = self.network
         if compile != "none":
-            self._run = torch.compile(self.network, mode=compile)
+            self._run = torch.compile(self.network, **COMPILATIONS[compile])
         self.optimizer, self.decay, self.warmup = optimizer, decay, warmup
         self.label_smoothing, self.channels_last = label_smoothing, channels_last
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         # every class counts, seen or not: a fold may lack one
         scores: dict[str, Metric | MetricCollection] = {
             "accuracy": MulticlassAccuracy(classes, average="micro"),
@@ -76,10 +82,11 @@ class Classifier(pl.LightningModule):
         image, target, _ = batch
         logits = self(image)
         loss = functional.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        self.train_accuracy(logits, target.argmax(dim=1) if target.ndim == 2 else target)
+        # sums on the device: a metric's own step would compute, and reset, twice over
+        hits = logits.detach().argmax(dim=1) == (target.argmax(dim=1) if target.ndim == 2 else target)
         size = len(image)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log("train/accuracy", hits.float().mean(), on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
