@@ -16,14 +16,8 @@ from soundfold.experiment import environment
 from soundfold.files import write_whole
 
 # by name: steps of an epoch, length of a clip in s, Hz, words of the configuration
-TINY = (
-    "features.n_fft=512",
-    "features.hop_length=160",
-    "features.n_mels=16",
-    "features.f_max=4000",
-    "augment=none",
-    "optim=sgd",
-)
+SMALL = ("features.n_fft=512", "features.hop_length=160", "features.n_mels=16", "features.f_max=4000")
+TINY = (*SMALL, "augment=none", "optim=sgd")
 SETTINGS: dict[str, tuple[int, float, int, tuple[str, ...]]] = {
     "tiny steps, 5 an epoch": (5, 0.25, 8000, TINY),
     "tiny steps, 40 an epoch": (40, 0.25, 8000, TINY),
@@ -58,8 +52,8 @@ def run(device: str, batch: int, repeats: int, outputs: Path, words: tuple[str, 
         for _ in range(repeats):
             with tempfile.TemporaryDirectory() as folder:
                 clock = trained(collection, Path(folder), target, epochs, *features, f"data.batch_size={size}", *words)
-                plain += bare_epochs(clock, epochs)
-            through += clock.epochs
+                plain.append(median(bare_epochs(clock, epochs)))
+            through.append(median(clock.epochs))
         rows.append(row(name, len(clock.data.train_dataloader()), through, plain))
     header = {**environment.describe(target), "date": time.strftime("%Y-%m-%d"), "batch": batch, "repeats": repeats}
     table = markdown(header, rows)
@@ -70,16 +64,25 @@ def run(device: str, batch: int, repeats: int, outputs: Path, words: tuple[str, 
 
 
 def row(name: str, steps: int, through: list[float], plain: list[float]) -> dict[str, Any]:
-    """One setting's figures from seconds an epoch, through Lightning and in the plain loop."""
-    ours, bare = median(through), median(plain)
-    return {"setting": name, "steps": steps, "lightning": ours, "bare": bare, "overhead": ours / bare - 1}
+    """One setting's figures from seconds an epoch, through Lightning and in the plain loop, turn by turn.
+
+    What Lightning adds is the median over the turns, as the two loops of a turn meet the same load of the machine.
+    """
+    pairs = list(zip(through, plain, strict=True))
+    return {
+        "setting": name,
+        "steps": steps,
+        "lightning": median(through),
+        "bare": median(plain),
+        "added": median(ours - bare for ours, bare in pairs),
+        "overhead": median(ours / bare for ours, bare in pairs) - 1,
+    }
 
 
 def shell(few: dict[str, Any], many: dict[str, Any]) -> tuple[float, float]:
     """What Lightning adds, seconds a step and an epoch: the line through two settings that differ in steps only."""
-    first, second = (setting["lightning"] - setting["bare"] for setting in (few, many))
-    step = (second - first) / (many["steps"] - few["steps"])
-    return step, first - step * few["steps"]
+    step = (many["added"] - few["added"]) / (many["steps"] - few["steps"])
+    return step, few["added"] - step * few["steps"]
 
 
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:

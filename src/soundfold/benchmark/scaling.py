@@ -45,12 +45,12 @@ def run(device: str, repeats: int, outputs: Path) -> Path:
     }
     rows = []
     for axis, sizes in axes.items():
-        methods: dict[Any, Callable[[], Any]] = {
-            value: _step(target, seconds, mels, batch) for value, seconds, mels, batch in sizes
+        methods: dict[str, Callable[[], Any]] = {
+            f"{value:g}": _step(target, seconds, mels, batch) for value, seconds, mels, batch in sizes
         }
         timings = measure(methods, repeats, target)
         for value, _, _, batch in sizes:
-            rows.append(row(axis, value, timings[value], batch))
+            rows.append(row(axis, value, timings[f"{value:g}"], batch))
     rows += _collections(target, repeats)
     header = {
         **environment.describe(target),
