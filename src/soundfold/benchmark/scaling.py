@@ -126,7 +126,7 @@ def row(axis: str, value: float, timing: Timing, batch: int) -> dict[str, Any]:
 
 def resident_clips(free: int) -> int:
     """How many clips of 5 s a device of so many free bytes keeps: `SoundDataModule` streams what takes half or more."""
-    return -(-free // 2) // (2 * round(RATE * SECONDS))
+    return (free - 1) // (2 * 2 * round(RATE * SECONDS))
 
 
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
