@@ -64,10 +64,9 @@ class MetricsCsv(pl.Callback):
 
 
 class CalmProgressBar(RichProgressBar):
-    """A progress bar that draws a few times a second, and reads figures from the device at an epoch's end only.
+    """A progress bar that draws a few times a second, where Lightning's own does so in every step and epoch.
 
-    Lightning's own draws in every step, and reads the last epoch's figures from the device each time, which makes the
-    processor wait for it.
+    Figures are read from the device where an epoch's end is drawn, and nowhere else.
     """
 
     SECONDS_BETWEEN = 0.25
@@ -75,7 +74,6 @@ class CalmProgressBar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._drawn, self._epoch = 0.0, -1
-        self._figures: dict[str, Any] = {}
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -98,7 +96,6 @@ class CalmProgressBar(RichProgressBar):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         if self._due() or last:
-            self._figures = super().get_metrics(trainer, pl_module)
             self._begin(trainer, pl_module)
             self._update(self.train_progress_bar_id, int(trainer.num_training_batches))
             super().on_train_epoch_end(trainer, pl_module)
@@ -107,13 +104,6 @@ class CalmProgressBar(RichProgressBar):
         if self._epoch != trainer.current_epoch:
             self._epoch = trainer.current_epoch
             super().on_train_epoch_start(trainer, pl_module)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._figures = super().get_metrics(trainer, pl_module)
-        super().on_validation_end(trainer, pl_module)
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        return self._figures
 
 
 class SpacedCheckpoint(ModelCheckpoint):
