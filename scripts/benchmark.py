@@ -1,4 +1,4 @@
-"""Measure speed: python scripts/benchmark.py what=frontend device=cpu root=/path/to/ESC-50"""
+"""Measure speed: python scripts/benchmark.py what=train device=cpu; what=frontend, loop, train or scaling."""
 
 from pathlib import Path
 
@@ -14,10 +14,24 @@ from soundfold.rules import check_benchmark
 def main(cfg: DictConfig) -> None:
     check_benchmark(cfg)
     # imported here, so that --help and a misspelt key answer at once
-    from soundfold.benchmark import frontend
+    outputs = Path(cfg.outputs)
+    if cfg.what == "frontend":
+        from soundfold.benchmark import frontend
 
-    root = None if cfg.root is None else Path(cfg.root)
-    print(frontend.run(cfg.device, cfg.clips, cfg.repeats, root, Path(cfg.outputs)))
+        root = None if cfg.root is None else Path(cfg.root)
+        print(frontend.run(cfg.device, cfg.clips, cfg.repeats, root, outputs))
+    elif cfg.what == "loop":
+        from soundfold.benchmark import loop
+
+        print(loop.run(cfg.device, cfg.batch, cfg.repeats, outputs))
+    elif cfg.what == "train":
+        from soundfold.benchmark import train
+
+        print(train.run(cfg.device, cfg.batch, cfg.steps, cfg.repeats, outputs))
+    else:
+        from soundfold.benchmark import scaling
+
+        print(scaling.run(cfg.device, cfg.repeats, outputs))
 
 
 if __name__ == "__main__":

@@ -205,13 +205,10 @@ def test_what_is_frozen_keeps_its_weights_and_its_statistics():
 
 
 def test_only_what_is_certain_is_smoothed():
-    model = classifier(label_smoothing=0.3)
-    mixed = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
-    torch.testing.assert_close(model._smoothed(mixed, 3), torch.tensor([[0.8, 0.1, 0.1], [0.5, 0.5, 0.0]]))
-    logits, hard = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
-    torch.testing.assert_close(
-        cross_entropy(logits, model._smoothed(hard, 3)), cross_entropy(logits, hard, label_smoothing=0.3)
-    )
+    model, logits, hard = classifier(label_smoothing=0.3), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    torch.testing.assert_close(model.loss(logits, hard), cross_entropy(logits, hard, label_smoothing=0.3))
+    mixed, smoothed = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]]), torch.tensor([[0.8, 0.1, 0.1], [0.5, 0.5, 0]])
+    torch.testing.assert_close(model.loss(logits[:2], mixed), cross_entropy(logits[:2], smoothed))
 
 
 def test_a_clip_of_several_images_has_their_mean_logits(tmp_path):

@@ -50,6 +50,7 @@ def overrides(root: Path, outputs: Path, *more: str) -> list[str]:
         "trainer.max_epochs=2",
         "trainer.enable_progress_bar=false",
         "logger=csv",
+        "checkpoints.every_seconds=0",
         *more,
     ]
 

@@ -146,6 +146,7 @@ class Optim:
     _partial_: bool = True
     lr: float = MISSING
     weight_decay: float = 0.0
+    fused: bool = True
 
 
 @dataclass
@@ -186,6 +187,7 @@ class Trainer:
     max_steps: int = -1
     gradient_clip_val: float | None = None
     deterministic: bool = False
+    tf32: bool = True
     log_every_n_steps: int = 1
     check_val_every_n_epoch: int = 1
     enable_progress_bar: bool = True
@@ -203,6 +205,7 @@ class Callbacks:
 class Checkpoints:
     keep: str = "weights"
     every_n_epochs: int = 1
+    every_seconds: float = 30.0
 
 
 @dataclass
@@ -286,6 +289,8 @@ class Benchmark:
     what: str = "frontend"
     device: str = "cpu"
     clips: int = 32
+    batch: int = 64
+    steps: int = 2
     repeats: int = 5
     root: str | None = None
     outputs: str = "outputs/benchmark"
@@ -330,6 +335,8 @@ NOT_IDENTITY = (
     "trainer.accelerator",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
+    "trainer.tf32",
+    "optim.fused",
 )
 
 

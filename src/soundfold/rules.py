@@ -19,7 +19,7 @@ from soundfold.errors import InputError
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
-COMPILATIONS = ("none", "default")
+COMPILATIONS = ("none", "default", "graphs")
 LAYOUTS = ("esc50", "urbansound8k", "folder")
 KEEP = ("none", "weights", "all")
 CHOICES = ("best", "last")
@@ -86,6 +86,12 @@ def check(cfg: DictConfig) -> None:
     check_report(cfg.report)
     if cfg.search is not None:
         check_search(cfg)
+    if cfg.optim.fused and cfg.trainer.gradient_clip_val and cfg.trainer.precision != "32-true":
+        raise InputError(
+            f"trainer.gradient_clip_val={cfg.trainer.gradient_clip_val:g} with trainer.precision="
+            f"{cfg.trainer.precision}: Lightning clips no gradients that a fused optimiser unscales by itself. Give "
+            "optim.fused=false, or leave out one of the two."
+        )
     if cfg.optim.lr <= 0:
         raise InputError(f"optim.lr={cfg.optim.lr} must be above 0.")
     _at_least(cfg, "optim.weight_decay", 0)
@@ -101,6 +107,7 @@ def check(cfg: DictConfig) -> None:
     _one_of(cfg, "callbacks.choose", CHOICES)
     _at_least(cfg, "trainer.check_val_every_n_epoch", 1)
     _at_least(cfg, "checkpoints.every_n_epochs", 1)
+    _at_least(cfg, "checkpoints.every_seconds", 0)
     _at_least(cfg, "features.hop_length", 1)
     _at_least(cfg, "features.n_mels", 1)
     endless = {key: cfg.trainer[key] == -1 for key in ("max_epochs", "max_steps")}
@@ -284,10 +291,10 @@ def check_benchmark(cfg: DictConfig) -> None:
     Raises:
         InputError: a value breaks its rule.
     """
-    for key, allowed in {"what": ("frontend",), "device": ("cpu", "cuda")}.items():
+    for key, allowed in {"what": ("frontend", "loop", "train", "scaling"), "device": ("cpu", "cuda")}.items():
         if cfg[key] not in allowed:
             raise InputError(f"{key}={cfg[key]} is unknown; give one of {', '.join(allowed)}.")
-    for key in ("clips", "repeats"):
+    for key in ("clips", "batch", "steps", "repeats"):
         if cfg[key] < 1:
             raise InputError(f"{key}={cfg[key]} must be at least 1.")
 

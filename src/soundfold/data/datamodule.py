@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,17 @@ class Collection:
 
     table: ClipTable
     waves: waveforms.Waveforms
+    _resident: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def resident(self, device: torch.device) -> bool:
+        """Whether the waveforms are on the device already."""
+        return device in self._resident
+
+    def samples(self, device: torch.device) -> Tensor:
+        """int16 (clips, samples) on the device: brought there once, for all folds that a process trains."""
+        if device not in self._resident:
+            self._resident[device] = torch.from_numpy(self.waves.samples).to(device)
+        return self._resident[device]
 
 
 def open_collection(
@@ -146,9 +157,10 @@ class ClipBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.samples, self.targets, self.clips = samples, targets, torch.from_numpy(clips)
+        self.samples, self.targets, self.clips = samples, targets.to(device), torch.from_numpy(clips).to(device)
         self.batch_size, self.device, self.generator, self.seed = batch_size, device, generator, seed
-        self.owners, self.rank, self.world_size, self.epoch = owners, rank, world_size, 0
+        self.owners = None if owners is None else owners.to(device)
+        self.rank, self.world_size, self.epoch = rank, world_size, 0
 
     @property
     def sampler(self) -> ClipBatches:
@@ -166,19 +178,18 @@ class ClipBatches:
         if self.generator is not None:
             state = np.random.SeedSequence([*self.seed, self.epoch]).generate_state(1, np.uint64)[0]
             self.generator.manual_seed(int(state >> np.uint64(1)))
-            order = order[torch.randperm(len(order), generator=self.generator, device=self.device).cpu()]
+            order = order[torch.randperm(len(order), generator=self.generator, device=self.device)]
         share = len(order) // self.world_size
         order = order[self.rank : self.rank + share * self.world_size : self.world_size]
         owners = order if self.owners is None else self.owners[order]
-        on_device = owners.to(self.samples.device)
-        targets = self.targets[owners].to(self.device)
-        clips = order.to(self.device)
+        # nothing is waited for where the waveforms are resident
+        rows, targets = owners.to(self.samples.device), self.targets[owners]
         for start in range(0, len(order), self.batch_size):
             part = slice(start, start + self.batch_size)
-            wave = self.samples[on_device[part]]
+            wave = self.samples[rows[part]]
             if wave.device != self.device:
                 wave = wave.pin_memory().to(self.device, non_blocking=True)
-            yield wave, targets[part], clips[part]
+            yield wave, targets[part], order[part]
 
 
 @dataclass(frozen=True)
@@ -277,8 +288,8 @@ class SoundDataModule(pl.LightningDataModule):
         self._generator = torch.Generator(self.device)
         if self._copies is not None:
             self._draw_copies(self._copies, len(table))
-        samples = torch.from_numpy(waves.samples)
-        self._samples = samples.to(self.device) if self._fits(samples) else samples
+        fits = collection.resident(self.device) or self._fits(waves.samples.nbytes)
+        self._samples = collection.samples(self.device if fits else torch.device("cpu"))
         self._targets = torch.from_numpy(table.targets)
         self.front_end.to(self.device)
         self.front_end.fit(self._seen(wave) for wave, _, _ in self._batches(self.split.train, 16))
@@ -297,11 +308,11 @@ class SoundDataModule(pl.LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         return self._copies if self.copies and epoch >= self.copies.after else None
 
-    def _fits(self, samples: Tensor) -> bool:
+    def _fits(self, size: int) -> bool:
         if self.resident is not None or self.device.type != "cuda":
             return self.resident is not False
         free, _ = torch.cuda.mem_get_info(self.device)
-        return samples.nbytes < free / 2
+        return size < free / 2
 
     def _batches(self, clips: np.ndarray, batch_size: int, **options: Any) -> ClipBatches:
         return ClipBatches(self._samples, self._targets, clips, batch_size, self.device, owners=self._owners, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
@@ -83,7 +84,7 @@ def classifier(cfg: DictConfig, classes: int, weights: str = "none") -> Classifi
     return Classifier(
         network(cfg, classes, weights),
         classes,
-        instantiate(cfg.optim, _convert_="all"),
+        optimizer(cfg),
         decay=cfg.schedule.decay,
         warmup=cfg.schedule.warmup,
         **{key: cfg.model[key] for key in options},
@@ -103,6 +104,15 @@ def mixing(cfg: DictConfig) -> Mixing:
 def copies(cfg: DictConfig) -> OfflineCopies | None:
     """From ``augment.copies``."""
     return None if cfg.augment.copies is None else OfflineCopies(**cfg.augment.copies)
+
+
+def optimizer(cfg: DictConfig) -> Callable[..., Any]:
+    """From ``optim``: from parameter groups to an optimiser."""
+    options: Any = OmegaConf.to_container(cfg.optim, resolve=True)
+    # not every optimiser knows the word: one that does not is used with fused=false
+    if not options["fused"]:
+        del options["fused"]
+    return instantiate(options, _convert_="all")
 
 
 def protocol(cfg: DictConfig) -> Protocol:

@@ -1,16 +1,18 @@
-"""What Lightning does not have: metrics and stops that survive a resume, checkpoints whole or absent."""
+"""What Lightning does not have: metrics and stops that survive a resume, checkpoints whole or absent, and shell work
+that does not grow with the number of steps and epochs."""
 
 from __future__ import annotations
 
 import csv
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -32,6 +34,7 @@ class MetricsCsv(pl.Callback):
         self.path = path
         self.mark = {"leaky": "true"} if leaky else {}
         self.rows: list[dict[str, Any]] = []
+        self._header: list[str] = []
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         if self.path.is_file():
@@ -52,6 +55,12 @@ class MetricsCsv(pl.Callback):
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": f"{rate:.6g}", **self.mark, **figures}
         self.rows.append(row)
+        if list(row) == self._header:
+            # a row of its own: to write all anew, and wait for the disk, would cost more with every epoch
+            with self.path.open("a") as stream:
+                stream.write(",".join(str(value) for value in row.values()) + "\n")
+            return
+        self._header = list(row)
         lines = [",".join(row), *(",".join(str(r.get(name, "")) for name in row) for r in self.rows)]
         write_whole(self.path, "\n".join(lines) + "\n")
 
@@ -69,6 +78,76 @@ class EpochSeed(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         torch.manual_seed(int(np.random.SeedSequence([*self.seed, trainer.current_epoch]).generate_state(1)[0]))
+
+
+class CalmProgressBar(RichProgressBar):
+    """A progress bar that draws a few times a second, where Lightning's own does so in every step and epoch.
+
+    Figures are read from the device where an epoch's end is drawn, and nowhere else.
+    """
+
+    SECONDS_BETWEEN = 0.25
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn, self._epoch = 0.0, -1
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._drawn < self.SECONDS_BETWEEN:
+            return False
+        self._drawn = now
+        return True
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # an epoch may be shorter than the time between two drawings: its bar begins with what it draws first
+        pass
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._due():
+            self._begin(trainer, pl_module)
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
+        if self._due() or last:
+            self._begin(trainer, pl_module)
+            self._update(self.train_progress_bar_id, int(trainer.num_training_batches))
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._epoch != trainer.current_epoch:
+            self._epoch = trainer.current_epoch
+            super().on_train_epoch_start(trainer, pl_module)
+
+
+class SpacedCheckpoint(ModelCheckpoint):
+    """A checkpoint at the end of an epoch, but no sooner than some time after the one before; and always of the last.
+
+    A checkpoint of 134 MB takes longer to write than a short epoch to train. What a run cut short has to train again
+    is what that time holds, and comes out the same.
+
+    Args:
+        every_seconds: least time between two; 0 takes one at every epoch's end.
+        others: see `ModelCheckpoint`.
+    """
+
+    def __init__(self, *others: Any, every_seconds: float, **options: Any) -> None:
+        super().__init__(*others, **options)
+        self.every_seconds = every_seconds
+        self._taken = 0.0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._taken = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        ends = ends or 0 <= trainer.max_steps <= trainer.global_step
+        if ends or time.monotonic() - self._taken >= self.every_seconds:
+            super().on_train_epoch_end(trainer, pl_module)
+            self._taken = time.monotonic()
 
 
 class LastingEarlyStopping(EarlyStopping):

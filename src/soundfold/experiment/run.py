@@ -7,7 +7,7 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
@@ -28,11 +27,20 @@ from soundfold.data.datamodule import Collection, SoundDataModule, open_collecti
 from soundfold.data.folds import Met, audit, make_split, refuse_leak
 from soundfold.errors import InputError
 from soundfold.experiment import build, environment
-from soundfold.experiment.callbacks import EpochSeed, LastingBest, LastingEarlyStopping, MetricsCsv, WholeCheckpoints
+from soundfold.experiment.callbacks import (
+    CalmProgressBar,
+    EpochSeed,
+    LastingBest,
+    LastingEarlyStopping,
+    MetricsCsv,
+    SpacedCheckpoint,
+    WholeCheckpoints,
+)
 from soundfold.experiment.comparison import read_run
 from soundfold.experiment.kept import KeptModel, met_by_weights
 from soundfold.experiment.results import FoldResult, load_folds, predictions_csv, summarise
 from soundfold.files import write_whole
+from soundfold.model.classifier import COMPILATIONS
 from soundfold.model.resnet import weights_digest
 from soundfold.report.terminal import print_folds, print_run
 from soundfold.rules import check, is_trial, parse_fold
@@ -177,7 +185,7 @@ def open_run(cfg: DictConfig) -> Run:
     build.averaging(cfg)
     build.classifier(cfg, classes=2)
     protocol = build.protocol(cfg)
-    _accelerator(cfg)
+    _note_bfloat16(cfg, _accelerator(cfg))
     weights = weights_digest(cfg.model.weights)
     data = cfg.data
     collection = open_collection(
@@ -224,12 +232,13 @@ def _settled(run: Run, fold: int | None) -> FoldResult:
         lock.release()
 
 
-def run_fold(run: Run, fold: int | None) -> FoldResult:
+def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
     """Train one fold, score its test clips once, and write its files.
 
     Args:
         run: see `open_run`.
         fold: its number; None trains on every clip and scores none.
+        watchers: callbacks beside the run's own, such as a benchmark's clock.
     """
     cfg, table = run.cfg, run.collection.table
     folder = run.folder / f"fold{fold or 'none'}"
@@ -242,9 +251,16 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
 
     protocol, copies = build.protocol(cfg), build.copies(cfg)
     pl.seed_everything(int(np.random.SeedSequence([cfg.seed, fold or 0]).generate_state(1)[0]), verbose=False)
+    accelerator = _accelerator(cfg)
+    trainer_options: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = trainer_options.pop("tf32")
+    front_end = build.front_end(cfg)
+    if cfg.model.compile != "none" and accelerator == "gpu":
+        # on a CPU it goes clip by clip, and has nothing to gain
+        front_end.compile(**COMPILATIONS[cfg.model.compile])
     data = SoundDataModule(
         run.collection,
-        build.front_end(cfg),
+        front_end,
         fold,
         protocol=protocol,
         crops=build.crops(cfg),
@@ -275,25 +291,30 @@ def run_fold(run: Run, fold: int | None) -> FoldResult:
         MetricsCsv(folder / "metrics.csv", leaky=protocol.leaky),
         EpochSeed(cfg.seed, fold or 0, 3),
         *([averaging] if averaging else []),
+        *watchers,
     ]
     if cfg.trainer.enable_progress_bar:
-        callbacks.append(RichProgressBar())
+        callbacks.append(CalmProgressBar())
     if selects:
         callbacks += [LastingEarlyStopping(patience=cfg.callbacks.patience, **chosen), best]
     # last of all: it holds the state of the others at the end of the epoch
     every = cfg.checkpoints.every_n_epochs
     callbacks.append(
-        ModelCheckpoint(
-            checkpoints, "last", every_n_epochs=every, save_on_train_epoch_end=True, enable_version_counter=False
+        SpacedCheckpoint(
+            checkpoints,
+            "last",
+            every_seconds=cfg.checkpoints.every_seconds,
+            every_n_epochs=every,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
         )
     )
-    settings: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
-    settings["accelerator"] = _accelerator(cfg)
+    trainer_options["accelerator"] = accelerator
     # told even where the steps end the run: the progress bar counts epochs
-    settings["max_epochs"] = _epochs(cfg, len(make_split(table, protocol, fold, cfg.seed).train))
+    trainer_options["max_epochs"] = _epochs(cfg, len(make_split(table, protocol, fold, cfg.seed).train))
     with _loggers(run, folder, fold) as loggers:
         trainer = pl.Trainer(
-            **settings,
+            **trainer_options,
             callbacks=callbacks,
             plugins=[WholeCheckpoints()],
             logger=loggers,
@@ -416,6 +437,11 @@ def _accelerator(cfg: DictConfig) -> str:
     """
     there = {"cpu": True, "gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     wanted = cfg.trainer.accelerator
+    if cfg.model.compile == "graphs" and not (there["gpu"] and wanted in ("auto", "gpu")):
+        raise InputError(
+            f"model.compile=graphs with trainer.accelerator={wanted}: CUDA graphs need a CUDA device. Give "
+            "model.compile=none, or default."
+        )
     if wanted == "auto":
         if there["mps"] and not there["gpu"]:
             console.print("note: trainer=auto passes over MPS; trainer.accelerator=mps tries it.")
@@ -423,6 +449,18 @@ def _accelerator(cfg: DictConfig) -> str:
     if not there[wanted]:
         raise InputError(f"trainer.accelerator={wanted}: PyTorch sees no such device here. Give trainer=auto or cpu.")
     return wanted
+
+
+def _note_bfloat16(cfg: DictConfig, accelerator: str) -> None:
+    """Say where a CPU could train faster in bfloat16, and where it was asked to and cannot."""
+    if accelerator != "cpu":
+        return
+    # private, and in no release missing so far; without it nothing is said
+    has = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: None)()
+    if has and cfg.trainer.precision == "32-true":
+        console.print("note: this CPU multiplies bfloat16 in hardware; trainer.precision=bf16-mixed may train faster.")
+    if has is False and cfg.trainer.precision == "bf16-mixed":
+        console.print("note: this CPU has no bfloat16 arithmetic; trainer.precision=32-true trains faster.")
 
 
 @contextmanager

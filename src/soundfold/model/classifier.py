@@ -17,6 +17,12 @@ from soundfold.errors import InputError
 from soundfold.model.resnet import STAGES
 from soundfold.model.schedule import check_schedule, parameter_groups, warm_up_and_decay
 
+# of `torch.compile`; a graph is of one shape, so a last, smaller batch has one of its own
+COMPILATIONS: dict[str, dict[str, Any]] = {
+    "default": {"mode": "default"},
+    "graphs": {"mode": "reduce-overhead", "dynamic": False},
+}
+
 
 class Classifier(pl.LightningModule):
     """Cross entropy on images (B, 1, M, T), with hard targets int64 (B,) or soft ones (B, C).
@@ -32,7 +38,8 @@ class Classifier(pl.LightningModule):
         frozen_stages: so many of the network's `stages`, from the stem on, keep their weights and batch statistics.
         rate_decay: see `parameter_groups`; a part is one of the network's `stages`.
         channels_last: memory format of network and images.
-        compile: how the network is compiled: ``none`` or ``default``.
+        compile: the network as it is (``none``), compiled (``default``), or compiled and replayed as CUDA graphs
+            (``graphs``), which leave out the cost of starting kernels one by one.
 
     Raises:
         InputError: a value outside its rule.
@@ -59,7 +66,7 @@ class Classifier(pl.LightningModule):
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
         self._run: Callable[[Tensor], Tensor] = self.network
         if compile != "none":
-            self._run = torch.compile(self.network, mode=compile)
+            self._run = torch.compile(self.network, **COMPILATIONS[compile])
         self.optimizer, self.decay, self.warmup = optimizer, decay, warmup
         self.label_smoothing, self.channels_last, self.rate_decay = label_smoothing, channels_last, rate_decay
         if not 0 <= frozen_stages < STAGES:
@@ -75,7 +82,6 @@ class Classifier(pl.LightningModule):
         for part in self.frozen:
             part.requires_grad_(False)
         self.classes = classes
-        self.train_accuracy = MulticlassAccuracy(classes, average="micro")
         # every class counts, seen or not: a fold may lack one
         scores: dict[str, Metric | MetricCollection] = {
             "accuracy": MulticlassAccuracy(classes, average="micro"),
@@ -99,21 +105,22 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         image, target, _ = batch
         logits = self(image)
-        loss = functional.cross_entropy(logits, self._smoothed(target, logits.shape[1]))
-        self.train_accuracy(logits, target.argmax(dim=1) if target.ndim == 2 else target)
+        loss = self.loss(logits, target)
+        # sums on the device: a metric's own step would compute, and reset, twice over
+        hits = logits.detach().argmax(dim=1) == (target.argmax(dim=1) if target.ndim == 2 else target)
         size = len(image)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self.log("train/accuracy", hits.float().mean(), on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return loss
 
-    def _smoothed(self, target: Tensor, classes: int) -> Tensor:
-        """Targets (B,) or (B, classes), those that are certain smoothed."""
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """What training minimises, of logits (B, C): the mean cross entropy, targets that are certain smoothed."""
         if not self.label_smoothing:
-            return target
-        soft = functional.one_hot(target, classes).float() if target.ndim == 1 else target
-        even = torch.full_like(soft, 1 / classes)
+            return functional.cross_entropy(logits, target)
+        soft = functional.one_hot(target, self.classes).float() if target.ndim == 1 else target
         certain = soft.amax(dim=1, keepdim=True) == 1
-        return torch.where(certain, torch.lerp(soft, even, self.label_smoothing), soft)
+        smooth = torch.lerp(soft, torch.full_like(soft, 1 / self.classes), self.label_smoothing)
+        return functional.cross_entropy(logits, torch.where(certain, smooth, soft))
 
     def _clips(self, image: Tensor, target: Tensor) -> Tensor:
         """Logits (B, C) of clips of which each is one or several images (B * K, 1, M, T): their mean.
