@@ -1,4 +1,4 @@
-"""Measure speed: python scripts/benchmark.py what=frontend device=cpu root=/path/to/ESC-50"""
+"""Measure speed: python scripts/benchmark.py what=frontend|inference device=cpu root=/path/to/ESC-50"""
 
 from pathlib import Path
 
@@ -14,6 +14,11 @@ from soundfold.rules import check_benchmark
 def main(cfg: DictConfig) -> None:
     check_benchmark(cfg)
     # imported here, so that --help and a misspelt key answer at once
+    if cfg.what == "inference":
+        from soundfold.benchmark import inference
+
+        inference.run(cfg.device, cfg.clips, cfg.repeats, Path(cfg.outputs))
+        return
     from soundfold.benchmark import frontend
 
     root = None if cfg.root is None else Path(cfg.root)

@@ -276,7 +276,7 @@ def check_benchmark(cfg: DictConfig) -> None:
     Raises:
         InputError: a value breaks its rule.
     """
-    for key, allowed in {"what": ("frontend",), "device": ("cpu", "cuda")}.items():
+    for key, allowed in {"what": ("frontend", "inference"), "device": ("cpu", "cuda")}.items():
         if cfg[key] not in allowed:
             raise InputError(f"{key}={cfg[key]} is unknown; give one of {', '.join(allowed)}.")
     for key in ("clips", "repeats"):
