@@ -10,7 +10,8 @@ from soundfold.errors import InputError
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Write a trained model as one file from the raw waveform, float32 (B, samples) at the training "
-        "rate, to class probabilities, the log-mel inside, and check it against PyTorch. scripts/onnx_example.py uses it.",
+        "rate, to class probabilities, the log-mel inside, and check it against PyTorch. scripts/onnx_example.py shows "
+        "its use.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
     parser.add_argument("--format", choices=("onnx", "torch_export"), default="onnx")

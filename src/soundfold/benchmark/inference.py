@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def run(device: str, clips: int, repeats: int, outputs: Path) -> Path:
         # with one clip to a batch there is one row for both
         sizes = sorted({1, clips})
         for size in sizes:
-            methods[f"PyTorch, {_words(size)}"] = lambda size=size: predictor.probabilities(wave[:size])
+            methods[f"PyTorch, {_words(size)}"] = partial(predictor.probabilities, wave[:size])
         files = {"PyTorch": weights.stat().st_size}
         if device == "cpu" and find_spec("onnxruntime") and find_spec("onnxscript"):
             path = Path(folder) / "model.onnx"

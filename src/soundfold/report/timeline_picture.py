@@ -14,15 +14,16 @@ CLASSES = len(COLOURS)
 
 
 @styled
-def timeline_picture(prediction: Prediction, centres: np.ndarray) -> Figure:
+def timeline_picture(prediction: Prediction, centres: np.ndarray, width: float = 8.0) -> Figure:
     """Log-mel and class probabilities on one time axis.
 
     Args:
         prediction: with its log-mel; the classes that are the most probable one longest are drawn, at most four.
         centres: (M,), the bands' centre frequencies, Hz.
+        width: inches; a narrow one reads on a phone.
     """
     assert prediction.level is not None
-    figure = new_figure(8.0, 4.2)
+    figure = new_figure(width, 4.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.1))
     bands, columns = prediction.level.shape
     end = columns * prediction.column
@@ -50,7 +51,9 @@ def timeline_picture(prediction: Prediction, centres: np.ndarray) -> Figure:
     below.set_ylabel("probability" if prediction.calibrated else "probability, uncalibrated")
     below.set_xlabel("s")
     below.set_xlim(0, prediction.seconds)
-    below.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=CLASSES, fontsize=8)
+    below.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=CLASSES if width > 6 else CLASSES // 2, fontsize=8
+    )
     for axes in figure.axes:
         axes.tick_params(colors=FOREGROUND, labelsize=8)
     return figure
