@@ -34,7 +34,6 @@ from soundfold.inference.models import FoldModel
 from soundfold.inference.predictor import Predictor
 from soundfold.model.resnet import single_channel_resnet18
 
-MINUTES = 10
 STREAM = """
 import sys, time
 from soundfold.inference.predictor import Predictor
@@ -50,7 +49,7 @@ print(time.perf_counter() - started, len(found.windows), before, memory("VmHWM")
 """
 
 
-def run(device: str, clips: int, repeats: int, outputs: Path) -> Path:
+def run(device: str, clips: int, repeats: int, outputs: Path, minutes: int = 10) -> Path:
     """Measure, print, and write ``inference-<device>.md`` and ``.json``.
 
     The model is that of ``data=esc50`` with the default features, untrained: weights do not change its speed. The long
@@ -61,6 +60,7 @@ def run(device: str, clips: int, repeats: int, outputs: Path) -> Path:
         clips: clips in the batch.
         repeats: timed runs of each method.
         outputs: folder of the two files.
+        minutes: length of the long recording.
 
     Raises:
         InputError: the device is not there.
@@ -92,7 +92,7 @@ def run(device: str, clips: int, repeats: int, outputs: Path) -> Path:
             _row(name, timing, size, predictor.seconds, files[name.split(",")[0]])
             for (name, timing), size in zip(timings.items(), sizes * 2, strict=False)
         ]
-        stream = _recording(Path(folder), weights, device, predictor.sample_rate)
+        stream = _recording(Path(folder), weights, device, predictor.sample_rate, minutes)
     header = {
         **environment.describe(target),
         "onnxruntime": _version() if len(files) > 1 else None,
@@ -151,20 +151,20 @@ def _row(name: str, timing: Timing, size: int, seconds: float, file: int) -> dic
     }
 
 
-def _recording(folder: Path, weights: Path, device: str, rate: int) -> dict[str, Any]:
-    """Ten minutes, in a process of its own, whose memory tells."""
+def _recording(folder: Path, weights: Path, device: str, rate: int, minutes: int) -> dict[str, Any]:
+    """Noise of some minutes, in a process of its own, whose memory tells."""
     long = folder / "long.wav"
     rng = np.random.default_rng(0)
     with soundfile.SoundFile(long, "w", rate, 1, subtype="PCM_16") as file:
-        for _ in range(MINUTES * 6):
+        for _ in range(minutes * 6):
             file.write((3000 * rng.standard_normal(10 * rate)).astype(np.int16))
     command = [sys.executable, "-c", STREAM, str(weights), str(long), device]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return {
-        "minutes": MINUTES,
+        "minutes": minutes,
         "seconds": float(out[0]),
         "windows": int(out[1]),
-        "real_time": 60 * MINUTES / float(out[0]),
+        "real_time": 60 * minutes / float(out[0]),
         # kilobytes, as Linux tells them
         "grown_mb": (int(out[3]) - int(out[2])) / 1e3,
         "peak_mb": int(out[3]) / 1e3,

@@ -112,8 +112,8 @@ def build_page(predictor: Predictor, most_seconds: float, most_megabytes: float)
             buttons=["fullscreen"],
         )
         gradio.Markdown(
-            "The log-mel of the sound. Of a clip, the lines are around what spoke for the most probable class; of a long "
-            "recording, the curves are the probabilities over time."
+            "The log-mel of the sound. Of a clip, the lines are around what spoke for the most probable class; of a "
+            "long recording, the curves are the probabilities over time."
         )
         sound.change(react, sound, [told, best, picture], api_visibility="private")
     return page

@@ -43,7 +43,7 @@ class Pieces:
 def resampled(blocks: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.ndarray]:
     """A stream at another rate, the samples that ``torchaudio.functional.resample`` gives of the whole.
 
-    Where the two rates have no small ratio, the nearest small one is taken (off by 5 parts in 100,000 at most).
+    Where the two rates have no small ratio, the nearest small one is taken, off by 0.05 % at most.
 
     Args:
         blocks: float32 (samples,) each, at ``rate`` Hz.
@@ -85,8 +85,8 @@ def _ratio(rate: int, to: int) -> tuple[int, int]:
     common = gcd(rate, to)
     old, new = rate // common, to // common
     if new * (2 * _support(old, new) + old) > MOST_TAPS:
-        near = Fraction(to, rate).limit_denominator(1000)
-        old, new = near.denominator, near.numerator
+        near = Fraction(min(old, new), max(old, new)).limit_denominator(1000)
+        old, new = (near.numerator, near.denominator) if old < new else (near.denominator, near.numerator)
     return old, new
 
 
