@@ -40,7 +40,7 @@ def test_the_page_hears_an_upload_and_survives_garbage(predictor, tiny_run, brow
         upload(tmp_path / "garbage.wav", "garbage.wav is not audio that can be read")
         assert tab.locator("#picture img").count() == 0
         upload(tmp_path / "longer.wav", "longer.wav is longer than 5 s")
-        upload(tmp_path / "heavy.wav", "Maximum allowed file size exceeded")
+        upload(tmp_path / "heavy.wav", "exceed the maximum allowed size")
         tab.reload()
         upload(tmp_path / "long.wav", "mean over 7 windows")
         tab.locator("#picture img").wait_for()

@@ -13,7 +13,7 @@ from soundfold.data.folder import EXTENSIONS
 from soundfold.errors import InputError
 
 # of all channels together, in one piece
-VALUES = 1 << 18
+VALUES = 1 << 16
 LOWEST, HIGHEST = 1000, 1_000_000
 
 
