@@ -27,4 +27,4 @@ def test_a_model_in_use_is_measured(tmp_path):
     # a minute in windows of 5 s that overlap by half
     assert measured["recording"]["windows"] == 23
     assert measured["recording"]["real_time"] == pytest.approx(60 / measured["recording"]["seconds"])
-    assert "A recording of 1 minutes" in (tmp_path / "inference-cpu.md").read_text()
+    assert "A recording of 1 min, 23 windows" in (tmp_path / "inference-cpu.md").read_text()

@@ -196,7 +196,7 @@ def _markdown(header: dict[str, Any], rows: list[dict[str, Any]], stream: dict[s
         )
     lines += [
         "",
-        f"A recording of {stream['minutes']} minutes, {stream['windows']} windows: {stream['seconds']:.1f} s, "
+        f"A recording of {stream['minutes']} min, {stream['windows']} windows: {stream['seconds']:.1f} s, "
         f"{stream['real_time']:.0f} times real time; the process grew by {stream['grown_mb']:.0f} MB to "
         f"{stream['peak_mb']:.0f} MB.",
     ]
