@@ -61,7 +61,7 @@ def test_a_sample_that_is_no_number_is_named_by_its_time(tmp_path):
     wave = np.zeros(20_000, dtype=np.float32)
     wave[15_000] = np.nan
     soundfile.write(tmp_path / "nan.wav", wave, 8000, subtype="FLOAT")
-    with pytest.raises(InputError, match=r"nan\.wav holds samples that are not numbers"):
+    with pytest.raises(InputError, match=r"nan\.wav holds samples that are not numbers, the first at 1\.875 s"):
         listen(tmp_path / "nan.wav")
 
 

@@ -141,7 +141,7 @@ class Predictor:
             raise InputError(f"sample_rate={sample_rate} must be at least {LOWEST} Hz.")
         if array.dtype == np.int16:
             array = array / np.float32(32768)
-        block = mono(array.reshape(len(array), -1), "The waveform", 0.0)
+        block = mono(array.reshape(len(array), -1), "The waveform", 0, sample_rate)
         return self._over([block], sample_rate, hop, None, None)
 
     def file(

@@ -68,7 +68,7 @@ class Recording:
         try:
             with soundfile.SoundFile(self.path) as file:
                 while len(block := file.read(frames, dtype="float32", always_2d=True)):
-                    yield mono(block, str(self.path), came / self.sample_rate)
+                    yield mono(block, str(self.path), came, self.sample_rate)
                     came += len(block)
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise InputError(
@@ -80,19 +80,20 @@ class Recording:
             raise InputError(f"{self.path} holds no samples{claim}. Record it again, or leave it out.")
 
 
-def mono(block: np.ndarray, name: str, since: float) -> np.ndarray:
+def mono(block: np.ndarray, name: str, since: int, sample_rate: int) -> np.ndarray:
     """Average channels: float (samples, channels) -> float32 (samples,).
 
     Args:
-        name, since: where the block comes from and when it begins, s; for the error.
+        name, since, sample_rate: where the block comes from, its first frame's number, and Hz; for the error.
 
     Raises:
         InputError: a sample is not a number.
     """
-    if not np.isfinite(block).all():
+    whole = np.isfinite(block).all(axis=1)
+    if not whole.all():
         raise InputError(
-            f"{name} holds samples that are not numbers, in the second that begins at {since:.0f} s or after. Whatever "
-            "wrote it failed; write it again."
+            f"{name} holds samples that are not numbers, the first at {(since + whole.argmin()) / sample_rate:.3f} s. "
+            "Whatever wrote it failed; write it again."
         )
     return block.astype(np.float32, copy=False).mean(axis=1)
 
