@@ -59,10 +59,11 @@ def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
         raise InputError(
             f"There is no model at {path}. Give a run's folder, outputs/<name>-<id>, or a fold's {WEIGHTS}."
         )
+    kept = {found.parents[1].name.removeprefix("fold"): found for found in path.glob(f"fold*/{WEIGHTS}")}
     there = {
-        found.parents[1].name.removeprefix("fold"): found
-        for found in path.glob(f"fold*/{WEIGHTS}")
-        if (found.parents[1] / "result.json").is_file()
+        name: found
+        for name, found in kept.items()
+        if (name.isdigit() or name == "none") and (found.parents[1] / "result.json").is_file()
     }
     if not there:
         raise InputError(

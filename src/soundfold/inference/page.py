@@ -45,12 +45,9 @@ def hear(predictor: Predictor, path: str | None, most_seconds: float) -> Heard:
         picture = timeline_picture(found, predictor.centres, width=5.0)
     else:
         picture = _clip(predictor, path, found)
-    # every class, so that the page may choose how many it shows
-    return (
-        "; ".join(words),
-        dict(zip(map(_words, found.classes), found.probabilities.tolist(), strict=True)),
-        pixels(picture),
-    )
+    # every class: the page chooses how many it shows
+    every = dict(zip(map(_words, found.classes), found.probabilities.tolist(), strict=True))
+    return "; ".join(words), every, pixels(picture)
 
 
 def _words(name: str) -> str:
