@@ -1,4 +1,4 @@
-"""Measure speed: python scripts/benchmark.py what=train device=cpu; what=frontend, loop, train or scaling."""
+"""Measure speed: python scripts/benchmark.py what=train device=cpu; or frontend, inference, loop, scaling."""
 
 from pathlib import Path
 
@@ -20,6 +20,10 @@ def main(cfg: DictConfig) -> None:
 
         root = None if cfg.root is None else Path(cfg.root)
         print(frontend.run(cfg.device, cfg.clips, cfg.repeats, root, outputs))
+    elif cfg.what == "inference":
+        from soundfold.benchmark import inference
+
+        inference.run(cfg.device, cfg.clips, cfg.repeats, outputs)
     elif cfg.what == "loop":
         from soundfold.benchmark import loop
 

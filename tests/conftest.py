@@ -1,9 +1,12 @@
 """Where the real clips are, and tables made for a test."""
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -40,3 +43,45 @@ def browser():
         chromium = driver.chromium.launch(executable_path=path, args=[*quiet, "--disable-sync", "--no-first-run"])
         yield chromium
         chromium.close()
+
+
+def shared_run(factory, name: str, train: Callable[[Path], None]) -> Path:
+    """A run that the suite's processes train once, together; its folder."""
+    base = factory.getbasetemp()
+    # each process of a parallel suite has a folder in the suite's
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            train(folder)
+            (folder / "done").touch()
+    (run,) = (folder / "outputs").glob("*-*")
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """A finished cross-validation of three folds on tones and noises of half a second at 8 kHz; the clips lie in
+    ``../../tiny``. Not to be changed."""
+    import tiny
+
+    def train(folder: Path) -> None:
+        tiny.cross_validate(tiny.render(folder / "tiny"), folder / "outputs", "report.page=none")
+
+    return shared_run(tmp_path_factory, "tiny-run", train)
+
+
+@pytest.fixture(scope="session")
+def real_run(tmp_path_factory, esc10) -> Path:
+    """Fold 1 of ESC-10 after one epoch on coarse images, with all options that scores depend on. Not to be changed."""
+    import tiny
+
+    def train(folder: Path) -> None:
+        small = ("features.n_fft=2048", "features.hop_length=1764", "features.n_mels=32", "features.f_max=20000")
+        clips = ("data=esc10", f"data.root={esc10}", "data.seconds=5", "data.sample_rate=44100", "data.batch_size=64")
+        options = ("crops.seconds=3", "crops.trim=true", "crops.test=3", "average=ema", "trainer.precision=bf16-mixed")
+        options += ("model.width=32", "model.frequency_channel=true", "model.squeeze_excitation=true")
+        more = (*options, "fold=1", "trainer.max_epochs=1", "augment=none", f"paths.cache={folder / 'cache'}")
+        tiny.cross_validate(esc10, folder / "outputs", *small, *clips, *more)
+
+    return shared_run(tmp_path_factory, "real-run", train)

@@ -3,7 +3,7 @@ import json
 import pytest
 from hydra import compose, initialize_config_dir
 
-from soundfold.benchmark import frontend, loop, scaling, train
+from soundfold.benchmark import frontend, inference, loop, scaling, train
 from soundfold.benchmark.timing import Timing
 from soundfold.config import CONF, register
 from soundfold.errors import InputError
@@ -85,3 +85,17 @@ def test_benchmarks_are_named():
         for word in ("what=speed", "steps=0", "batch=0"):
             with pytest.raises(InputError, match=word.split("=")[0]):
                 check_benchmark(compose("benchmark", [word]))
+
+
+def test_a_model_in_use_is_measured(tmp_path):
+    inference.run("cpu", clips=2, repeats=1, outputs=tmp_path, minutes=1)
+    measured = json.loads((tmp_path / "inference-cpu.json").read_text())
+    rows = {row["method"]: row for row in measured["rows"]}
+    assert list(rows) == [f"{by}, {of}" for by in ("PyTorch", "ONNX Runtime") for of in ("one clip", "batch of 2")]
+    for row in rows.values():
+        assert row["real_time"] == pytest.approx(5000 / row["ms_per_clip"])
+        assert row["file_mb"] > 40
+    # a minute in windows of 5 s that overlap by half
+    assert measured["recording"]["windows"] == 23
+    assert measured["recording"]["real_time"] == pytest.approx(60 / measured["recording"]["seconds"])
+    assert "A recording of 1 min, 23 windows" in (tmp_path / "inference-cpu.md").read_text()

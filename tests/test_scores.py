@@ -7,7 +7,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from soundfold.data.groups import esc50_groups
-from soundfold.experiment.scores import calibration, class_scores, merge_classes, probabilities
+from soundfold.experiment.scores import HOTTEST, calibration, class_scores, merge_classes, probabilities, temperature
 
 
 @pytest.fixture
@@ -62,3 +62,25 @@ def test_esc50_s_groups_are_tens_of_its_targets(esc50_table):
     assert len(groups) == 5
     assert of_class.tolist() == [target // 10 for target in range(50)]
     assert esc50_groups(["dog", "no class of it"]) is None
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
+def test_the_temperature_is_where_scipy_finds_the_least_cross_entropy(scale):
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 7, 500)
+    logits = scale * (rng.standard_normal((500, 7)) + 2 * np.eye(7)[targets])
+
+    def entropy(temperature):
+        return -log_softmax(logits / temperature, axis=1)[np.arange(500), targets].mean()
+
+    reference = minimize_scalar(entropy, bounds=(0.01, 100), method="bounded", options={"xatol": 1e-8})
+    assert temperature(logits, targets) == pytest.approx(reference.x, rel=1e-4)
+
+
+def test_the_temperature_of_what_is_all_right_is_bounded():
+    logits = 3 * np.eye(4)
+    assert temperature(logits, np.arange(4)) == pytest.approx(1 / HOTTEST)
+    assert temperature(logits, (np.arange(4) + 1) % 4) == pytest.approx(HOTTEST)

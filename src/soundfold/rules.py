@@ -23,6 +23,7 @@ COMPILATIONS = ("none", "default", "graphs")
 LAYOUTS = ("esc50", "urbansound8k", "folder")
 KEEP = ("none", "weights", "all")
 CHOICES = ("best", "last")
+BENCHMARKS = ("frontend", "inference", "loop", "scaling", "train")
 PAGES = ("none", "plain", "full")
 SAMPLERS = ("tpe", "random")
 
@@ -291,7 +292,7 @@ def check_benchmark(cfg: DictConfig) -> None:
     Raises:
         InputError: a value breaks its rule.
     """
-    for key, allowed in {"what": ("frontend", "loop", "train", "scaling"), "device": ("cpu", "cuda")}.items():
+    for key, allowed in {"what": BENCHMARKS, "device": ("cpu", "cuda")}.items():
         if cfg[key] not in allowed:
             raise InputError(f"{key}={cfg[key]} is unknown; give one of {', '.join(allowed)}.")
     for key in ("clips", "batch", "steps", "repeats"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from omegaconf import OmegaConf
 
 from soundfold.config import NOT_IDENTITY, without
 from soundfold.errors import InputError
-from soundfold.experiment.results import CVResult, load_folds, summarise
+from soundfold.experiment.results import CVResult, load_folds, read_predictions, summarise
 from soundfold.experiment.statistics import SeedSummary, accuracy_interval, mcnemar, over_seeds, source_interval
 
 
@@ -93,33 +92,18 @@ def read_run(folder: Path) -> ScoredRun:
         InputError: a fold is missing, or its predictions cannot be read or do not give its result.
     """
     total = summarise(load_folds(folder))
-    number = {name: target for target, name in enumerate(total.classes)}
-    rows: list[tuple[int, str, str, int, list[float]]] = []
+    rows: list[tuple[int, str, str, int, np.ndarray]] = []
     for fold in total.folds:
         path = folder / f"fold{fold['fold']}" / "predictions.csv"
-        try:
-            with path.open(newline="", encoding="utf-8") as stream:
-                read = [
-                    (
-                        fold["fold"],
-                        row["filename"],
-                        row["source"],
-                        number[row["target"]],
-                        [float(row[f"logit_{name}"]) for name in total.classes],
-                    )
-                    for row in csv.DictReader(stream)
-                ]
-        except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-            raise InputError(
-                f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true."
-            ) from None
-        right = [row[3] == int(np.argmax(row[4])) for row in read]
-        if len(read) != fold["n"] or abs(np.mean(right) - fold["accuracy"]) > 1e-4:
+        read = read_predictions(path, total.classes)
+        right = read.logits.argmax(axis=1) == read.targets if len(read.files) else np.zeros(0)
+        if len(right) != fold["n"] or abs(np.mean(right) - fold["accuracy"]) > 1e-4:
             raise InputError(
                 f"{path} does not give the accuracy of the result.json beside it. One of the two was changed; redo the "
                 "fold: the same command with rerun=true."
             )
-        rows += read
+        numbers = [fold["fold"]] * len(right)
+        rows += zip(numbers, read.files, read.sources, read.targets.tolist(), read.logits, strict=True)
     rows.sort(key=lambda row: row[:2])
     sources, targets = tuple(row[2] for row in rows), np.array([row[3] for row in rows])
     logits = np.array([row[4] for row in rows], dtype=np.float32)

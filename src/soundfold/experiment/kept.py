@@ -68,9 +68,10 @@ class KeptModel:
                 _met(found),
             )
         except Exception as error:  # torch raises many kinds for a file that is not one of its own
+            # torch's own words advise to load it unsafely
+            reason = f"it has no {error}" if isinstance(error, KeyError) else type(error).__name__
             raise InputError(
-                f"{path} is not a model that a run has kept ({type(error).__name__}: {error}). "
-                "Give checkpoints/weights.pt of a finished fold."
+                f"{path} is not a model that a run has kept ({reason}). Give checkpoints/weights.pt of a finished fold."
             ) from error
 
     def rebuild(self) -> tuple[FrontEnd, ResNet18]:

@@ -203,6 +203,42 @@ def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
     return curves
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """The scored clips of a fold, in the file's order.
+
+    Attributes:
+        files, sources: (n,).
+        targets: int64 (n,), as indices into the classes.
+        logits: float32 (n, C).
+    """
+
+    files: tuple[str, ...]
+    sources: tuple[str, ...]
+    targets: np.ndarray
+    logits: np.ndarray
+
+
+def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
+    """Read what `predictions_csv` wrote.
+
+    Raises:
+        InputError: the file cannot be read, or is of other classes.
+    """
+    number = {name: target for target, name in enumerate(classes)}
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        return Predictions(
+            tuple(row["filename"] for row in rows),
+            tuple(row["source"] for row in rows),
+            np.array([number[row["target"]] for row in rows], dtype=np.int64),
+            np.array([[row[f"logit_{name}"] for name in classes] for row in rows], dtype=np.float32),
+        )
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true.") from None
+
+
 def predictions_csv(table: ClipTable, clips: np.ndarray, logits: np.ndarray) -> str:
     """A row per scored clip: file, fold, source, true and predicted class, then a logit per class.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 BINS = 15
+HOTTEST = 20.0
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,22 @@ def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> 
         accuracy = np.bincount(part, right, bins) / clips
     error = np.nansum(clips * np.abs(accuracy - mean)) / len(confidence)
     return Calibration(clips, mean, accuracy, float(error))
+
+
+def temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The number that logits (n, C), divided by it, have the least mean cross entropy with targets int64 (n,) by.
+
+    Between 1 / 20 and 20: where every prediction is right the entropy falls for ever towards 0, and where all are as
+    good as random it falls towards infinity.
+
+    Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
+    """
+    own = logits[np.arange(len(targets)), targets].astype(np.float64)
+    low, high = -np.log(HOTTEST), np.log(HOTTEST)
+    # in 1 / temperature the entropy is convex, so its slope has one change of sign
+    while high - low > 1e-10:
+        middle = (low + high) / 2
+        scaled = probabilities(logits * np.exp(middle))
+        slope = ((scaled * logits).sum(axis=1) - own).mean()
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return float(np.exp(-middle))

@@ -50,21 +50,27 @@ class Crops:
         if self.test is None:
             return wave
         place = torch.linspace(0, 1, self.test) if self.test > 1 else torch.tensor([0.5])
-        return self._cut(wave, place.to(wave.device).expand(len(wave), -1))
+        # shape[0], which is free in a graph, where len is a number
+        return self._cut(wave, place.to(wave.device).expand(wave.shape[0], -1))
 
     def _cut(self, wave: Tensor, place: Tensor) -> Tensor:
         """Crops at places (B, K) between the first, 0, and the last, 1."""
         first, last = self._bounds(wave)
         start = (first[:, None] + (last - first)[:, None] * place).round().long() % self.samples
-        return _sliced(wave, start, self.length) if wave.device.type == "cpu" else _indexed(wave, start, self.length)
+        return _sliced(wave, start, self.length) if _values_at_hand(wave) else _indexed(wave, start, self.length)
 
     def _bounds(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """The first and the last start of a crop: int64 (B,) each."""
-        start = torch.zeros(len(wave), dtype=torch.int64, device=wave.device)
+        start = torch.zeros(wave.shape[0], dtype=torch.int64, device=wave.device)
         end = start + self.samples
         if self.trim:
             start, end = sounding(wave)
         return torch.minimum(start, end - self.length), torch.maximum(start, end - self.length)
+
+
+def _values_at_hand(wave: Tensor) -> bool:
+    """Whether values may be read: not from a device that would be waited for, nor while a graph is traced."""
+    return wave.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
 def _sliced(wave: Tensor, start: Tensor, length: int) -> Tensor:
@@ -86,7 +92,7 @@ def sounding(wave: Tensor) -> tuple[Tensor, Tensor]:
     What is silent here is zero in 16 bits: the padding of a clip that was shorter.
     """
     heard = wave != 0
-    if wave.device.type == "cpu":
+    if _values_at_hand(wave):
         # numpy stops at the first sample that is heard
         rows = heard.numpy()
         first, after = torch.from_numpy(rows.argmax(axis=1)), torch.from_numpy(rows[:, ::-1].argmax(axis=1))

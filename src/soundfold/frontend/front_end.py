@@ -53,11 +53,12 @@ class FrontEnd(nn.Module):
         # float32 throughout: power spectra overflow half precision
         wave = wave.float() / 32768
         if draw is None or self.augmentation is None:
-            return self._standardised(self.logmel(wave))
+            return self.standardised(self.logmel(wave))
         level = self.logmel(self.augmentation.vary(wave, draw), draw.rate, draw.semitones)
-        return mask(self._standardised(level), draw)
+        return mask(self.standardised(level), draw)
 
-    def _standardised(self, level: Tensor) -> Tensor:
+    def standardised(self, level: Tensor) -> Tensor:
+        """What the network sees of a log-mel (B, 1, M, T)."""
         return (level - self.mean) / self.deviation if self.image is None else self.image(level)
 
     @torch.no_grad()

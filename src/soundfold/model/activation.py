@@ -22,3 +22,13 @@ def class_activation(network: ResNet18, image: Tensor, target: Tensor) -> Tensor
     share = torch.einsum("bchw,bc->bhw", network.features(image), network.fc.weight[target]).clamp(min=0)
     share = share / share.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
     return functional.interpolate(share[:, None], image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def over_clip(share: Tensor, bands: int, frames: int, of_image: int) -> Tensor:
+    """Activation of an image (1, H, W) laid over the log-mel that the image was made of -> (bands, frames).
+
+    Args:
+        of_image: frames of the log-mel that the image covers; beyond them nothing was looked at.
+    """
+    whole = functional.interpolate(share[None], (bands, of_image), mode="bilinear", align_corners=False)[0, 0]
+    return functional.pad(whole, (0, max(0, frames - of_image)))[:, :frames]

@@ -204,7 +204,10 @@ def _from_file(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a file that is not one of its own
-        raise InputError(f"model.weights={path} is not a file of weights that torch reads safely: {error}") from error
+        # torch's own words advise to load it unsafely
+        raise InputError(
+            f"model.weights={path} is not a file of weights that torch reads safely ({type(error).__name__})."
+        ) from error
     state = found.get("network", found) if isinstance(found, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"model.weights={path} holds no state dict of a network.")

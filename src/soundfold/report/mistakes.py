@@ -11,8 +11,6 @@ import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
-from torch import Tensor
-from torch.nn import functional
 
 from soundfold.data import waveforms
 from soundfold.data.attribution import Attribution, attribution, read_attributions
@@ -22,7 +20,7 @@ from soundfold.experiment.comparison import ScoredRun
 from soundfold.experiment.kept import KeptModel
 from soundfold.experiment.scores import probabilities
 from soundfold.frontend.front_end import FrontEnd
-from soundfold.model.activation import class_activation
+from soundfold.model.activation import class_activation, over_clip
 from soundfold.model.resnet import ResNet18
 from soundfold.report.clip_picture import clip_picture
 from soundfold.report.drawing import inline_svg
@@ -114,7 +112,8 @@ def look_at_mistakes(folder: Path, run: ScoredRun, most: int) -> Iterator[tuple[
         if network is not None:
             image = front_end(torch.from_numpy(wave)[None])
             share = class_activation(network, image, torch.tensor([int(run.predictions[i])]))
-            looked_at = _over_clip(share, level, front_end).numpy()
+            of_image = level.shape[1] if front_end.image is None else front_end.image.frames
+            looked_at = over_clip(share, len(level), level.shape[1], of_image).numpy()
         centres = front_end.logmel.edges[1:-1].numpy()
         picture = clip_picture(wave / 32768, cfg.data.seconds, level.numpy(), centres, looked_at)
         whose = attribution(mistake.filename, run.sources[i], named)
@@ -135,11 +134,3 @@ def show_mistakes(folder: Path, run: ScoredRun, most: int, audio: bool) -> list[
         )
         for mistake, evidence in look_at_mistakes(folder, run, most)
     ]
-
-
-def _over_clip(share: Tensor, level: Tensor, front_end: FrontEnd) -> Tensor:
-    """Activation of an image (1, H, W) laid over the log-mel (M, T) that the image was made of -> (M, T)."""
-    bands, frames = level.shape
-    of_image = frames if front_end.image is None else front_end.image.frames
-    whole = functional.interpolate(share[None], (bands, of_image), mode="bilinear", align_corners=False)[0, 0]
-    return functional.pad(whole, (0, max(0, frames - of_image)))[:, :frames]

@@ -1,0 +1,40 @@
+"""A page to try a model on: python scripts/demo.py outputs/esc50-1a2b3c4d"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from soundfold.errors import InputError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Serve a page, to this machine only, on which a sound is uploaded or recorded: its probabilities, "
+        "its log-mel and what the model looked at; of a long recording, the timeline. Needs pip install -e '.[demo]'.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
+    parser.add_argument("--fold", help="the model of this fold only, or of none; default: the average of all folds")
+    parser.add_argument("--port", type=int, help="default: a free one from 7860 on")
+    parser.add_argument("--max-seconds", type=float, default=600.0, help="longest sound; default 600")
+    parser.add_argument("--max-megabytes", type=float, default=50.0, help="largest upload; default 50")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    given = parser.parse_args()
+    try:
+        for name in ("max_seconds", "max_megabytes"):
+            if not getattr(given, name) > 0:
+                raise InputError(f"--{name.replace('_', '-')}={getattr(given, name):g} must be above 0.")
+        # imported here, so that --help answers at once
+        from soundfold.inference.page import serve
+        from soundfold.inference.predict import chosen_device
+        from soundfold.inference.predictor import Predictor
+
+        predictor = Predictor.load(given.run, given.fold, chosen_device(given.device))
+        serve(predictor, given.port, given.max_seconds, given.max_megabytes)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

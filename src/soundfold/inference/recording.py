@@ -1,0 +1,122 @@
+"""A recording read piece by piece: what its header claims is believed only as far as samples come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from soundfold.data.folder import EXTENSIONS
+from soundfold.errors import InputError
+
+# of all channels together, in one piece
+VALUES = 1 << 16
+LOWEST, HIGHEST = 1000, 1_000_000
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A sound file that has been opened once.
+
+    Attributes:
+        path: of the file.
+        sample_rate: Hz.
+        channels: they are averaged.
+        claimed: frames that the header speaks of.
+    """
+
+    path: Path
+    sample_rate: int
+    channels: int
+    claimed: int
+
+    @classmethod
+    def open(cls, path: Path) -> Recording:
+        """Look at the header.
+
+        Raises:
+            InputError: there is no such file, or it is no audio that libsndfile reads.
+        """
+        if path.is_dir() or not path.exists():
+            raise InputError(f"There is no audio file at {path}. Give a file, or a folder that holds some.")
+        try:
+            with soundfile.SoundFile(path) as file:
+                found = cls(path, file.samplerate, file.channels, file.frames)
+        # TypeError is soundfile's answer to a .raw file
+        except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
+            raise InputError(
+                f"{path} is not audio that can be read ({error}). Give WAV, FLAC, OGG, MP3, AIFF or another format "
+                "that libsndfile reads."
+            ) from error
+        if not LOWEST <= found.sample_rate <= HIGHEST:
+            raise InputError(
+                f"{path} says that its sample rate is {found.sample_rate} Hz; from {LOWEST} to {HIGHEST} Hz can be "
+                "read. Its header is damaged, or of something else; convert it to a usual rate."
+            )
+        return found
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Its samples in order, channels averaged: float32 (samples,) each, nominally in [-1, 1].
+
+        Raises:
+            InputError: nothing comes, a sample is not a number, or the file breaks off in a way that is no end.
+        """
+        frames, came = max(1, VALUES // self.channels), 0
+        try:
+            with soundfile.SoundFile(self.path) as file:
+                while len(block := file.read(frames, dtype="float32", always_2d=True)):
+                    yield mono(block, str(self.path), came, self.sample_rate)
+                    came += len(block)
+        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+            raise InputError(
+                f"{self.path} cannot be decoded after {came / self.sample_rate:.1f} s ({error}). It is damaged; "
+                "convert what can be read of it, or leave it out."
+            ) from error
+        if not came:
+            claim = f" though its header speaks of {self.claimed / self.sample_rate:,.0f} s" if self.claimed else ""
+            raise InputError(f"{self.path} holds no samples{claim}. Record it again, or leave it out.")
+
+
+def mono(block: np.ndarray, name: str, since: int, sample_rate: int) -> np.ndarray:
+    """Average channels: float (samples, channels) -> float32 (samples,).
+
+    Args:
+        name, since, sample_rate: where the block comes from, its first frame's number, and Hz; for the error.
+
+    Raises:
+        InputError: a sample is not a number.
+    """
+    whole = np.isfinite(block).all(axis=1)
+    if not whole.all():
+        raise InputError(
+            f"{name} holds samples that are not numbers, the first at {(since + whole.argmin()) / sample_rate:.3f} s. "
+            "Whatever wrote it failed; write it again."
+        )
+    return block.astype(np.float32, copy=False).mean(axis=1)
+
+
+def audio_files(paths: list[Path]) -> list[Path]:
+    """Files as they are named, and of folders what their names say is audio, sorted, hidden files left out.
+
+    Raises:
+        InputError: a folder holds no audio.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.suffix.lower() in EXTENSIONS
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        ]
+        if not inside:
+            raise InputError(f"{path} holds no file whose name ends as audio does (.wav, .flac, .ogg, .mp3, ...).")
+        found += inside
+    return found
