@@ -207,11 +207,20 @@ def test_a_last_epoch_is_kept_and_others_are_spaced(tmp_path):
     assert [epoch for every, epoch in taken if every] == [0, 1, 2, 3, 4]
 
 
-def test_folds_of_a_process_share_resident_waveforms():
-    collection = noise(10, 0.1, 8000, 2)
-    first, second = (collection.samples(torch.device("cpu")) for _ in range(2))
-    assert first is second
-    assert np.array_equal(first.numpy(), collection.waves.samples)
+def test_folds_and_jobs_of_a_process_share_resident_waveforms():
+    device, first, again, other = (
+        torch.device("meta"),
+        noise(10, 0.1, 8000, 2),
+        noise(10, 0.1, 8000, 2),
+        noise(9, 0.1, 8000, 2),
+    )
+    there = first.samples(device)
+    assert again.resident(device)
+    assert again.samples(device) is there
+    assert not other.resident(device)
+    assert other.samples(device).shape == (9, 800)
+    assert not first.resident(device)
+    assert np.array_equal(first.samples(torch.device("cpu")).numpy(), first.waves.samples)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ FETCH: dict[str, Callable[[Path], None]] = {"esc50": fetch_esc50, "synthetic": r
 # where the names of a layout's files start, below its root
 AUDIO = {"esc50": "audio", "urbansound8k": "audio", "folder": "."}
 Batch = tuple[Tensor, Tensor, Tensor]
+# what lies on a device: of the process, as each job of a sweep opens its collection anew
+_RESIDENT: dict[tuple, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,23 @@ class Collection:
 
     table: ClipTable
     waves: waveforms.Waveforms
-    _resident: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def resident(self, device: torch.device) -> bool:
         """Whether the waveforms are on the device already."""
-        return device in self._resident
+        return self._key(device) in _RESIDENT
 
     def samples(self, device: torch.device) -> Tensor:
-        """int16 (clips, samples) on the device: brought there once, for all folds that a process trains."""
-        if device not in self._resident:
-            self._resident[device] = torch.from_numpy(self.waves.samples).to(device)
-        return self._resident[device]
+        """int16 (clips, samples) on the device: brought there once, for all folds and jobs that a process trains."""
+        if device.type == "cpu":
+            return torch.from_numpy(self.waves.samples)  # mapped, not copied
+        key = self._key(device)
+        if key not in _RESIDENT:
+            _RESIDENT.clear()  # one collection at a time: what it takes is the device's memory
+            _RESIDENT[key] = torch.from_numpy(self.waves.samples).to(device)
+        return _RESIDENT[key]
+
+    def _key(self, device: torch.device) -> tuple:
+        return (self.waves.digest, self.waves.sample_rate, self.waves.samples.shape, device)
 
 
 def open_collection(
