@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from soundfold.cli import run
 from soundfold.config import CONF, Benchmark
+from soundfold.errors import InputError
 from soundfold.rules import check_benchmark
 
 
@@ -15,6 +16,10 @@ def main(cfg: DictConfig) -> None:
     check_benchmark(cfg)
     # imported here, so that --help and a misspelt key answer at once
     outputs = Path(cfg.outputs)
+    try:
+        outputs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"outputs={outputs} cannot be written: {error}. Give another folder.") from error
     if cfg.what == "frontend":
         from soundfold.benchmark import frontend
 

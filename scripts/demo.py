@@ -21,8 +21,10 @@ def main() -> int:
     given = parser.parse_args()
     try:
         for name in ("max_seconds", "max_megabytes"):
-            if not getattr(given, name) > 0:
-                raise InputError(f"--{name.replace('_', '-')}={getattr(given, name):g} must be above 0.")
+            if not 0 < getattr(given, name) < float("inf"):
+                raise InputError(f"--{name.replace('_', '-')}={getattr(given, name):g} must be above 0, and a number.")
+        if given.port is not None and not 0 < given.port < 65536:
+            raise InputError(f"--port={given.port} must lie between 1 and 65535; from 1024 on it needs no privileges.")
         # imported here, so that --help answers at once
         from soundfold.inference.page import serve
         from soundfold.inference.predict import chosen_device

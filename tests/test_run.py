@@ -20,6 +20,7 @@ from tiny import ROOT, cross_validate, only, overrides, render, train
 from soundfold.data import waveforms
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
+from soundfold.experiment.callbacks import MetricsCsv
 from soundfold.experiment.kept import KeptModel
 from soundfold.experiment.results import load_folds
 from soundfold.model.classifier import Classifier
@@ -153,8 +154,9 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
         (("trainer.max_epochs=-1", "trainer.max_steps=10"), (1,)),
         (("split=nested", "trainer.max_epochs=5", "callbacks.patience=2", "callbacks.monitor=val/f1"), (2,)),
         ((*AVERAGED, "split=nested", "trainer.max_epochs=4"), (2,)),
+        (("split=nested", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), (3,)),
     ],
-    ids=["copies", "copies later", "steps", "nested", "averaged"],
+    ids=["copies", "copies later", "steps", "nested", "averaged", "seldom validated"],
 )
 def test_a_run_stopped_in_any_epoch_ends_as_an_uninterrupted_one(root, tmp_path, monkeypatch, words, moments):
     words = ("fold=2", *words)
@@ -175,6 +177,18 @@ def test_a_run_stopped_in_any_epoch_ends_as_an_uninterrupted_one(root, tmp_path,
         for name in ("predictions.csv", "metrics.csv"):
             ours, whole = ((only(tmp_path / o) / "fold2" / name).read_text() for o in (f"stopped{moment}", "whole"))
             assert ours == whole, f"{name}, stopped in epoch {moment}"
+
+
+def test_a_row_that_was_cut_while_it_was_written_is_not_an_epoch(tmp_path):
+    path = tmp_path / "metrics.csv"
+    whole = "epoch,step,lr,train/loss\n" + "".join(f"{epoch},{epoch},0.1,0.5\n" for epoch in range(12))
+    for torn in ("1", "12,1", "\0\0\0", "12,12,0.1", ""):
+        path.write_text(whole + torn)
+        metrics = MetricsCsv(path)
+        metrics.on_load_checkpoint(None, None, {"epoch": 20})
+        assert [int(row["epoch"]) for row in metrics.rows] == list(range(12))
+    metrics.on_load_checkpoint(None, None, {"epoch": 8})
+    assert len(metrics.rows) == 9
 
 
 def test_a_leaky_protocol_marks_every_file(root, tmp_path, capsys):

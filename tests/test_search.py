@@ -112,7 +112,8 @@ def test_a_nested_search_scores_each_fold_by_what_was_chosen_without_it(root, tm
         objective = -abs(lr - fold * 1e-3) if protocol == "nested" else lr
         return FoldResult(**{**known, "fold": fold, "folds": [1, 2, 3], "objective": objective})
 
-    given = overrides(root, tmp_path, *WORDS, *NESTED, "search.trials=6")
+    # a word about the protocol does not make the score another search's figure
+    given = overrides(root, tmp_path, *WORDS, *NESTED, "search.trials=6", "split.protocol=nested")
     with judged(), mock.patch.object(runs, "run_fold", judge_by_fold):
         searches.search(composed(*given), given)
     tried = [trial.params["optim.lr"] for trial in trials_of(tmp_path)]

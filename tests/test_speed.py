@@ -126,6 +126,7 @@ def test_no_step_reads_from_the_device(tmp_path, watcher, monkeypatch):
     """
     monkeypatch.setattr(CalmProgressBar, "SECONDS_BETWEEN", 0)
     words = ("trainer.max_epochs=3", "trainer.enable_progress_bar=true", "augment=none", "optim=sgd", "fold=1")
+    words += ("average=ema",)
     cfg = composed(*overrides(tmp_path, tmp_path, *words))
     reads = ReadBacks()
     with reads:
@@ -196,15 +197,16 @@ def test_a_last_epoch_is_kept_and_others_are_spaced(tmp_path):
     taken = []
     spaced = SpacedCheckpoint(tmp_path, "last", every_seconds=1000.0)
     each = SpacedCheckpoint(tmp_path, "last", every_seconds=0.0)
+    every_other = SpacedCheckpoint(tmp_path, "last", every_seconds=0.0, every_epochs=2)
     with pytest.MonkeyPatch.context() as patch:
         base = SpacedCheckpoint.__mro__[1]
-        patch.setattr(base, "on_train_epoch_end", lambda self, fit, _: taken.append((self is each, fit.current_epoch)))
-        for checkpoint in (spaced, each):
+        patch.setattr(base, "on_train_epoch_end", lambda self, fit, _: taken.append((self, fit.current_epoch)))
+        for checkpoint in (spaced, each, every_other):
             checkpoint.on_fit_start(None, None)
             for epoch in range(5):
                 checkpoint.on_train_epoch_end(Fit(epoch), None)
-    assert [epoch for every, epoch in taken if not every] == [4]
-    assert [epoch for every, epoch in taken if every] == [0, 1, 2, 3, 4]
+    epochs = {one: [epoch for other, epoch in taken if other is one] for one in (spaced, each, every_other)}
+    assert list(epochs.values()) == [[4], [0, 1, 2, 3, 4], [1, 3, 4]]
 
 
 def test_folds_and_jobs_of_a_process_share_resident_waveforms():

@@ -38,7 +38,7 @@ def _one_of(cfg: DictConfig, key: str, allowed: tuple[str, ...], section: str = 
 
 def _at_least(cfg: DictConfig, key: str, least: float, section: str = "") -> None:
     value = OmegaConf.select(cfg, key)
-    if value < least:
+    if not value >= least:  # nan is neither
         raise InputError(f"{section}{key}={value} must be at least {least:g}.")
 
 
@@ -145,6 +145,18 @@ def check(cfg: DictConfig) -> None:
         raise InputError(
             f"augment.copies with crops.seconds={cfg.crops.seconds:g}: a copy is varied once, as a whole, and crops "
             "are drawn anew in every epoch. Leave out one of the two (crops.seconds=null or augment.copies=null)."
+        )
+    if cfg.crops.seconds is not None and not (
+        cfg.features.n_fft <= cfg.crops.seconds * cfg.data.sample_rate and cfg.crops.seconds <= cfg.data.seconds
+    ):
+        raise InputError(
+            f"crops.seconds={cfg.crops.seconds:g} must be at most data.seconds={cfg.data.seconds:g} and at least a "
+            f"window of features.n_fft={cfg.features.n_fft} samples, {cfg.features.n_fft / cfg.data.sample_rate:.3f} s."
+        )
+    if cfg.average.kind != "none" and cfg.average.start > 0 and copies is not None and copies.after > 0:
+        raise InputError(
+            f"augment.copies.after={copies.after} makes later epochs longer, so average.start={cfg.average.start:g} of "
+            "the steps is not known beforehand. Give average.start=0, or augment.copies.after=0."
         )
     if cfg.crops.seconds is None and (cfg.crops.trim or cfg.crops.test is not None):
         raise InputError("crops.trim and crops.test speak of crops; give crops.seconds=SECONDS too, such as 2.5.")

@@ -130,6 +130,7 @@ def resident_clips(free: int) -> int:
 
 
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The table, and what holds for all of its rows."""
     lines = [
         f"A training step with its front end (5 s at {RATE} Hz, {MELS} mels, 501 frames, batch {BATCH}, where nothing "
         "else is said), and for collections the fetching of its batch alone. Medians of "

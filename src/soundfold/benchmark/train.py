@@ -242,6 +242,7 @@ def _render(root: Path, clips: int, seconds: float, folds: int) -> None:
 
 
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The table, and what holds for all of its rows."""
     products = ", ".join(f"{kind} {value / 1e12:.2f}" for kind, value in header["ceilings"].items())
     lines = [
         f"ResNet-18 on 128x128 images, batch {header['batch']}; ours are made and varied in each step from 5 s at "

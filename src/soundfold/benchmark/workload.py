@@ -40,6 +40,7 @@ def device_named(name: str) -> torch.device:
 
 
 def synchronise(device: torch.device) -> None:
+    """Wait for the device's work; a CPU's is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

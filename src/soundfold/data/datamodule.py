@@ -176,6 +176,7 @@ class ClipBatches:
         return self
 
     def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next order is of."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -357,7 +358,10 @@ class SoundDataModule(pl.LightningDataModule):
         """
         assert self.split is not None
         loader = self._batches(
-            self.split.train, self.batch_size, generator=self._generator, seed=(self.seed, self.fold or 0, 4)
+            (self._joined() or self.split).train,
+            self.batch_size,
+            generator=self._generator,
+            seed=(self.seed, self.fold or 0, 4),
         )
         for number in range(batches):
             if number % len(loader) == 0:

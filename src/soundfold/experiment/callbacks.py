@@ -37,9 +37,7 @@ class MetricsCsv(pl.Callback):
         self._header: list[str] = []
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        if self.path.is_file():
-            with self.path.open(newline="") as stream:
-                self.rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) <= checkpoint["epoch"]]
+        self.rows = _whole_rows(self.path)[: checkpoint["epoch"] + 1]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for logger in trainer.loggers:
@@ -51,7 +49,10 @@ class MetricsCsv(pl.Callback):
                 logger.log_metrics({**figures, "epoch": int(row["epoch"])}, step=int(row["step"]) - 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        figures = {name: f"{float(value):.6g}" for name, value in sorted(trainer.callback_metrics.items())}
+        # what was not measured again since, as in epochs without validation, is as it was; after a resume, too
+        figures = {name: value for name, value in self.rows[-1].items() if "/" in name and value} if self.rows else {}
+        figures |= {name: f"{float(value):.6g}" for name, value in trainer.callback_metrics.items()}
+        figures = dict(sorted(figures.items()))
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": f"{rate:.6g}", **self.mark, **figures}
         self.rows.append(row)
@@ -63,6 +64,18 @@ class MetricsCsv(pl.Callback):
         self._header = list(row)
         lines = [",".join(row), *(",".join(str(r.get(name, "")) for name in row) for r in self.rows)]
         write_whole(self.path, "\n".join(lines) + "\n")
+
+
+def _whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.csv, one an epoch, up to one that was cut while it was written."""
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
+        with path.open(newline="", errors="replace") as stream:
+            for row in csv.DictReader(stream):
+                if row.get("epoch") != str(len(rows)) or None in row.values():
+                    break
+                rows.append(row)
+    return rows
 
 
 class EpochSeed(pl.Callback):
@@ -130,13 +143,14 @@ class SpacedCheckpoint(ModelCheckpoint):
     is what that time holds, and comes out the same.
 
     Args:
-        every_seconds: least time between two; 0 takes one at every epoch's end.
+        every_seconds: least time between two; 0 takes one at the end of every epoch that counts.
+        every_epochs: only every so many epochs count.
         others: see `ModelCheckpoint`.
     """
 
-    def __init__(self, *others: Any, every_seconds: float, **options: Any) -> None:
+    def __init__(self, *others: Any, every_seconds: float, every_epochs: int = 1, **options: Any) -> None:
         super().__init__(*others, **options)
-        self.every_seconds = every_seconds
+        self.every_seconds, self.every_epochs = every_seconds, every_epochs
         self._taken = 0.0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -145,7 +159,8 @@ class SpacedCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         ends = ends or 0 <= trainer.max_steps <= trainer.global_step
-        if ends or time.monotonic() - self._taken >= self.every_seconds:
+        counts = (trainer.current_epoch + 1) % self.every_epochs == 0
+        if ends or (counts and time.monotonic() - self._taken >= self.every_seconds):
             super().on_train_epoch_end(trainer, pl_module)
             self._taken = time.monotonic()
 

@@ -53,11 +53,13 @@ def score_nested(study: optuna.Study, cfg: DictConfig, overrides: list[str], fol
     complete = optuna.trial.TrialState.COMPLETE
     done = [t for t in study.get_trials(deepcopy=False) if t.state == complete and OBJECTIVES in t.user_attrs]
     chosen = choose(np.array([list(trial.user_attrs[OBJECTIVES].values()) for trial in done]))
-    words = [word for word in overrides if not word.startswith(("search=", "search.", "split="))]
     rows = []
     for fold, index in zip(done[0].user_attrs[OBJECTIVES], chosen, strict=True):
         trial = done[index]
-        score = cross_validate(composed(*words, "split=benchmark", *as_words(trial.params), f"fold={fold}"))
+        # all that the search was composed of but for what makes it one
+        scored = composed(*overrides, *as_words(trial.params), f"fold={fold}")
+        scored.search, scored.split = None, composed("split=benchmark").split
+        score = cross_validate(scored)
         rows.append(
             {
                 "fold": int(fold),

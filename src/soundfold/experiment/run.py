@@ -298,13 +298,12 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
     if selects:
         callbacks += [LastingEarlyStopping(patience=cfg.callbacks.patience, **chosen), best]
     # last of all: it holds the state of the others at the end of the epoch
-    every = cfg.checkpoints.every_n_epochs
     callbacks.append(
         SpacedCheckpoint(
             checkpoints,
             "last",
             every_seconds=cfg.checkpoints.every_seconds,
-            every_n_epochs=every,
+            every_epochs=cfg.checkpoints.every_n_epochs,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )

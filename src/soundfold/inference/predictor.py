@@ -229,8 +229,9 @@ class Predictor:
         Raises:
             InputError: windows would not move, or leave gaps.
         """
-        samples = self.samples // 2 if hop is None else round(hop * self.sample_rate)
-        if not 0 < samples <= self.samples:
+        # nan is neither, and infinity no number of samples
+        samples = self.samples // 2 if hop is None else round(hop * self.sample_rate) if 0 < hop <= self.seconds else 0
+        if not samples:
             raise InputError(
                 f"A hop of {hop:g} s must be above 0 and at most the window's {self.seconds:g} s: more would leave "
                 "parts of the recording unheard."

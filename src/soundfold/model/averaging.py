@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from soundfold.errors import InputError
 
@@ -42,27 +42,34 @@ class Averaging(pl.Callback):
             raise InputError(f"average.decay={decay:g} must lie between 0 and 1; 0.999 averages over some 1,000 steps.")
         if not 0 <= start < 1:
             raise InputError(f"average.start={start:g} must be at least 0 and below 1: it is a fraction of the steps.")
-        self.kind, self.decay, self.start = kind, decay, start
-        self.average: AveragedModel | None = None
+        self.start = start
+        self._update = get_ema_multi_avg_fn(decay) if kind == "ema" else get_swa_multi_avg_fn()
+        self.average: list[Tensor] = []
+        self._steps = 0  # that it is of; on the host, so that no step waits for a device
         self._trained: dict[str, Tensor] | None = None
         self._finished = False
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            update = get_ema_multi_avg_fn(self.decay) if self.kind == "ema" else None
-            self.average = AveragedModel(_network(pl_module), pl_module.device, multi_avg_fn=update)
-            self._finished = False
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._first = self.start * int(trainer.estimated_stepping_batches)
+        # a checkpoint's is read to the processor
+        self.average = [mean.to(pl_module.device) for mean in self.average]
 
+    @torch.no_grad()
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert self.average is not None
-        if trainer.global_step > self.start * int(trainer.estimated_stepping_batches):
-            self.average.update_parameters(_network(pl_module))
+        if trainer.global_step <= self._first:
+            return
+        weights = list(_network(pl_module).parameters())
+        if self._steps:
+            self._update(self.average, weights, self._steps)
+        else:
+            self.average = [weight.detach().clone() for weight in weights]
+        self._steps += 1
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # within a fit only: after it the network is the average already
-        if trainer.state.fn == "fit" and self._begun:
+        if trainer.state.fn == "fit" and self._steps:
             network = _network(pl_module)
             self._trained = {name: value.clone() for name, value in network.state_dict().items()}
             self._place(trainer, pl_module)
@@ -78,25 +85,20 @@ class Averaging(pl.Callback):
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the network as the average: at the end of a fit, and of one that had nothing left to do."""
-        if self._begun and not self._finished:
+        if self._steps and not self._finished:
             self._place(trainer, pl_module)
         self._finished = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": {} if self.average is None else self.average.state_dict()}
+        return {"steps": self._steps, "average": self.average}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        assert self.average is not None
-        self.average.load_state_dict(state_dict["average"])
+        self._steps, self.average = state_dict["steps"], state_dict["average"]
 
-    @property
-    def _begun(self) -> bool:
-        return self.average is not None and bool(self.average.n_averaged)
-
+    @torch.no_grad()
     def _place(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert self.average is not None
-        network = _network(pl_module)
-        network.load_state_dict(self.average.module.state_dict())
+        for weight, mean in zip(_network(pl_module).parameters(), self.average, strict=True):
+            weight.copy_(mean)
 
         def forward(image: Tensor) -> None:
             # mixed precision is the network's alone: images are made outside of it
