@@ -35,7 +35,8 @@ def write_run(folder: Path, right: np.ndarray, *, seed: int = 0, leaky: bool = F
         place = folder / f"fold{fold}"
         place.mkdir(parents=True)
         (place / "predictions.csv").write_text(predictions_csv(table, clips, np.eye(2, dtype=np.float32)[predicted]))
-        config = f"data: {{name: toy}}\ntrainer: {{precision: 32-true}}\nseed: {seed}\nname: {folder.name}\nlr: 0.1\n"
+        config = f"data: {{name: toy}}\ntrainer: {{precision: 32-true}}\noptim: {{lr: 0.1}}\nseed: {seed}\n"
+        config += f"name: {folder.name}\n"
         (place / "config.yaml").write_text(config)
         FoldResult(
             cv_id=folder.name,

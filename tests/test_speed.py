@@ -27,13 +27,17 @@ from soundfold.model.resnet import single_channel_resnet18
 STEPS = 50
 
 
+# three times as fast, it is learnt within two steps, whose slope shows a rounding enlarged
+LR = 0.003
+
+
 def losses(channels_last: bool, bfloat16: bool, compile: str, steps: int = STEPS) -> torch.Tensor:
     """Of a ResNet-18 that learns sixteen images of noise by heart: float32 (steps,)."""
     torch.manual_seed(0)
     network = single_channel_resnet18(4)
     image, target = torch.randn(16, 1, 32, 32), torch.arange(16) % 4
-    model = Classifier(network, 4, partial(torch.optim.SGD, lr=0.01), channels_last=channels_last, compile=compile)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=channels_last)
+    model = Classifier(network, 4, partial(torch.optim.SGD, lr=LR), channels_last=channels_last, compile=compile)
+    optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9, fused=channels_last)
     out = []
     for _ in range(steps):
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
