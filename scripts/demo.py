@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from soundfold.errors import InputError
+from soundfold.errors import InputError, told
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description="Serve a page, to this machine only, on which a sound is uploaded or recorded: its probabilities, "
         "its log-mel and what the model looked at; of a long recording, the timeline. Needs pip install -e '.[demo]'.",
@@ -19,24 +19,19 @@ def main() -> int:
     parser.add_argument("--max-megabytes", type=float, default=50.0, help="largest upload; default 50")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
-    try:
-        for name in ("max_seconds", "max_megabytes"):
-            if not 0 < getattr(given, name) < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')}={getattr(given, name):g} must be above 0, and a number.")
-        if given.port is not None and not 0 < given.port < 65536:
-            raise InputError(f"--port={given.port} must lie between 1 and 65535; from 1024 on it needs no privileges.")
-        # imported here, so that --help answers at once
-        from soundfold.inference.page import serve
-        from soundfold.inference.predict import chosen_device
-        from soundfold.inference.predictor import Predictor
+    for name in ("max_seconds", "max_megabytes"):
+        if not 0 < getattr(given, name) < float("inf"):
+            raise InputError(f"--{name.replace('_', '-')}={getattr(given, name):g} must be above 0, and a number.")
+    if given.port is not None and not 0 < given.port < 65536:
+        raise InputError(f"--port={given.port} must lie between 1 and 65535; from 1024 on it needs no privileges.")
+    # imported here, so that --help answers at once
+    from soundfold.experiment.environment import named_device
+    from soundfold.inference.page import serve
+    from soundfold.inference.predictor import Predictor
 
-        predictor = Predictor.load(given.run, given.fold, chosen_device(given.device))
-        serve(predictor, given.port, given.max_seconds, given.max_megabytes)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    predictor = Predictor.load(given.run, given.fold, named_device(given.device, "--device"))
+    serve(predictor, given.port, given.max_seconds, given.max_megabytes)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from soundfold.errors import InputError
+from soundfold.errors import InputError, told
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description="Write a trained model as one file from the raw waveform, float32 (B, samples) at the training "
         "rate, to class probabilities, the log-mel inside, and check it against PyTorch. scripts/onnx_example.py shows "
@@ -20,18 +20,13 @@ def main() -> int:
     parser.add_argument("--int8", action="store_true", help="of one fold: 8 bits as a second file, and what they cost")
     parser.add_argument("--data", type=Path, metavar="DIRECTORY", help="root of the collection, for --int8")
     given = parser.parse_args()
-    try:
-        if given.int8 and given.format != "onnx":
-            raise InputError(f"--int8 is of --format=onnx; --format={given.format} has no such thing.")
-        # imported here, so that --help answers at once
-        from soundfold.inference.export import write_export
+    if given.int8 and given.format != "onnx":
+        raise InputError(f"--int8 is of --format=onnx; --format={given.format} has no such thing.")
+    # imported here, so that --help answers at once
+    from soundfold.inference.export import write_export
 
-        write_export(given)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    write_export(given)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from soundfold.errors import InputError
+from soundfold.errors import InputError, told
 
 
 def main() -> int:
@@ -28,17 +28,13 @@ def main() -> int:
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     given = parser.parse_args()
-    try:
-        if given.top < 1:
-            raise InputError(f"--top={given.top} must be at least 1.")
-        # imported here, so that --help answers at once
-        from soundfold.inference.predict import predict
+    if given.top < 1:
+        raise InputError(f"--top={given.top} must be at least 1.")
+    # imported here, so that --help answers at once
+    from soundfold.inference.predict import predict
 
-        return predict(given)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return predict(given)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

@@ -6,11 +6,11 @@ import sys
 from itertools import combinations
 from pathlib import Path
 
-from soundfold.errors import InputError
+from soundfold.errors import InputError, told
 from soundfold.rules import report_options
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         description="Sum up the folds of a run, wherever they were trained, and write its report.html, with the most "
         "confident mistakes to see and to hear. Given several runs, lay them side by side, say of those scored on the "
@@ -42,28 +42,23 @@ def main() -> int:
     words = given.runs
     settings = [word for word in words if re.match(r"report\.\w*=", word)]
     folders = [Path(word) for word in words if word not in settings]
-    try:
-        if not folders:
-            raise InputError("Name a run's folder, outputs/<name>-<id>.")
-        options = report_options(settings)
-        # imported here, so that --help answers at once
-        from soundfold.report.overview import holds_runs
+    if not folders:
+        raise InputError("Name a run's folder, outputs/<name>-<id>.")
+    options = report_options(settings)
+    # imported here, so that --help answers at once
+    from soundfold.report.overview import holds_runs
 
-        if len(folders) == 1 and holds_runs(folders[0]):
-            list_finished(folders[0], given.where, given.sort or "finished", given.format or "table")
-        elif given.where or given.sort or given.format:
-            raise InputError("--sort, --where and --format are of a list of runs: give the one folder that holds them.")
-        elif len(folders) > 1:
-            side_by_side(folders, options.page != "none")
-        else:
-            from soundfold.experiment.results import load_folds
-            from soundfold.experiment.run import report
+    if len(folders) == 1 and holds_runs(folders[0]):
+        list_finished(folders[0], given.where, given.sort or "finished", given.format or "table")
+    elif given.where or given.sort or given.format:
+        raise InputError("--sort, --where and --format are of a list of runs: give the one folder that holds them.")
+    elif len(folders) > 1:
+        side_by_side(folders, options.page != "none")
+    else:
+        from soundfold.experiment.results import load_folds
+        from soundfold.experiment.run import report
 
-            report(folders[0], load_folds(folders[0]), options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        report(folders[0], load_folds(folders[0]), options)
 
 
 def list_finished(folder: Path, where: list[str], sort: str, form: str) -> None:
@@ -104,4 +99,4 @@ def side_by_side(folders: list[Path], page: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))

@@ -1,4 +1,7 @@
-"""The one exception that bad input raises."""
+"""The one exception that bad input raises, and how a script tells it."""
+
+import sys
+from collections.abc import Callable
 
 
 class InputError(Exception):
@@ -6,3 +9,12 @@ class InputError(Exception):
 
     The scripts print the paragraph without a traceback and exit with status 2.
     """
+
+
+def told(work: Callable[[], int | None]) -> int:
+    """The exit code of a script's work: its own, 0 where it gives none; 2 after telling bad input in a paragraph."""
+    try:
+        return work() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

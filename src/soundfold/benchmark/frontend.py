@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -13,15 +12,14 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from rich.console import Console
 from torch import Tensor
 
+from soundfold.benchmark.tables import keep, measured_on
 from soundfold.benchmark.timing import Timing, measure
 from soundfold.data.metadata import read_table
 from soundfold.data.waveforms import decode
 from soundfold.errors import InputError
 from soundfold.experiment import environment
-from soundfold.files import write_whole
 from soundfold.frontend.augment import Augmentation, Stripes, Uniform
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.frontend.logmel import LogMel, area_weights
@@ -43,9 +41,7 @@ def run(device: str, clips: int, repeats: int, root: Path | None, outputs: Path)
     Raises:
         InputError: the device is not there, or the collection has too few clips.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: PyTorch sees no CUDA device here. Give device=cpu.")
-    target = torch.device(device)
+    target = environment.named_device(device)
     wave = _clips(clips, root).to(target)
     files = [outputs / "clips" / f"{i}.wav" for i in range(clips)]
     files[0].parent.mkdir(parents=True, exist_ok=True)
@@ -67,11 +63,8 @@ def run(device: str, clips: int, repeats: int, root: Path | None, outputs: Path)
         "source": "synthetic noise" if root is None else f"real clips of {root.name}",
     }
     rows = [_row(name, timing, timings[OURS], clips) for name, timing in timings.items()]
-    table = _markdown(header, rows)
-    write_whole(outputs / f"frontend-{device}.json", json.dumps({"header": header, "rows": rows}, indent=1))
-    write_whole(outputs / f"frontend-{device}.md", table)
-    Console(width=200).print(table, markup=False)
-    return outputs / f"frontend-{device}.md"
+    content = {"header": header, "rows": rows}
+    return keep(outputs / f"frontend-{device}", content, _markdown(header, rows), width=200)
 
 
 def _clips(clips: int, root: Path | None) -> Tensor:
@@ -191,8 +184,7 @@ def _markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     lines = [
         f"{header['clips']} clips of {SECONDS:g} s at {RATE} Hz ({header['source']}), median of "
         f"{header['repeats']} runs in turn after a warm-up.",
-        f"{header['device']}, {header['threads']} threads, {header['date']}, commit {header['commit']}; "
-        + ", ".join(f"{name} {number}" for name, number in versions.items()),
+        f"{measured_on(header)}; " + ", ".join(f"{name} {number}" for name, number in versions.items()),
         "",
         "| method | ms a clip | min to max | clips/s | peak MB | time over ours, augmented |",
         "|---|---|---|---|---|---|",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -17,18 +16,14 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
-from rich.console import Console
 
+from soundfold.benchmark.tables import keep, measured_on
 from soundfold.benchmark.timing import Timing, measure
-from soundfold.config import CONF
+from soundfold.config import composed
 from soundfold.data.folds import NOBODY
-from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.kept import KeptModel
-from soundfold.files import write_whole
 from soundfold.inference.export import export
 from soundfold.inference.models import FoldModel
 from soundfold.inference.predictor import Predictor
@@ -65,10 +60,7 @@ def run(device: str, clips: int, repeats: int, outputs: Path, minutes: int = 10)
     Raises:
         InputError: the device is not there.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: PyTorch sees no CUDA device here. Give device=cpu.")
-    outputs.mkdir(parents=True, exist_ok=True)
-    target = torch.device(device)
+    target = environment.named_device(device)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pt"
         kept = _kept()
@@ -103,21 +95,13 @@ def run(device: str, clips: int, repeats: int, outputs: Path, minutes: int = 10)
         "seconds": predictor.seconds,
         "sample_rate": predictor.sample_rate,
     }
-    table = _markdown(header, rows, stream)
-    write_whole(
-        outputs / f"inference-{device}.json",
-        json.dumps({"header": header, "rows": rows, "recording": stream}, indent=1),
-    )
-    write_whole(outputs / f"inference-{device}.md", table)
-    Console(width=200).print(table, markup=False)
-    return outputs / f"inference-{device}.md"
+    content = {"header": header, "rows": rows, "recording": stream}
+    return keep(outputs / f"inference-{device}", content, _markdown(header, rows, stream), width=200)
 
 
 def _kept() -> KeptModel:
     """An untrained model of the default configuration."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", ["data=esc50"])
+    cfg = composed("data=esc50")
     classes = tuple(f"class {number}" for number in range(50))
     network = single_channel_resnet18(len(classes)).state_dict()
     # statistics as real clips have them
@@ -182,8 +166,7 @@ def _markdown(header: dict[str, Any], rows: list[dict[str, Any]], stream: dict[s
     lines = [
         f"Clips of {header['seconds']:g} s at {header['sample_rate']} Hz, default features, one ResNet-18; waveform to "
         f"probabilities; median of {header['repeats']} runs in turn after a warm-up.",
-        f"{header['device']}, {header['threads']} threads, load {header['load']}, {header['date']}, commit "
-        f"{header['commit']}; " + ", ".join(f"{name} {number}" for name, number in versions.items()),
+        f"{measured_on(header)}; " + ", ".join(f"{name} {number}" for name, number in versions.items()),
         "",
         "| method | ms | min to max | ms a clip | times real time | peak MB | file MB |",
         "|---|---|---|---|---|---|---|",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-
-from soundfold.benchmark.workload import bare_epochs, device_named, noise, trained
+from soundfold.benchmark.tables import keep, measured_on
+from soundfold.benchmark.workload import bare_epochs, noise, trained
 from soundfold.experiment import environment
-from soundfold.files import write_whole
 
 # by name: steps of an epoch, length of a clip in s, Hz, words of the configuration
 SMALL = ("features.n_fft=512", "features.hop_length=160", "features.n_mels=16", "features.f_max=4000")
@@ -39,8 +36,7 @@ def run(device: str, batch: int, repeats: int, outputs: Path, words: tuple[str, 
     Raises:
         InputError: the device is not there.
     """
-    target = device_named(device)
-    outputs.mkdir(parents=True, exist_ok=True)
+    target = environment.named_device(device)
     rows = []
     for name, (steps, seconds, rate, features) in SETTINGS.items():
         tiny = features is TINY
@@ -56,11 +52,7 @@ def run(device: str, batch: int, repeats: int, outputs: Path, words: tuple[str, 
             through.append(median(clock.epochs))
         rows.append(row(name, len(clock.data.train_dataloader()), through, plain))
     header = {**environment.describe(target), "date": time.strftime("%Y-%m-%d"), "batch": batch, "repeats": repeats}
-    table = markdown(header, rows)
-    write_whole(outputs / f"loop-{device}.json", json.dumps({"header": header, "rows": rows}, indent=1))
-    write_whole(outputs / f"loop-{device}.md", table)
-    Console(width=160).print(table, markup=False)
-    return outputs / f"loop-{device}.md"
+    return keep(outputs / f"loop-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=160)
 
 
 def row(name: str, steps: int, through: list[float], plain: list[float]) -> dict[str, Any]:
@@ -91,8 +83,7 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     lines = [
         f"One fold as scripts/train.py trains it (progress bar, metrics.csv, checkpoints) beside a plain loop over the "
         f"same objects; ResNet-18, medians of {header['repeats']} turns.",
-        f"{header['device']}, {header['threads']} threads, {header['date']}, commit {header['commit']}, "
-        f"torch {header['versions']['torch']}.",
+        f"{measured_on(header)}, torch {header['versions']['torch']}.",
         "",
         "| setting | steps an epoch | plain, ms a step | Lightning, ms a step | overhead % |",
         "|---|---|---|---|---|",

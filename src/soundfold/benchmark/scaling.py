@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
+from soundfold.benchmark.tables import keep, measured_on
 from soundfold.benchmark.timing import Timing, measure
-from soundfold.benchmark.workload import FOLDS, device_named, noise, step_of, trained
+from soundfold.benchmark.workload import FOLDS, noise, step_of, trained
 from soundfold.data.datamodule import ClipBatches
 from soundfold.experiment import environment
-from soundfold.files import write_whole
 
 RATE, SECONDS, CLASSES = 44100, 5.0, 50
 MELS, BATCH = 128, 16
@@ -35,8 +33,7 @@ def run(device: str, repeats: int, outputs: Path) -> Path:
     Raises:
         InputError: the device is not there.
     """
-    target = device_named(device)
-    outputs.mkdir(parents=True, exist_ok=True)
+    target = environment.named_device(device)
     # value, s, mels, batch
     axes: dict[str, list[tuple[float, float, int, int]]] = {
         "clip, s": [(value, value, MELS, BATCH) for value in LENGTHS],
@@ -58,11 +55,7 @@ def run(device: str, repeats: int, outputs: Path) -> Path:
         "repeats": repeats,
         "resident_clips": resident_clips(torch.cuda.mem_get_info(target)[0]) if device == "cuda" else None,
     }
-    table = markdown(header, rows)
-    write_whole(outputs / f"scaling-{device}.json", json.dumps({"header": header, "rows": rows}, indent=1))
-    write_whole(outputs / f"scaling-{device}.md", table)
-    Console(width=160).print(table, markup=False)
-    return outputs / f"scaling-{device}.md"
+    return keep(outputs / f"scaling-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=160)
 
 
 def _step(device: torch.device, seconds: float, mels: int, batch: int) -> Callable[[], Any]:
@@ -135,8 +128,7 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         f"A training step with its front end (5 s at {RATE} Hz, {MELS} mels, 501 frames, batch {BATCH}, where nothing "
         "else is said), and for collections the fetching of its batch alone. Medians of "
         f"{header['repeats']} turns; float32, channels-last.",
-        f"{header['device']}, {header['threads']} threads, {header['date']}, commit {header['commit']}, "
-        f"torch {header['versions']['torch']}.",
+        f"{measured_on(header)}, torch {header['versions']['torch']}.",
         "",
         "| axis | value | ms a clip | over the least | added MB |",
         "|---|---|---|---|---|",

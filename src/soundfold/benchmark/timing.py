@@ -53,17 +53,18 @@ def measure(methods: dict[str, Callable[[], Any]], repeats: int, device: torch.d
     for _ in range(repeats):
         for name, method in methods.items():
             method()
-            _synchronise(device)
+            synchronise(device)
             started, calls = time.perf_counter(), 0
             while calls == 0 or time.perf_counter() - started < SHORTEST_TURN:
                 method()
-                _synchronise(device)
+                synchronise(device)
                 calls += 1
             seconds[name].append((time.perf_counter() - started) / calls)
     return {name: Timing(seconds[name], peaks[name]) for name in methods}
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait for the device's work; a CPU's is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

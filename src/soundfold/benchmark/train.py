@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -17,18 +16,17 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from soundfold.benchmark.timing import measure
-from soundfold.benchmark.workload import FOLDS, Clock, device_named, noise, synchronise, trained
+from soundfold.benchmark.tables import keep, measured_on
+from soundfold.benchmark.timing import measure, synchronise
+from soundfold.benchmark.workload import FOLDS, Clock, noise, trained
 from soundfold.config import CONF
 from soundfold.data.datamodule import Collection
 from soundfold.experiment import environment
-from soundfold.files import write_whole
 from soundfold.model.resnet import single_channel_resnet18
 
 RATE, SECONDS, CLASSES = 44100, 5.0, 50
@@ -59,8 +57,7 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
     Raises:
         InputError: the device is not there.
     """
-    target = device_named(device)
-    outputs.mkdir(parents=True, exist_ok=True)
+    target = environment.named_device(device)
     collection = noise(-(-steps * batch // 4) * 5, SECONDS, RATE, CLASSES)
     contenders = CONTENDERS | (ON_CUDA if device == "cuda" else {})
     notebook = notebook_epoch(steps * batch, batch, target)
@@ -90,11 +87,7 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
     }
     if device == "cuda":
         header["five_folds"] = five_folds(FIVE_FOLDS_CLIPS, SECONDS, EPOCHS, ON_CUDA[f"{BFLOAT16}, graphs"])
-    table = markdown(header, rows)
-    write_whole(outputs / f"train-{device}.json", json.dumps({"header": header, "rows": rows}, indent=1))
-    write_whole(outputs / f"train-{device}.md", table)
-    Console(width=180).print(table, markup=False)
-    return outputs / f"train-{device}.md"
+    return keep(outputs / f"train-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=180)
 
 
 def contender(
@@ -248,8 +241,8 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         f"ResNet-18 on 128x128 images, batch {header['batch']}; ours are made and varied in each step from 5 s at "
         f"{RATE} Hz and trained through Lightning, the notebook's are cached. Medians of {header['repeats']} turns of "
         f"{header['steps']} steps; an epoch is {EPOCH_CLIPS} clips.",
-        f"{header['device']}, {header['threads']} threads, {header['date']}, commit {header['commit']}, "
-        f"torch {header['versions']['torch']}. A clip's step is {header['flops_per_clip'] / 1e9:.2f} GFLOP; matrix "
+        f"{measured_on(header)}, torch {header['versions']['torch']}. "
+        f"A clip's step is {header['flops_per_clip'] / 1e9:.2f} GFLOP; matrix "
         f"products reach {products} TFLOP/s.",
         "",
         "| training | epoch s | clips/s | speed over the notebook's | front end % | network % | rest % "

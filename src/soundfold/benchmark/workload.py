@@ -14,35 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soundfold.benchmark.timing import synchronise
 from soundfold.config import composed
 from soundfold.data.datamodule import Collection
 from soundfold.data.folds import NOBODY
 from soundfold.data.metadata import ClipTable
 from soundfold.data.waveforms import Waveforms
-from soundfold.errors import InputError
 from soundfold.experiment.run import Run, run_fold
 from soundfold.model.classifier import Classifier
 
 FOLDS = 5
 # of every training that is timed: the whole of its shell, and nothing to keep
 WORDS = ("logger=csv", "checkpoints.keep=none", "report.page=none", "rerun=true", "schedule.decay=constant")
-
-
-def device_named(name: str) -> torch.device:
-    """The device.
-
-    Raises:
-        InputError: it is not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: PyTorch sees no CUDA device here. Give device=cpu.")
-    return torch.device(name)
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device's work; a CPU's is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def noise(clips: int, seconds: float, rate: int, classes: int) -> Collection:

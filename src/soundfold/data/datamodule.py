@@ -344,7 +344,7 @@ class SoundDataModule(pl.LightningDataModule):
 
     def _scored(self, clips: np.ndarray) -> ClipBatches:
         # as many images as in a training batch, or a clip's
-        images = (self.crops and self.crops.test) or 1
+        images = 1 if self.crops is None else self.crops.images
         return self._batches(clips, max(1, self.batch_size // images))
 
     def _seen(self, wave: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
@@ -15,7 +14,7 @@ from rich.progress import track
 from soundfold.data.attribution import read_attributions
 from soundfold.data.datamodule import FETCH, read_clips
 from soundfold.errors import InputError
-from soundfold.experiment import build
+from soundfold.experiment import build, environment
 from soundfold.files import write_whole
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.report.audit import duplicates_csv
@@ -52,7 +51,7 @@ def explore(cfg: DictConfig) -> Path:
         seconds=options["seconds"],
         sample_rate=options["sample_rate"],
         cache=cache,
-        device=_device(cfg.device),
+        device=environment.named_device(cfg.device),
         progress=shown,
     )
     varied_row = _row(found, cfg.clip)
@@ -77,14 +76,6 @@ def explore(cfg: DictConfig) -> Path:
         raise InputError(f"{folder} cannot be written: {error}. Give paths.outputs=DIRECTORY.") from error
     console.print(f"Written to {page}", soft_wrap=True)
     return page
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: torch finds no such device here. Give device=cpu or device=auto.")
-    return torch.device(name)
 
 
 def _front_end(cfg: DictConfig, found: Survey) -> FrontEnd:

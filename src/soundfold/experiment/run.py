@@ -183,7 +183,8 @@ def open_run(cfg: DictConfig) -> Run:
     build.mixing(cfg)
     build.copies(cfg)
     build.averaging(cfg)
-    build.classifier(cfg, classes=2)
+    with torch.device("meta"):  # for its rules alone: no weight is drawn
+        build.classifier(cfg, classes=2)
     protocol = build.protocol(cfg)
     _note_bfloat16(cfg, _accelerator(cfg))
     weights = weights_digest(cfg.model.weights)

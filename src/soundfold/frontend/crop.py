@@ -41,6 +41,11 @@ class Crops:
         if self.test is not None and self.test < 1:
             raise InputError(f"crops.test={self.test} must be at least 1; null scores the whole clip.")
 
+    @property
+    def images(self) -> int:
+        """How many images a clip is scored by."""
+        return self.test or 1
+
     def random(self, wave: Tensor, generator: Generator) -> Tensor:
         """A crop of each clip: (B, samples) -> (B, length)."""
         return self._cut(wave, torch.rand(len(wave), 1, generator=generator, device=wave.device))

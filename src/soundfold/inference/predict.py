@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from soundfold.errors import InputError
+from soundfold.experiment.environment import named_device
 from soundfold.inference.predictor import Prediction, Predictor
 from soundfold.inference.recording import audio_files
 from soundfold.inference.timeline import write_timeline
@@ -24,18 +24,6 @@ from soundfold.report.predictions import (
 )
 
 
-def chosen_device(name: str) -> str:
-    """``auto`` is a CUDA device where there is one.
-
-    Raises:
-        InputError: the device that is named is not there.
-    """
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise InputError("--device=cuda: PyTorch sees no CUDA device here. Give --device=cpu, or leave it out.")
-    return ("cuda" if there else "cpu") if name == "auto" else name
-
-
 def predict(given: Namespace) -> int:
     """Print what the files sound like and write timelines; the exit code: 1 where a file could not be predicted.
 
@@ -45,7 +33,7 @@ def predict(given: Namespace) -> int:
     Raises:
         InputError: the model, a folder or an option cannot be used.
     """
-    predictor = Predictor.load(given.run, given.fold, chosen_device(given.device))
+    predictor = Predictor.load(given.run, given.fold, named_device(given.device, "--device"))
     predictor.hop_samples(given.hop)  # refused once, not for every file
     files = audio_files(given.files)
     err = Console(stderr=True, markup=False, soft_wrap=True)

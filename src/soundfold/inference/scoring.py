@@ -85,4 +85,4 @@ class ClipScorer(nn.Module):
         images = [front_end.standardised(level) for front_end in self.front_ends]
         images = [image.contiguous(memory_format=torch.channels_last) for image in images]
         scored = torch.stack([network(image) for network, image in zip(self.networks, images, strict=True)])
-        return scored.unflatten(1, (-1, (self.crops and self.crops.test) or 1)).mean(dim=2)
+        return scored.unflatten(1, (-1, 1 if self.crops is None else self.crops.images)).mean(dim=2)
