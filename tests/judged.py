@@ -13,13 +13,14 @@ from tiny import overrides
 from soundfold.config import composed
 from soundfold.experiment import run as runs
 from soundfold.experiment import search as searches
+from soundfold.experiment.opening import Run
 from soundfold.experiment.results import FoldResult
 
 WORDS = ("search=lr_wd", "trainer.max_epochs=1", "report.page=none", "checkpoints.keep=none")
 tried: list[tuple[float, int]] = []
 
 
-def judge(run: runs.Run, fold: int) -> FoldResult:
+def judge(run: Run, fold: int) -> FoldResult:
     """Best at a rate of 2e-3; with the label "faulty" a low rate cannot be trained, nor anything with seed 1."""
     lr = float(run.cfg.optim.lr)
     tried.append((lr, fold))
@@ -33,7 +34,7 @@ def judge(run: runs.Run, fold: int) -> FoldResult:
 def judged(kill_at: tuple[int, int] | None = None, pause: float = 0.0) -> Iterator[None]:
     """Folds are judged, each after a pause, s; before fold ``kill_at=(settings, fold)`` this process kills itself."""
 
-    def run_fold(run: runs.Run, fold: int) -> FoldResult:
+    def run_fold(run: Run, fold: int) -> FoldResult:
         time.sleep(pause)
         settings = len({lr for lr, _ in tried} | {float(run.cfg.optim.lr)})
         if kill_at == (settings, fold):

@@ -21,6 +21,7 @@ from soundfold.config import CONF, Parameter, register
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
 from soundfold.experiment import search as searches
+from soundfold.experiment.opening import Run
 from soundfold.experiment.results import FoldResult
 from soundfold.rules import check
 
@@ -104,7 +105,7 @@ def test_a_nested_search_scores_each_fold_by_what_was_chosen_without_it(root, tm
     """Each fold has a best rate of its own, and a score that tells which one it was scored with."""
     scored = []
 
-    def judge_by_fold(run: runs.Run, fold: int):
+    def judge_by_fold(run: Run, fold: int):
         lr, protocol = float(run.cfg.optim.lr), run.cfg.split.protocol
         known = dict.fromkeys(FoldResult.__dataclass_fields__)
         if protocol == "benchmark":

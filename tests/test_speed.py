@@ -20,7 +20,8 @@ from soundfold.data.folds import NOBODY
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.callbacks import CalmProgressBar, SpacedCheckpoint
-from soundfold.experiment.run import Run, run_fold
+from soundfold.experiment.fold import run_fold
+from soundfold.experiment.opening import Run
 from soundfold.model.classifier import Classifier
 from soundfold.model.resnet import single_channel_resnet18
 

@@ -20,7 +20,8 @@ from soundfold.data.datamodule import Collection
 from soundfold.data.folds import NOBODY
 from soundfold.data.metadata import ClipTable
 from soundfold.data.waveforms import Waveforms
-from soundfold.experiment.run import Run, run_fold
+from soundfold.experiment.fold import run_fold
+from soundfold.experiment.opening import Run
 from soundfold.model.classifier import Classifier
 
 FOLDS = 5

@@ -19,17 +19,17 @@ from rich.console import Console
 from rich.table import Table
 
 from soundfold.config import CONF, Parameter, composed
+from soundfold.console import console
 from soundfold.errors import InputError
 from soundfold.experiment.nested import OBJECTIVES, as_words, score_nested
+from soundfold.experiment.opening import open_run
 from soundfold.experiment.results import FoldResult
-from soundfold.experiment.run import cross_validate, open_run
+from soundfold.experiment.run import cross_validate
 from soundfold.files import write_whole
 
 if TYPE_CHECKING:
     import optuna
 
-# settings and errors may hold brackets, which would be taken for markup
-console = Console(stderr=True, markup=False)
 # a space of more is not used up by trials of minutes each
 MOST_SETTINGS = 10_000
 # a full disk fails every trial: it must not use them up

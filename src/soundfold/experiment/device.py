@@ -1,0 +1,43 @@
+"""What a run is trained on."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig
+
+from soundfold.console import console
+from soundfold.errors import InputError
+
+
+def accelerator(cfg: DictConfig) -> str:
+    """The device to train on: ``auto`` takes a CUDA device or the CPU, as MPS is untested and used only where named.
+
+    Raises:
+        InputError: the device that is named is not there.
+    """
+    there = {"cpu": True, "gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    wanted = cfg.trainer.accelerator
+    if cfg.model.compile == "graphs" and not (there["gpu"] and wanted in ("auto", "gpu")):
+        raise InputError(
+            f"model.compile=graphs with trainer.accelerator={wanted}: CUDA graphs need a CUDA device. Give "
+            "model.compile=none, or default."
+        )
+    if wanted == "auto":
+        if there["mps"] and not there["gpu"]:
+            console.print("note: trainer=auto passes over MPS; trainer.accelerator=mps tries it.")
+        return "gpu" if there["gpu"] else "cpu"
+    if not there[wanted]:
+        raise InputError(f"trainer.accelerator={wanted}: PyTorch sees no such device here. Give trainer=auto or cpu.")
+    return wanted
+
+
+def note_bfloat16(cfg: DictConfig, kind: str) -> None:
+    """Say where a CPU could train faster in bfloat16, and where it was asked to and cannot."""
+    if kind != "cpu":
+        return
+    # private, and in no release missing so far; without it nothing is said
+    has = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: None)()
+    if has and cfg.trainer.precision == "32-true":
+        console.print("note: this CPU multiplies bfloat16 in hardware; trainer.precision=bf16-mixed may train faster.")
+    if has is False and cfg.trainer.precision == "bf16-mixed":
+        console.print("note: this CPU has no bfloat16 arithmetic; trainer.precision=32-true trains faster.")

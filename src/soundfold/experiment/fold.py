@@ -1,0 +1,228 @@
+"""One fold: trained, scored once, its files written."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf
+
+from soundfold.data.datamodule import SoundDataModule
+from soundfold.data.folds import make_split
+from soundfold.errors import InputError
+from soundfold.experiment import build, environment
+from soundfold.experiment.callbacks import (
+    CalmProgressBar,
+    EpochSeed,
+    LastingBest,
+    LastingEarlyStopping,
+    MetricsCsv,
+    SpacedCheckpoint,
+    WholeCheckpoints,
+)
+from soundfold.experiment.device import accelerator
+from soundfold.experiment.kept import KeptModel
+from soundfold.experiment.loggers import fold_loggers
+from soundfold.experiment.opening import Run
+from soundfold.experiment.results import FoldResult, predictions_csv
+from soundfold.files import write_whole
+from soundfold.model.classifier import COMPILATIONS
+
+# its notes on devices and products, once per fold, would bury ours
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.", category=FutureWarning)
+# a resumed fold's folder is not empty, and is meant not to be
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+
+
+def epochs_of(cfg: DictConfig, clips: int) -> int:
+    """Epochs over so many training clips, whichever of trainer.max_epochs and trainer.max_steps ends them.
+
+    Raises:
+        InputError: the best epoch is asked for and none would be validated.
+    """
+    batches = min(-(-clips // cfg.data.batch_size), cfg.trainer.limit_train_batches or clips)
+    ends = (cfg.trainer.max_epochs, -(-cfg.trainer.max_steps // batches))
+    epochs = min(end for end in ends if end > 0)
+    every = cfg.trainer.check_val_every_n_epoch
+    if cfg.split.protocol == "nested" and cfg.callbacks.choose == "best" and epochs < every:
+        raise InputError(
+            f"trainer.check_val_every_n_epoch={every} leaves none of the {epochs} epochs to choose the best from. "
+            "Give fewer, or callbacks.choose=last."
+        )
+    return epochs
+
+
+def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
+    """Train one fold, score its test clips once, and write its files.
+
+    Args:
+        run: see `open_run`.
+        fold: its number; None trains on every clip and scores none.
+        watchers: callbacks beside the run's own, such as a benchmark's clock.
+    """
+    cfg, table = run.cfg, run.collection.table
+    folder = run.folder / f"fold{fold or 'none'}"
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    last = checkpoints / "last.ckpt"
+    resumed = last.is_file() and not cfg.rerun and not cfg.debug
+    started = time.perf_counter()
+
+    protocol, copies = build.protocol(cfg), build.copies(cfg)
+    pl.seed_everything(int(np.random.SeedSequence([cfg.seed, fold or 0]).generate_state(1)[0]), verbose=False)
+    kind = accelerator(cfg)
+    trainer_options: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = trainer_options.pop("tf32")
+    front_end = build.front_end(cfg)
+    if cfg.model.compile != "none" and kind == "gpu":
+        # on a CPU it goes clip by clip, and has nothing to gain
+        front_end.compile(**COMPILATIONS[cfg.model.compile])
+    data = SoundDataModule(
+        run.collection,
+        front_end,
+        fold,
+        protocol=protocol,
+        crops=build.crops(cfg),
+        mixing=build.mixing(cfg),
+        copies=copies,
+        batch_size=cfg.data.batch_size,
+        seed=cfg.seed,
+        resident=cfg.data.resident,
+        met=run.met,
+    )
+    model = build.classifier(cfg, len(table.classes), cfg.model.weights)
+    # random_clips only watches its validation clips, as its model: the last epoch's weights are scored
+    validates = protocol.name in ("nested", "random_clips") and fold is not None
+    nested = protocol.name == "nested" and fold is not None
+    selects = nested and cfg.callbacks.choose == "best"
+    chosen = {"monitor": cfg.callbacks.monitor, "mode": _mode(cfg)}
+    # when validation ends: the network still is what was validated, which an average of weights is only then
+    best = LastingBest(
+        checkpoints,
+        "best",
+        save_weights_only=True,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+        **chosen,
+    )
+    averaging = build.averaging(cfg)
+    callbacks: list[pl.Callback] = [
+        MetricsCsv(folder / "metrics.csv", leaky=protocol.leaky),
+        EpochSeed(cfg.seed, fold or 0, 3),
+        *([averaging] if averaging else []),
+        *watchers,
+    ]
+    if cfg.trainer.enable_progress_bar:
+        callbacks.append(CalmProgressBar())
+    if selects:
+        callbacks += [LastingEarlyStopping(patience=cfg.callbacks.patience, **chosen), best]
+    # last of all: it holds the state of the others at the end of the epoch
+    callbacks.append(
+        SpacedCheckpoint(
+            checkpoints,
+            "last",
+            every_seconds=cfg.checkpoints.every_seconds,
+            every_epochs=cfg.checkpoints.every_n_epochs,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+    )
+    trainer_options["accelerator"] = kind
+    # told even where the steps end the run: the progress bar counts epochs
+    trainer_options["max_epochs"] = epochs_of(cfg, len(make_split(table, protocol, fold, cfg.seed).train))
+    with fold_loggers(run, folder, fold) as loggers:
+        trainer = pl.Trainer(
+            **trainer_options,
+            callbacks=callbacks,
+            plugins=[WholeCheckpoints()],
+            logger=loggers,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            limit_val_batches=None if validates else 0,
+            # every epoch, as Lightning counts from where a fit starts: `copies.after` would be late in a resumed one
+            reload_dataloaders_every_n_epochs=1 if copies else 0,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+        )
+        # where the end is given in steps, Lightning takes a checkpoint to lie within an epoch, and leaves out the next
+        trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
+        try:
+            trainer.fit(model, data, ckpt_path=last if resumed else None, weights_only=True)
+        except SIGTERMException:
+            # by itself Lightning ends with 0, as if the run were whole
+            raise SystemExit(143) from None
+        if averaging:
+            averaging.finish(trainer, model)
+        # a checkpoint is taken before its epoch counts, and a fit with nothing left to do leaves it so
+        done = trainer.fit_loop.epoch_progress.current
+        done.completed = done.processed  # type: ignore[attr-defined]
+        if selects:
+            found = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+            model.load_state_dict(found["state_dict"])
+        epochs, steps = trainer.current_epoch, trainer.global_step
+        validated = trainer.validate(model, data, verbose=False)[0] if validates else {}
+        scores = trainer.test(model, data, verbose=False)[0] if fold is not None else {}
+        assert data.audit is not None
+        assert data.split is not None
+        where = environment.describe(trainer.strategy.root_device)
+        for logger in loggers:
+            logger.log_hyperparams({"audit": data.audit.as_dict(), "environment": where})
+        if cfg.checkpoints.keep != "none" and not cfg.debug:
+            # before the loggers are closed: W&B may be given it
+            KeptModel(
+                model.network.state_dict(),
+                data.front_end.mean,
+                data.front_end.deviation,
+                table.classes,
+                OmegaConf.to_yaml(cfg, resolve=True),
+                data.met,
+            ).save(checkpoints / "weights.pt")
+    result = FoldResult(
+        cv_id=run.cv_id,
+        fold=fold,
+        folds=list(table.fold_numbers),
+        protocol=protocol.name,
+        leaky=protocol.leaky,
+        seed=cfg.seed,
+        classes=list(table.classes),
+        n=len(data.split.test),
+        accuracy=scores.get("test/accuracy"),
+        f1=scores.get("test/f1"),
+        top5=scores.get("test/top5"),
+        loss=scores.get("test/loss"),
+        confusion=model.confusion.compute().tolist() if scores else [],
+        val_accuracy=validated.get("val/accuracy"),
+        objective=_objective(validated, cfg) if nested else scores.get("test/accuracy"),
+        epochs=epochs,
+        steps=steps,
+        seconds=time.perf_counter() - started,
+        audit=data.audit.as_dict(),
+        environment=where,
+    )
+    if scores:
+        write_whole(folder / "predictions.csv", predictions_csv(table, model.clips.numpy(), model.logits.numpy()))
+    if not cfg.debug:
+        # last: a fold with a result is finished, and all its other files are there
+        result.save(folder / "result.json")
+    if cfg.checkpoints.keep != "all":
+        for path in checkpoints.glob("*.ckpt"):
+            path.unlink()
+    return result
+
+
+def _objective(validated: Mapping[str, float], cfg: DictConfig) -> float:
+    score = validated[cfg.callbacks.monitor]
+    return -score if _mode(cfg) == "min" else score
+
+
+def _mode(cfg: DictConfig) -> str:
+    return "min" if cfg.callbacks.monitor == "val/loss" else "max"

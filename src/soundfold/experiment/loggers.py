@@ -1,0 +1,45 @@
+"""What a fold is logged to beside its metrics.csv."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
+
+from soundfold.experiment import build, environment
+from soundfold.experiment.opening import Run
+
+
+@contextmanager
+def fold_loggers(run: Run, folder: Path, fold: int | None) -> Iterator[list[Logger]]:
+    """What a fold is logged to beside metrics.csv: nothing (``logger=csv``), W&B, TensorBoard, or both
+    (``logger=[wandb,tensorboard]``, or ``logger.tensorboard=true`` with any)."""
+    cfg = run.cfg
+    loggers: list[Logger] = []
+    with ExitStack() as stack:
+        if cfg.logger.tensorboard:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            # a resumed fold is told its earlier epochs again, see MetricsCsv
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+            board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
+            stack.callback(board.finalize, "success")
+            loggers.append(board)
+        if cfg.logger.wandb is not None:
+            from soundfold.experiment.tracking import fold_logger
+
+            protocol = build.protocol(cfg)
+            config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+            config |= {"fold": fold, "cv_id": run.cv_id, "protocol": protocol.name}
+            config["commit"] = environment.describe(torch.device("cpu"))["commit"]
+            options = {"leaky": protocol.leaky, "fresh": cfg.rerun or cfg.debug}
+            loggers.append(
+                stack.enter_context(fold_logger(cfg.logger.wandb, folder, run.cv_id, config, **options)),
+            )
+        yield loggers
