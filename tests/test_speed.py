@@ -4,6 +4,7 @@ import copy
 import shutil
 from collections import Counter
 from functools import partial
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,8 +21,8 @@ from soundfold.data.folds import NOBODY
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.callbacks import CalmProgressBar, SpacedCheckpoint
-from soundfold.experiment.fold import run_fold
 from soundfold.experiment.opening import Run
+from soundfold.experiment.processes import run_fold
 from soundfold.model.classifier import Classifier
 from soundfold.model.resnet import single_channel_resnet18
 
@@ -157,7 +158,7 @@ def test_a_step_of_the_model_reads_nothing(tmp_path, monkeypatch):
         monkeypatch.setattr(data.mixing, name, lambda *_, moved=moved: moved)
     data.front_end.to("meta")
     wave, target = torch.zeros(8, 4000, dtype=torch.int16, device="meta"), torch.zeros(8, dtype=torch.int64)
-    batch = data.vary((wave, target.to("meta"), target.to("meta")))
+    batch = data.vary(wave, target.to("meta"), target.to("meta"))
     model = Classifier(single_channel_resnet18(2).to("meta"), 2, torch.optim.AdamW, channels_last=True)
     logged = []
     monkeypatch.setattr(model, "log", lambda name, value, **_: logged.append((name, value.device.type)))
@@ -198,6 +199,7 @@ def test_a_last_epoch_is_kept_and_others_are_spaced(tmp_path):
         def __init__(self, epoch):
             self.current_epoch, self.max_epochs, self.max_steps, self.global_step = epoch, 5, -1, 0
             self.should_stop = False
+            self.strategy = SimpleNamespace(broadcast=lambda due: due)
 
     taken = []
     spaced = SpacedCheckpoint(tmp_path, "last", every_seconds=1000.0)

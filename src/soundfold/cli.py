@@ -12,7 +12,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.config import Config, refuse_unknown_keys, register
-from soundfold.errors import InputError
+from soundfold.errors import InputError, TrainingError
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
 
 # what the presets in conf/hydra/launcher build on, and an extra of this package brings
@@ -42,6 +42,9 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         pass  # told with its job
     except (InputError, HydraException, OmegaConfBaseException) as error:
         sys.exit(_paragraph(error))
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except AssertionError as error:
         # OmegaConf's whole answer to a value for a section that is null
         if "Unexpected type for root" not in str(error):

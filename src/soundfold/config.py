@@ -182,6 +182,8 @@ class Average:
 class Trainer:
     accelerator: str = MISSING
     devices: int = 1
+    micro_batches: int = 1
+    halve_on_oom: bool = False
     precision: str = "32-true"
     max_epochs: int = 50
     max_steps: int = -1
@@ -333,6 +335,7 @@ NOT_IDENTITY = (
     "data.fetch",
     "data.resident",
     "trainer.accelerator",
+    "trainer.halve_on_oom",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
     "trainer.tf32",

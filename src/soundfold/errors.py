@@ -1,4 +1,4 @@
-"""The one exception that bad input raises, and how a script tells it."""
+"""The exceptions that end a run, each told in one paragraph, and how a script tells them."""
 
 import sys
 from collections.abc import Callable
@@ -9,6 +9,17 @@ class InputError(Exception):
 
     The scripts print the paragraph without a traceback and exit with status 2.
     """
+
+
+class TrainingError(Exception):
+    """Training began and cannot go on: one paragraph that says where, the likeliest cause and the remedy.
+
+    The scripts print the paragraph without a traceback and exit with status 1.
+    """
+
+
+class OutOfMemory(TrainingError):
+    """A device's memory does not hold what a step needs."""
 
 
 def told(work: Callable[[], int | None]) -> int:

@@ -98,12 +98,7 @@ def check(cfg: DictConfig) -> None:
     _at_least(cfg, "optim.weight_decay", 0)
     _at_least(cfg, "seed", 0)
     _at_least(cfg, "data.batch_size", 1)
-    _at_least(cfg, "trainer.devices", 1)
-    if cfg.trainer.devices > 1:
-        raise InputError(
-            f"trainer.devices={cfg.trainer.devices}: a fold trains on one device; more are not supported yet. Leave it "
-            "at 1, and give each device a fold of its own: -m fold=1,2,3,4,5 with a launcher."
-        )
+    check_devices(cfg)
     _at_least(cfg, "callbacks.patience", 1)
     _one_of(cfg, "callbacks.choose", CHOICES)
     _at_least(cfg, "trainer.check_val_every_n_epoch", 1)
@@ -167,6 +162,33 @@ def check(cfg: DictConfig) -> None:
         )
     if cfg.fold == "none" and cfg.checkpoints.keep == "none":
         raise InputError("fold=none trains a model to use, and checkpoints.keep=none throws it away; keep weights.")
+
+
+def check_devices(cfg: DictConfig) -> None:
+    """Rules of how batches are divided, among devices and for the memory of one.
+
+    Raises:
+        InputError: a value breaks its rule, or this process is one of several that something else has started.
+    """
+    trainer = cfg.trainer
+    _at_least(cfg, "trainer.devices", 1)
+    _at_least(cfg, "trainer.micro_batches", 1)
+    parts = trainer.devices * trainer.micro_batches
+    if parts > 1 and cfg.data.batch_size < 4 * parts:
+        raise InputError(
+            f"data.batch_size={cfg.data.batch_size} is divided among trainer.devices={trainer.devices} times "
+            f"trainer.micro_batches={trainer.micro_batches}, and each part needs four clips of it: give at least "
+            f"{4 * parts}, or fewer parts."
+        )
+    if trainer.devices > 1 and trainer.accelerator == "mps":
+        raise InputError(
+            f"trainer.devices={trainer.devices} with trainer.accelerator=mps: there is only one such device."
+        )
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError(
+            "WORLD_SIZE is set, so that this is one of several processes, as torchrun starts them. Start one process: "
+            "trainer=ddp trainer.devices=N has it start the others; in the folds of several jobs each is one process."
+        )
 
 
 # sections of which no value is a setting of the recipe: what is scored and how, which draw of luck, where, how shown

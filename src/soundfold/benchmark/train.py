@@ -97,7 +97,7 @@ def contender(
     with tempfile.TemporaryDirectory() as folder:
         clock = trained(collection, Path(folder), device, 1, f"data.batch_size={batch}", *words)
     raw = next(iter(clock.data.train_dataloader()))
-    image, target, _ = clock.data.vary(raw)
+    image, target, *_ = clock.data.vary(*raw)
     model = clock.ready()
     mixed = clock.precision == "bf16-mixed"
 
@@ -108,7 +108,7 @@ def contender(
         loss.backward()
         clock.optimizer.step()
 
-    alone = measure({"front": lambda: clock.data.vary(raw), "network": network}, 1, device)
+    alone = measure({"front": lambda: clock.data.vary(*raw), "network": network}, 1, device)
     if clock.peak_bytes is None:
         clock.peak_bytes = alone["network"].peak_bytes
     steps = len(clock.data.train_dataloader())

@@ -20,8 +20,8 @@ from soundfold.data.datamodule import Collection
 from soundfold.data.folds import NOBODY
 from soundfold.data.metadata import ClipTable
 from soundfold.data.waveforms import Waveforms
-from soundfold.experiment.fold import run_fold
 from soundfold.experiment.opening import Run
+from soundfold.experiment.processes import run_fold
 from soundfold.model.classifier import Classifier
 
 FOLDS = 5
@@ -106,13 +106,13 @@ def trained(collection: Collection, folder: Path, device: torch.device, epochs: 
     return clock
 
 
-def step_of(clock: Clock) -> Callable[[tuple[Tensor, Tensor, Tensor]], Tensor]:
+def step_of(clock: Clock) -> Callable[[tuple], Tensor]:
     """The training step of a finished fit, on the very same objects, without Lightning: a batch -> its loss."""
     model, data = clock.ready(), clock.data
     mixed = clock.precision == "bf16-mixed"
 
-    def step(batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        image, target, _ = data.vary(batch)
+    def step(batch: tuple) -> Tensor:
+        image, target, *_ = data.vary(*batch)
         with torch.autocast(clock.device.type, torch.bfloat16) if mixed else nullcontext():
             loss = model.loss(model(image), target)
         clock.optimizer.zero_grad()

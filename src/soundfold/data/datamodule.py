@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ from soundfold.data.synthetic import render
 from soundfold.errors import InputError
 from soundfold.frontend.crop import Crops
 from soundfold.frontend.front_end import FrontEnd
-from soundfold.frontend.mixing import Mixing, mix_images, mix_targets
+from soundfold.frontend.mixing import Mixing, mix_images, mix_targets, mix_waves
 
 FETCH: dict[str, Callable[[Path], None]] = {"esc50": fetch_esc50, "synthetic": render}
 # where the names of a layout's files start, below its root
 AUDIO = {"esc50": "audio", "urbansound8k": "audio", "folder": "."}
-Batch = tuple[Tensor, Tensor, Tensor]
+WHOLE = slice(0, None, 1)
 # what lies on a device: of the process, as each job of a sweep opens its collection anew
 _RESIDENT: dict[tuple, Tensor] = {}
 
@@ -133,8 +134,37 @@ def _decoding(items: Iterable, total: int, description: str) -> Iterable:
     return track(items, description=description, total=total)
 
 
+@dataclass(frozen=True)
+class Shares:
+    """How training batches are divided: among processes, each with a device, and in parts that fit a device's memory.
+
+    Attributes:
+        rank, world_size: number of this process, from 0, and how many there are.
+        parts: one after the other, their gradients summed.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    parts: int = 1
+
+    @property
+    def count(self) -> int:
+        return self.world_size * self.parts
+
+    @property
+    def own(self) -> list[slice]:
+        """Which clips of a batch this process trains on, part by part."""
+        return [slice(self.rank * self.parts + part, None, self.count) for part in range(self.parts)]
+
+
+ALONE = Shares()
+
+
 class ClipBatches:
     """Batches of clips by indexing one array: (wave int16 (B, N), target int64 (B,), clip index int64 (B,)).
+
+    Every process of a group has the whole of each batch, and is told its share of it: (..., slice). Whatever is drawn
+    for a batch is the same on any number of devices, and a clip's partner in mixing may be another's.
 
     Args:
         samples: int16 (clips, N), on the device that trains or, to stream, in host memory.
@@ -147,7 +177,9 @@ class ClipBatches:
         seed: whole numbers that the epoch's seed is made of.
         owners: int64 (images,), the clip of each image; None where every clip is its one image. The index in a batch is
             then the image's.
-        rank, world_size: this process takes every `world_size`-th clip of each epoch's order, from `rank` on.
+        shares: given, a batch comes once for each of this process's parts, with the generator as it was before the
+            first, followed by which of its clips the part is. One clip has no batch statistics: a last batch too small
+            for two in each part takes clips from the one before.
     """
 
     batch_sampler = None  # Lightning asks every loader that has a sampler
@@ -162,13 +194,17 @@ class ClipBatches:
         generator: torch.Generator | None = None,
         seed: tuple[int, ...] = (),
         owners: Tensor | None = None,
-        rank: int = 0,
-        world_size: int = 1,
+        shares: Shares | None = None,
     ) -> None:
         self.samples, self.targets, self.clips = samples, targets.to(device), torch.from_numpy(clips).to(device)
         self.batch_size, self.device, self.generator, self.seed = batch_size, device, generator, seed
         self.owners = None if owners is None else owners.to(device)
-        self.rank, self.world_size, self.epoch = rank, world_size, 0
+        self.shares, self.epoch = shares, 0
+        bounds = [*range(0, len(clips), batch_size), len(clips)]
+        least = 2 * shares.count if shares is not None else 1
+        if len(bounds) > 2 and len(clips) - bounds[-3] >= 2 * least:
+            bounds[-2] = min(bounds[-2], len(clips) - least)
+        self._bounds = list(pairwise(bounds))
 
     @property
     def sampler(self) -> ClipBatches:
@@ -180,25 +216,30 @@ class ClipBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-(len(self.clips) // self.world_size) // self.batch_size)
+        return len(self._bounds) * (1 if self.shares is None else self.shares.parts)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[tuple]:
         order = self.clips
         if self.generator is not None:
             state = np.random.SeedSequence([*self.seed, self.epoch]).generate_state(1, np.uint64)[0]
             self.generator.manual_seed(int(state >> np.uint64(1)))
             order = order[torch.randperm(len(order), generator=self.generator, device=self.device)]
-        share = len(order) // self.world_size
-        order = order[self.rank : self.rank + share * self.world_size : self.world_size]
         owners = order if self.owners is None else self.owners[order]
         # nothing is waited for where the waveforms are resident
         rows, targets = owners.to(self.samples.device), self.targets[owners]
-        for start in range(0, len(order), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            wave = self.samples[rows[part]]
+        for start, end in self._bounds:
+            wave = self.samples[rows[start:end]]
             if wave.device != self.device:
                 wave = wave.pin_memory().to(self.device, non_blocking=True)
-            yield wave, targets[part], order[part]
+            batch = wave, targets[start:end], order[start:end]
+            if self.shares is None:
+                yield batch
+                continue
+            state = self.generator.get_state() if self.generator is not None and self.shares.parts > 1 else None
+            for part in self.shares.own:
+                if self.generator is not None and state is not None:
+                    self.generator.set_state(state)
+                yield *batch, part
 
 
 @dataclass(frozen=True)
@@ -227,8 +268,11 @@ class SoundDataModule(pl.LightningDataModule):
     """One fold of a collection, as images on the training device.
 
     Batches are (image float32 (B, 1, M, T), target, clip index int64 (B,)); of clips that are scored by K crops,
-    (B * K, 1, M, T). Training targets are soft, (B, C), where clips are mixed, and hard, int64 (B,), elsewhere. Only
-    training clips are varied, and only they set the statistics that images are standardised by.
+    (B * K, 1, M, T). Training targets are soft, (B, C), where clips are mixed, and hard, int64 (B,), elsewhere; and a
+    training batch has a fourth, the weight of its mean loss: 1 but where a batch is not divided evenly. Only training
+    clips are varied, and only they set the statistics that images are standardised by.
+
+    A trainer of several devices has each train on its share of every batch, and score its share of the clips.
 
     Args:
         collection: see `open_collection`; or a function that opens it, called by `prepare_data` and `setup`.
@@ -239,7 +283,9 @@ class SoundDataModule(pl.LightningDataModule):
         mixing: how training clips are mixed; None leaves them.
         copies: vary before training, once, as the published notebook does; None varies anew in every epoch. The trainer
             then needs ``reload_dataloaders_every_n_epochs=1``.
-        batch_size: clips in a training batch.
+        batch_size: clips in a training batch, of all devices together.
+        micro_batches: in so many parts, one after the other, a device trains on its share of a batch, to fit its
+            memory. The trainer then needs ``accumulate_grad_batches`` of the same number.
         seed: all randomness is a function of it, the fold and the epoch.
         resident: keep the waveforms on the device; None does so where they take less than half of its free memory.
         met: the clips behind the weights that training starts from; the audit counts them.
@@ -259,6 +305,7 @@ class SoundDataModule(pl.LightningDataModule):
         mixing: Mixing | None = None,
         copies: OfflineCopies | None = None,
         batch_size: int = 64,
+        micro_batches: int = 1,
         seed: int = 0,
         resident: bool | None = None,
         met: Met = NOBODY,
@@ -271,7 +318,7 @@ class SoundDataModule(pl.LightningDataModule):
         self.mixing, self.batch_size, self.seed, self.resident = mixing, batch_size, seed, resident
         if copies and front_end.augmentation is None:
             raise InputError("augment.copies needs something to vary the copies by; give an augmentation.")
-        self.copies, self.met, self.crops = copies, met, crops
+        self.copies, self.met, self.crops, self.micro_batches = copies, met, crops, micro_batches
         self._copies: Copies | None = None
         self._owners: Tensor | None = None
         self.split: Split | None = None
@@ -285,7 +332,7 @@ class SoundDataModule(pl.LightningDataModule):
             return
         collection: Collection = self._open()
         table, waves = collection.table, collection.waves
-        self.classes = table.classes
+        self.classes, self._names = table.classes, table.files
         self.split = make_split(table, self.protocol, self.fold, self.seed)
         if self.copies:
             options = {"low": self.copies.low, "high": self.copies.high, "seed": self.seed, "fold": self.fold or 0}
@@ -328,10 +375,14 @@ class SoundDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> ClipBatches:
         assert self.split is not None
-        world = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size} if self.trainer else {}
         seed = (self.seed, self.fold or 0)
         clips = (self._joined() or self.split).train
-        return self._batches(clips, self.batch_size, generator=self._generator, seed=seed, **world)
+        return self._batches(clips, self.batch_size, generator=self._generator, seed=seed, shares=self._shares)
+
+    @property
+    def _shares(self) -> Shares:
+        world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return Shares(*world, self.micro_batches)
 
     def val_dataloader(self) -> list[ClipBatches]:
         assert self.split is not None
@@ -343,9 +394,9 @@ class SoundDataModule(pl.LightningDataModule):
         return self._scored(self.split.test)
 
     def _scored(self, clips: np.ndarray) -> ClipBatches:
-        # as many images as in a training batch, or a clip's
-        images = 1 if self.crops is None else self.crops.images
-        return self._batches(clips, max(1, self.batch_size // images))
+        # as many images as a device trains on at once, or a clip's
+        images = self._shares.count * (1 if self.crops is None else self.crops.images)
+        return self._batches(clips[self._shares.rank :: self._shares.world_size], max(1, self.batch_size // images))
 
     def _seen(self, wave: Tensor) -> Tensor:
         """What is scored of clips: (B, N) -> (B * K, L)."""
@@ -367,18 +418,28 @@ class SoundDataModule(pl.LightningDataModule):
             if number % len(loader) == 0:
                 loader.set_epoch(number)
                 drawn = iter(loader)
-            yield self.vary(next(drawn))[0]
+            yield self.vary(*next(drawn))[0]
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        wave, target, image = batch
+    def files(self, images: Tensor) -> list[str]:
+        """The audio files of what batches number."""
+        clips = images if self._owners is None else self._owners[images.cpu()]
+        return [self._names[clip] for clip in clips.tolist()]
+
+    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple:
         # validation runs inside fit: `training` tells the two apart
-        if not (self.trainer and self.trainer.training):
-            return self.front_end(self._seen(wave), self._drawn.rows(image) if self.copies else None), target, image
-        return self.vary(batch)
+        if self.trainer and self.trainer.training:
+            return self.vary(*batch)
+        wave, target, image = batch
+        return self.front_end(self._seen(wave), self._drawn.rows(image) if self.copies else None), target, image
 
-    def vary(self, batch: Batch) -> Batch:
-        """Images and targets of a training batch: cropped, varied, then mixed."""
-        wave, target, number = batch
+    def vary(
+        self, wave: Tensor, target: Tensor, number: Tensor, part: slice = WHOLE
+    ) -> tuple[Tensor, Tensor, Tensor, float]:
+        """What a part of a training batch trains on: images, cropped, varied, then mixed; their targets and numbers;
+        and the weight of their mean loss.
+
+        Everything is drawn for the whole batch, so that a clip's image does not depend on who trains on it.
+        """
         clips, classes, generator = len(wave), len(self.classes), self._generator
         if self.crops is not None:
             wave = self.crops.random(wave, generator)
@@ -388,10 +449,19 @@ class SoundDataModule(pl.LightningDataModule):
             draw = self._drawn.rows(number)
         elif self.front_end.augmentation:
             draw = self.front_end.augmentation.draw(clips, generator)
-        image = self.front_end(wave, draw, pairs)
-        if pairs is not None:
-            target = mix_targets(target, classes, pairs)
         mixed = self.mixing.draw_images(clips, generator) if self.mixing else None
+        if pairs is not None:
+            wave, target = mix_waves(wave.float(), pairs), mix_targets(target, classes, pairs)
         if mixed is not None:
-            image, target = mix_images(image, mixed), mix_targets(target, classes, mixed)
-        return image, target, number
+            target = mix_targets(target, classes, mixed)
+
+        def images(rows: Tensor | slice) -> Tensor:
+            return self.front_end(wave[rows], None if draw is None else draw.rows(rows))
+
+        image = images(part)
+        if mixed is not None:
+            # a partner may be of another part
+            other = image[mixed.partner] if part == WHOLE else images(mixed.partner[part])
+            image = mix_images(image, other, mixed.rows(part))
+        number = number[part]
+        return image, target[part], number, len(number) * self._shares.count / clips

@@ -51,7 +51,10 @@ class MetricsCsv(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # what was not measured again since, as in epochs without validation, is as it was; after a resume, too
         figures = {name: value for name, value in self.rows[-1].items() if "/" in name and value} if self.rows else {}
+        # on every rank: figures are gathered where they are first asked for
         figures |= {name: f"{float(value):.6g}" for name, value in trainer.callback_metrics.items()}
+        if not trainer.is_global_zero:
+            return
         figures = dict(sorted(figures.items()))
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": f"{rate:.6g}", **self.mark, **figures}
@@ -160,7 +163,9 @@ class SpacedCheckpoint(ModelCheckpoint):
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         ends = ends or 0 <= trainer.max_steps <= trainer.global_step
         counts = (trainer.current_epoch + 1) % self.every_epochs == 0
-        if ends or (counts and time.monotonic() - self._taken >= self.every_seconds):
+        due = ends or (counts and time.monotonic() - self._taken >= self.every_seconds)
+        # by the first rank's clock: all of them take part
+        if trainer.strategy.broadcast(due):
             super().on_train_epoch_end(trainer, pl_module)
             self._taken = time.monotonic()
 

@@ -31,6 +31,20 @@ def accelerator(cfg: DictConfig) -> str:
     return wanted
 
 
+def refuse_devices(cfg: DictConfig, kind: str) -> None:
+    """Refuse more devices than there are; on processors a device is a process.
+
+    Raises:
+        InputError: says how many there are.
+    """
+    found = torch.cuda.device_count() if kind == "gpu" else cfg.trainer.devices
+    if cfg.trainer.devices > found:
+        raise InputError(
+            f"trainer.devices={cfg.trainer.devices}: PyTorch sees {found} CUDA device(s) here. Give at most so many; "
+            "trainer.accelerator=cpu tries several processes without any."
+        )
+
+
 def note_bfloat16(cfg: DictConfig, kind: str) -> None:
     """Say where a CPU could train faster in bfloat16, and where it was asked to and cannot."""
     if kind != "cpu":

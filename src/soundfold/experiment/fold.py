@@ -6,16 +6,20 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.data.datamodule import SoundDataModule
-from soundfold.data.folds import make_split
+from soundfold.data.datamodule import ALONE, Shares, SoundDataModule
+from soundfold.data.folds import Split, make_split
 from soundfold.errors import InputError
 from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks import (
@@ -28,6 +32,7 @@ from soundfold.experiment.callbacks import (
     WholeCheckpoints,
 )
 from soundfold.experiment.device import accelerator
+from soundfold.experiment.faults import FiniteLoss, memory_told
 from soundfold.experiment.kept import KeptModel
 from soundfold.experiment.loggers import fold_loggers
 from soundfold.experiment.opening import Run
@@ -36,7 +41,8 @@ from soundfold.files import write_whole
 from soundfold.model.classifier import COMPILATIONS
 
 # its notes on devices and products, once per fold, would bury ours
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for library in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(library).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.", category=FutureWarning)
 # a resumed fold's folder is not empty, and is meant not to be
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
@@ -60,19 +66,45 @@ def epochs_of(cfg: DictConfig, clips: int) -> int:
     return epochs
 
 
-def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
+def refuse_few(cfg: DictConfig, split: Split) -> None:
+    """Refuse a fold with fewer clips than share its batches.
+
+    Raises:
+        InputError: says of what there are too few.
+    """
+    options = cfg.trainer
+    for name, clips, least in (
+        ("trains on", split.train, 2 * options.devices * options.micro_batches),
+        ("validates", split.val, options.devices),
+        ("scores", split.test, options.devices),
+    ):
+        if 0 < len(clips) < least:
+            raise InputError(
+                f"A fold {name} {len(clips)} clips, which trainer.devices={options.devices} times "
+                f"trainer.micro_batches={options.micro_batches} cannot share. Give fewer of them."
+            )
+
+
+def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
     """Train one fold, score its test clips once, and write its files.
+
+    Of several processes that train it together each calls this; the first writes the files.
 
     Args:
         run: see `open_run`.
         fold: its number; None trains on every clip and scores none.
+        shares: which process this is of how many, and in how many parts it trains on its share of a batch.
         watchers: callbacks beside the run's own, such as a benchmark's clock.
+
+    Raises:
+        TrainingError: a loss is not finite, or memory does not suffice.
     """
-    cfg, table = run.cfg, run.collection.table
+    cfg, table, first = run.cfg, run.collection.table, shares.rank == 0
     folder = run.folder / f"fold{fold or 'none'}"
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    if first:
+        write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     last = checkpoints / "last.ckpt"
     resumed = last.is_file() and not cfg.rerun and not cfg.debug
     started = time.perf_counter()
@@ -82,6 +114,7 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
     kind = accelerator(cfg)
     trainer_options: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = trainer_options.pop("tf32")
+    del trainer_options["micro_batches"], trainer_options["halve_on_oom"]
     front_end = build.front_end(cfg)
     if cfg.model.compile != "none" and kind == "gpu":
         # on a CPU it goes clip by clip, and has nothing to gain
@@ -95,6 +128,7 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
         mixing=build.mixing(cfg),
         copies=copies,
         batch_size=cfg.data.batch_size,
+        micro_batches=shares.parts,
         seed=cfg.seed,
         resident=cfg.data.resident,
         met=run.met,
@@ -117,11 +151,12 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
     averaging = build.averaging(cfg)
     callbacks: list[pl.Callback] = [
         MetricsCsv(folder / "metrics.csv", leaky=protocol.leaky),
-        EpochSeed(cfg.seed, fold or 0, 3),
+        FiniteLoss(fold, cfg.trainer.precision),
+        EpochSeed(cfg.seed, fold or 0, 3, *([shares.rank] if shares.rank else [])),
         *([averaging] if averaging else []),
         *watchers,
     ]
-    if cfg.trainer.enable_progress_bar:
+    if cfg.trainer.enable_progress_bar and first:
         callbacks.append(CalmProgressBar())
     if selects:
         callbacks += [LastingEarlyStopping(patience=cfg.callbacks.patience, **chosen), best]
@@ -139,11 +174,20 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
     trainer_options["accelerator"] = kind
     # told even where the steps end the run: the progress bar counts epochs
     trainer_options["max_epochs"] = epochs_of(cfg, len(make_split(table, protocol, fold, cfg.seed).train))
-    with fold_loggers(run, folder, fold) as loggers:
+    if shares.world_size > 1:
+        trainer_options["strategy"] = DDPStrategy(process_group_backend="nccl" if kind == "gpu" else "gloo")
+        # what a norm sees is the batch, however it is divided; on processors there is no such norm
+        trainer_options["sync_batchnorm"] = kind == "gpu"
+        trainer_options["enable_progress_bar"] &= first
+    if cfg.trainer.limit_train_batches is not None:
+        trainer_options["limit_train_batches"] *= shares.parts
+    shown: AbstractContextManager[list[Logger]] = fold_loggers(run, folder, fold) if first else nullcontext([])
+    with shown as loggers, memory_told(cfg, fold, shares.parts):
         trainer = pl.Trainer(
             **trainer_options,
             callbacks=callbacks,
-            plugins=[WholeCheckpoints()],
+            accumulate_grad_batches=shares.parts,
+            plugins=[WholeCheckpoints(), LightningEnvironment()],
             logger=loggers,
             default_root_dir=folder,
             num_sanity_val_steps=0,
@@ -174,9 +218,10 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
         assert data.audit is not None
         assert data.split is not None
         where = environment.describe(trainer.strategy.root_device)
+        where |= {"devices": shares.world_size, "micro_batches": shares.parts}
         for logger in loggers:
             logger.log_hyperparams({"audit": data.audit.as_dict(), "environment": where})
-        if cfg.checkpoints.keep != "none" and not cfg.debug:
+        if cfg.checkpoints.keep != "none" and not cfg.debug and first:
             # before the loggers are closed: W&B may be given it
             KeptModel(
                 model.network.state_dict(),
@@ -208,6 +253,8 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
         audit=data.audit.as_dict(),
         environment=where,
     )
+    if not first:
+        return result
     if scores:
         write_whole(folder / "predictions.csv", predictions_csv(table, model.clips.numpy(), model.logits.numpy()))
     if not cfg.debug:

@@ -13,7 +13,7 @@ from soundfold.config import cv_id
 from soundfold.data.datamodule import Collection, open_collection
 from soundfold.data.folds import Met
 from soundfold.experiment import build
-from soundfold.experiment.device import accelerator, note_bfloat16
+from soundfold.experiment.device import accelerator, note_bfloat16, refuse_devices
 from soundfold.experiment.kept import met_by_weights
 from soundfold.model.resnet import weights_digest
 from soundfold.rules import check
@@ -56,7 +56,9 @@ def open_run(cfg: DictConfig) -> Run:
     with torch.device("meta"):  # for its rules alone: no weight is drawn
         build.classifier(cfg, classes=2)
     protocol = build.protocol(cfg)
-    note_bfloat16(cfg, accelerator(cfg))
+    kind = accelerator(cfg)
+    refuse_devices(cfg, kind)
+    note_bfloat16(cfg, kind)
     weights = weights_digest(cfg.model.weights)
     data = cfg.data
     collection = open_collection(

@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.console import console
 from soundfold.data.folds import audit, make_split, refuse_leak
-from soundfold.errors import InputError
+from soundfold.errors import InputError, TrainingError
 from soundfold.experiment import build, environment
 from soundfold.experiment.comparison import read_run
-from soundfold.experiment.fold import epochs_of, run_fold
+from soundfold.experiment.fold import epochs_of, refuse_few
 from soundfold.experiment.opening import Run, open_run
+from soundfold.experiment.processes import run_fold
 from soundfold.experiment.results import FoldResult, load_folds, summarise
 from soundfold.report.terminal import print_folds, print_run
 from soundfold.rules import is_trial, parse_fold
@@ -45,6 +46,7 @@ def cross_validate(
 
     Raises:
         InputError: the configuration or the data breaks a rule.
+        TrainingError: a fold could not be trained; the others are.
     """
     run = open_run(cfg)
     wanted = parse_fold(cfg.fold)
@@ -60,6 +62,7 @@ def cross_validate(
         found = audit(run.collection.table, split, run.collection.waves.hashes, met=run.met)
         refuse_leak(found, build.protocol(cfg), fold)
         epochs_of(cfg, len(split.train))
+        refuse_few(cfg, split)
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -68,11 +71,26 @@ def cross_validate(
         opened(run.folder)
     console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
     results: list[FoldResult] = []
+    failed: dict[int | None, TrainingError] = {}
     try:
         for fold in folds:
-            results.append(_settled(run, fold))
+            try:
+                results.append(_settled(run, fold))
+            except TrainingError as error:
+                # the others may well be trained; a search, which watches, has no use for them
+                if watch is not None or len(folds) == 1:
+                    raise
+                failed[fold] = error
+                console.print(f"Fold {fold} failed: {error}", style="red")
+                continue
             if watch is not None:
                 watch(results)
+        if failed:
+            raise TrainingError(
+                f"Fold {', '.join(map(str, failed))} of {run.group} could not be trained, so there is no score: "
+                f"{next(iter(failed.values()))} The other folds are finished and kept; the same command tries again "
+                "what is missing."
+            )
     except Exception:
         if is_trial():
             from soundfold.experiment.tracking import cv_run

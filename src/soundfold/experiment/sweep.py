@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from soundfold.errors import InputError
+from soundfold.errors import InputError, TrainingError
 from soundfold.files import write_whole
 
 RECORD, TRACEBACK = "job.json", "traceback.txt"
@@ -93,11 +93,12 @@ def recorded(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
 
     save()
     try:
-        take_device(folder.parent, job.number)
+        if cfg.trainer.devices == 1:
+            take_device(folder.parent, job.number)
         yield opened
     except Exception as error:
         job.status, job.error = "failed", str(error)
-        if not isinstance(error, InputError):
+        if not isinstance(error, InputError | TrainingError):
             job.error = f"{type(error).__name__}: {error}"
             job.traceback = str(folder / TRACEBACK)
             write_whole(folder / TRACEBACK, traceback.format_exc())

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from soundfold.frontend.augment import Augmentation, Draw, mask
 from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
-from soundfold.frontend.mixing import WaveMix, mix_waves
 
 
 class FrontEnd(nn.Module):
@@ -39,10 +38,8 @@ class FrontEnd(nn.Module):
         self.register_buffer("deviation", torch.ones(()))
 
     @torch.no_grad()
-    def forward(self, wave: Tensor, draw: Draw | None = None, pairs: WaveMix | None = None) -> Tensor:
-        """Images of a batch of int16 waveforms (B, N), mixed in pairs and varied where that was drawn."""
-        if pairs is not None:
-            wave = mix_waves(wave.float(), pairs)
+    def forward(self, wave: Tensor, draw: Draw | None = None) -> Tensor:
+        """Images of a batch of int16 waveforms (B, N), or mixtures of such; varied where that was drawn."""
         if wave.device.type != "cpu":
             return self._images(wave, draw)
         # one clip at a time: its spectrum stays in the processor's cache, and the batch takes half the time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Generator, Tensor
@@ -35,6 +35,10 @@ class ImageMix:
     time: Tensor
     frequency: Tensor
     share: Tensor
+
+    def rows(self, clips: slice) -> ImageMix:
+        """The draws of some of the clips; their partners are still numbered in the batch."""
+        return ImageMix(*(getattr(self, f.name)[clips] for f in fields(self)))
 
 
 class Mixing:
@@ -123,9 +127,8 @@ def mix_waves(wave: Tensor, draw: WaveMix) -> Tensor:
     return (own * wave + (1 - own) * wave[draw.partner]) / (own.square() + (1 - own).square()).sqrt()
 
 
-def mix_images(image: Tensor, draw: ImageMix) -> Tensor:
-    """Mix images (B, 1, M, T)."""
-    other = image[draw.partner]
+def mix_images(image: Tensor, other: Tensor, draw: ImageMix) -> Tensor:
+    """Mix images (B, 1, M, T) with those of their partners."""
     theirs = _inside(draw.frequency, image.shape[-2])[:, None, :, None]
     theirs = theirs | _inside(draw.time, image.shape[-1])[:, None, None, :]
     return torch.where(theirs, other, torch.lerp(other, image, draw.weight[:, None, None, None]))

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from soundfold.errors import InputError
 from soundfold.model.resnet import STAGES
@@ -27,7 +28,8 @@ COMPILATIONS: dict[str, dict[str, Any]] = {
 class Classifier(pl.LightningModule):
     """Cross entropy on images (B, 1, M, T), with hard targets int64 (B,) or soft ones (B, C).
 
-    A clip that is validated or scored may be K images, one after the other: its logits are their mean.
+    A clip that is validated or scored may be K images, one after the other: its logits are their mean. Of several
+    devices each trains and scores its share of the clips; figures are of all of them. See `SoundDataModule`.
 
     Args:
         network: images -> logits (B, C).
@@ -45,7 +47,8 @@ class Classifier(pl.LightningModule):
         InputError: a value outside its rule.
 
     Attributes:
-        logits, clips: float32 (n, C) and int64 (n,) of the clips scored by the last test, in order of scoring.
+        logits, clips: float32 (n, C) and int64 (n,) of the clips scored by the last test, in order of scoring; where
+            several devices scored them, in the table's order.
         test_metrics: accuracy, macro F1, top-5 accuracy and confusion matrix (rows are true classes) of the last test.
     """
 
@@ -102,16 +105,17 @@ class Classifier(pl.LightningModule):
             image = image.contiguous(memory_format=torch.channels_last)
         return self._run(image)
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
-        image, target, _ = batch
+    def training_step(self, batch: tuple, batch_idx: int) -> Tensor:
+        image, target, _, *weight = batch
         logits = self(image)
         loss = self.loss(logits, target)
         # sums on the device: a metric's own step would compute, and reset, twice over
         hits = logits.detach().argmax(dim=1) == (target.argmax(dim=1) if target.ndim == 2 else target)
-        size = len(image)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        self.log("train/accuracy", hits.float().mean(), on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        return loss
+        shown = {"on_step": False, "prog_bar": True, **_of_all_devices(target)}
+        self.log("train/loss", loss, **shown)
+        self.log("train/accuracy", hits.float().mean(), **shown)
+        # of a share of a batch
+        return loss * weight[0] if weight else loss
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """What training minimises, of logits (B, C): the mean cross entropy, targets that are certain smoothed."""
@@ -142,10 +146,11 @@ class Classifier(pl.LightningModule):
         logits = self._clips(image, target)
         self.val_metrics.update(logits, target)
         loss = functional.cross_entropy(logits, target)
-        self.log("val/loss", loss, on_epoch=True, prog_bar=True, batch_size=len(target))
+        self.log("val/loss", loss, prog_bar=True, **_of_all_devices(target))
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict(self.val_metrics.compute(), prog_bar=True)
+        # the metrics gather what all devices have seen; each has the same figures then
+        self.log_dict(self.val_metrics.compute(), prog_bar=True, sync_dist=True)
         self.val_metrics.reset()
 
     def on_test_epoch_start(self) -> None:
@@ -159,12 +164,17 @@ class Classifier(pl.LightningModule):
         self.test_metrics.update(logits, target)
         self.confusion.update(logits, target)
         self._scored.append((logits, clip))
-        self.log("test/loss", functional.cross_entropy(logits, target), on_epoch=True, batch_size=len(target))
+        self.log("test/loss", functional.cross_entropy(logits, target), **_of_all_devices(target))
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self.test_metrics.compute())
-        self.logits = torch.cat([logits for logits, _ in self._scored]).cpu()
-        self.clips = torch.cat([clip for _, clip in self._scored]).cpu()
+        self.log_dict(self.test_metrics.compute(), sync_dist=True)
+        logits, clips = (torch.cat(parts) for parts in zip(*self._scored, strict=True))
+        if self.trainer.world_size > 1:
+            # ranks may have different numbers of clips
+            logits, clips = torch.cat(gather_all_tensors(logits)), torch.cat(gather_all_tensors(clips))
+            order = clips.argsort()
+            logits, clips = logits[order], clips[order]
+        self.logits, self.clips = logits.cpu(), clips.cpu()
 
     def configure_optimizers(self) -> Any:
         parts = [self.network] if self.rate_decay == 1 else self.network.stages()  # type: ignore[operator]
@@ -174,3 +184,14 @@ class Classifier(pl.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = warm_up_and_decay(optimizer, steps, self.decay, self.warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _of_all_devices(target: Tensor) -> dict[str, Any]:
+    """How a batch's mean is logged, so that an epoch's is that of the clips of all devices."""
+    grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
+    # Lightning divides the sum of clips by the number of devices, and drops what is left over
+    return {
+        "on_epoch": True,
+        "sync_dist": True,
+        "batch_size": len(target) * (torch.distributed.get_world_size() if grouped else 1),
+    }

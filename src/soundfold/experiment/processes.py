@@ -1,0 +1,164 @@
+"""A fold on one device, in this process; or on several, in a process for each."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from soundfold.console import console
+from soundfold.data.datamodule import Shares
+from soundfold.errors import InputError, OutOfMemory, TrainingError
+from soundfold.experiment.fold import train_fold
+from soundfold.experiment.opening import Run, open_run
+from soundfold.experiment.results import FoldResult
+
+SECONDS_TO_END = 10
+
+
+def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
+    """Train one fold on the devices of ``trainer.devices``, score its test clips once, and write its files.
+
+    Where memory does not suffice and ``trainer.halve_on_oom`` allows it, the fold goes on from its last checkpoint with
+    each batch in twice as many parts.
+
+    Args:
+        run, fold, watchers: see `train_fold`; of several devices each has watchers of its own, which are pickled.
+
+    Raises:
+        TrainingError: training cannot go on.
+    """
+    options, parts = run.cfg.trainer, run.cfg.trainer.micro_batches
+    while True:
+        try:
+            if options.devices > 1:
+                return _on_several(run, fold, parts, watchers)
+            return train_fold(run, fold, Shares(parts=parts), watchers)
+        except OutOfMemory as error:
+            # four clips in each part, as where so many were asked for
+            if not options.halve_on_oom or run.cfg.data.batch_size < 8 * parts * options.devices:
+                raise
+            told = str(error)
+        # after the exception, which holds on to what was allocated
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        parts *= 2
+        console.print(f"{told.split(' Give ')[0]} Fold {fold or 'none'} goes on with each batch in {parts} parts.")
+
+
+def _on_several(run: Run, fold: int | None, parts: int, watchers: Sequence[pl.Callback]) -> FoldResult:
+    """Train a fold in a process for each device; if one fails, the others, which would wait for it, are ended."""
+    context = multiprocessing.get_context("spawn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    inbox, outbox = context.Pipe(duplex=False)
+    processes = []
+    try:
+        for rank in range(run.cfg.trainer.devices):
+            shares = Shares(rank, run.cfg.trainer.devices, parts)
+            given = (run.cfg, fold, shares, watchers, port, outbox, HydraConfig.instance().cfg)
+            process = context.Process(target=_member, args=given, name=f"rank {rank}")
+            process.start()
+            processes.append(process)
+        outbox.close()
+        return _outcome(inbox, processes)
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(SECONDS_TO_END)
+            process.kill()
+            process.join()
+
+
+def _outcome(inbox: Connection, processes: list[Any]) -> FoldResult:
+    """The first's result, once all have ended; raises what ended one of them before."""
+    result: FoldResult | None = None
+    running = list(processes)
+    while running:
+        ready = wait([inbox, *(process.sentinel for process in running)])
+        found = _received(inbox)
+        ended = [process for process in running if process.sentinel in ready]
+        for process in ended:
+            process.join()
+        if isinstance(found, Exception) or any(process.exitcode for process in ended):
+            # of one that was killed the others tell only that they lost it
+            wait([process.sentinel for process in processes], timeout=1)
+            killed = [process for process in processes if (process.exitcode or 0) < 0]
+            found = found or _received(inbox)
+            if isinstance(found, Exception) and not killed:
+                raise found
+            told = ", ".join(f"{process.name} ended with {process.exitcode}" for process in killed or ended)
+            raise TrainingError(
+                f"A process that trained was ended from outside ({told}); -9 is what a machine does that runs out of "
+                "memory. The same command goes on from the last checkpoint."
+            )
+        result = found or result
+        running = [process for process in running if process not in ended]
+    assert result is not None
+    return result
+
+
+def _received(inbox: Connection) -> Any:
+    """What was sent, or None."""
+    try:
+        return inbox.recv() if inbox.poll() else None
+    except EOFError:  # all have ended
+        return None
+
+
+def _member(
+    cfg: DictConfig,
+    fold: int | None,
+    shares: Shares,
+    watchers: Sequence[pl.Callback],
+    port: int,
+    outbox: Connection,
+    hydra: Any,
+) -> None:
+    """One process of several: as `train_fold`; sends the first's result, or what ended it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all at once; who began them ends them
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        HydraConfig.instance().cfg = hydra  # a sweep's words are shown with its runs
+        torch.set_num_threads(max(1, torch.get_num_threads() // shares.world_size))
+        console.quiet = True  # what there is to say was said when the run was opened
+        run = open_run(cfg)
+        console.quiet = shares.rank > 0
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": shares.rank, "NODE_RANK": 0}
+        os.environ.update({name: str(value) for name, value in group.items()})
+        result = train_fold(run, fold, shares, watchers)
+        # before Python ends: its threads would outlive what they use
+        torch.distributed.destroy_process_group()
+        if shares.rank == 0:
+            outbox.send(result)
+    except (InputError, TrainingError) as error:
+        outbox.send(error)
+        sys.exit(1)
+    except Exception:
+        # not every exception survives the way
+        outbox.send(RuntimeError(f"rank {shares.rank}:\n{traceback.format_exc()}"))
+        sys.exit(1)
+
+
+def _end_with(parent: Any) -> None:
+    """End this process when its parent has: killed, it would leave the fold's files to who comes next."""
+    parent.join()
+    os._exit(1)
