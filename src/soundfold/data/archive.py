@@ -67,6 +67,8 @@ def _members(opened: zipfile.ZipFile, table_sha256: str) -> dict[str, zipfile.Zi
     """What is to be unpacked, by its place in the collection."""
     every = opened.infolist()
     for member in every:
+        if member.header_offset < 0:  # zipfile would raise OSError, as a faulty disk does
+            raise ArchiveError("it is damaged (a member before its beginning)")
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
             raise ArchiveError(f"its member {member.filename!r} would lie outside the folder")

@@ -32,6 +32,9 @@ LONGEST_WAIT = 60.0  # s between two attempts, whatever the server asks for
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # answers that may be others in a while
 
 
+Answer = http.client.HTTPResponse | urllib.error.HTTPError
+
+
 class _Unavailable(Exception):
     """The server does not give the archive, and would not if it were asked again."""
 
@@ -152,7 +155,7 @@ def _download(url: str, part: Part, sleep: Callable[[float], None]) -> None:
                 if attempt == ATTEMPTS - 1:
                     raise _Unavailable(f"{error}, at the last of {ATTEMPTS} attempts; run again to continue") from error
                 # drawn: jobs that were cut off together do not come back together
-                wait = min(LONGEST_WAIT, max(error.after, 2**attempt * drawn.uniform(0.5, 1.5)))
+                wait = min(LONGEST_WAIT, max(2**attempt * drawn.uniform(0.5, 1.5), error.after))
                 progress.console.print(f"{error}; trying again in {wait:.0f} s", soft_wrap=True)
             sleep(wait)
 
@@ -192,7 +195,7 @@ def _attempt(url: str, part: Part, shown: Callable[..., None]) -> None:
     part.told = Told(told.version, size)
 
 
-def _ask(url: str, start: int, version: str | None) -> http.client.HTTPResponse:
+def _ask(url: str, start: int, version: str | None) -> Answer:
     """The open answer to a request for the archive from byte ``start`` on, which is about an archive."""
     headers = {"Range": f"bytes={start}-"} if start else {}
     if version and not version.startswith("W/"):  # a weak tag is not allowed here; `_agree` compares it
@@ -200,8 +203,8 @@ def _ask(url: str, start: int, version: str | None) -> http.client.HTTPResponse:
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=STALLED)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and isinstance(error.fp, http.client.HTTPResponse):  # there is nothing after `start`
-            return error.fp
+        if error.code == 416:  # the archive has no byte `start`
+            return error
         if error.code in PASSING:
             raise _Passing(str(error), _seconds(error.headers["Retry-After"])) from error
         raise _Unavailable(str(error)) from error
@@ -216,7 +219,7 @@ def _ask(url: str, start: int, version: str | None) -> http.client.HTTPResponse:
     return response
 
 
-def _read(response: http.client.HTTPResponse, most: int) -> bytes:
+def _read(response: Answer, most: int) -> bytes:
     try:
         return response.read1(min(most, 1 << 20))
     except (OSError, http.client.HTTPException) as error:
@@ -227,7 +230,7 @@ def _words(error: object) -> str:
     return str(error) or type(error).__name__
 
 
-def _told(response: http.client.HTTPResponse) -> tuple[int, Told]:
+def _told(response: Answer) -> tuple[int, Told]:
     """The first byte that an answer gives, -1 where it does not say, and what it tells of the archive."""
     version = response.headers["ETag"] or response.headers["Last-Modified"]
     span = response.headers["Content-Range"] or ""
