@@ -10,7 +10,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 
 TABLE = "meta/esc50.csv"
 # of the official table, 2,000 rows, with Unix line ends
@@ -69,8 +69,8 @@ def _members(opened: zipfile.ZipFile, table_sha256: str) -> dict[str, zipfile.Zi
     for member in every:
         if member.header_offset < 0:  # zipfile would raise OSError, as a faulty disk does
             raise ArchiveError("it is damaged (a member before its beginning)")
-        path = PurePosixPath(member.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        path = PureWindowsPath(member.filename)  # knows both slashes, and drives
+        if path.anchor or ".." in path.parts:
             raise ArchiveError(f"its member {member.filename!r} would lie outside the folder")
         # the upper half is the mode of the file on Unix
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):

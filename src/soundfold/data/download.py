@@ -67,11 +67,11 @@ def fetch_esc50(
     Raises:
         InputError: the archive cannot be fetched or written, or is not ESC-50's; the message names the alternatives.
     """
-    if (root / TABLE).is_file():
-        return
     otherwise = "Give data.root=DIRECTORY of a copy (with meta/esc50.csv and audio/), or try data=synthetic, which is "
     otherwise += "rendered here."
     try:
+        if (root / TABLE).is_file():
+            return
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(root.with_name(f"{root.name}.lock")):
             if (root / TABLE).is_file():  # another process had the lock
@@ -100,8 +100,9 @@ def fetch_esc50(
         ) from error
     except OSError as error:
         raise InputError(
-            f"ESC-50 cannot be written to data.root={root}: {error}. The archive and its clips take 1.6 GB together, "
-            f"beside that folder; free some, or give data.root=DIRECTORY on another disk. {otherwise}"
+            f"ESC-50 can be neither read from data.root={root} nor written there: {error}. The archive and its clips "
+            "take 1.6 GB together, beside that folder; free some, or give data.root=DIRECTORY on another disk. "
+            f"{otherwise}"
         ) from error
 
 
