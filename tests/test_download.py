@@ -61,6 +61,7 @@ class Server:
     if_range: bool = True  # an If-Range of another version is answered with the whole
     lie: int = 0  # bytes that are added to Content-Length
     shift: int = 0  # bytes that are added to the start of a range
+    total: bool = True  # a range says how long the whole is
     asked: list[dict[str, str]] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
@@ -99,7 +100,7 @@ def server():
             length = (
                 {"Transfer-Encoding": "chunked"} if plan.chunked else {"Content-Length": f"{size - start + plan.lie}"}
             )
-            span = {"Content-Range": f"bytes {start}-{size - 1}/{size}"} if start else {}
+            span = {"Content-Range": f"bytes {start}-{size - 1}/{size if plan.total else '*'}"} if start else {}
             self.answer(206 if start else 200, {**length, **span, **plan.headers})
             cut = plan.cuts.pop(0) if plan.cuts else None
             sent = plan.body[start:cut]
@@ -245,6 +246,13 @@ def test_a_range_that_begins_elsewhere_is_not_appended(server, root):
     assert server.starts() == [0, 1500, 0]
 
 
+def test_a_range_that_does_not_say_of_how_much_is_cut_short_too(server, root):
+    server.total, server.cuts = False, [1500, 2500]
+    server.fetch(root)
+    assert whole(root)
+    assert server.starts() == [0, 1500, 2500]
+
+
 def test_a_part_of_unknown_length_that_was_whole_is_known_to_be(server, root):
     server.chunked, server.cuts = True, [len(server.body)]
     server.fetch(root)
@@ -358,14 +366,13 @@ def test_a_page_that_calls_itself_an_archive_is_refused(server, root):
     assert beside(root) == ["ESC-50.lock"]
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_an_endless_answer_is_refused(server, root, chunked, monkeypatch):
+@pytest.mark.parametrize(("chunked", "reason"), [(False, "it is .* GB, but"), (True, "does not end")])
+def test_an_endless_answer_is_refused(server, root, chunked, reason, monkeypatch):
     monkeypatch.setattr(download, "LIMIT", 2000)
     server.chunked = chunked
-    with pytest.raises(InputError, match="ESC-50 is less"):
+    with pytest.raises(InputError, match=f"{reason}.*ESC-50 is less"):
         server.fetch(root)
-    assert not root.exists()
-    assert not root.with_name("ESC-50.zip.part").exists()
+    assert beside(root) == ["ESC-50.lock"]
 
 
 def test_no_network_names_the_alternatives(root):
@@ -469,6 +476,20 @@ def test_the_expected_table_is_the_official_one(esc50_table):
     assert hashlib.sha256(esc50_table.read_bytes()).hexdigest() == archive.TABLE_SHA256
 
 
+@pytest.mark.parametrize("fault", ["header near the end", "name that is no UTF-8"])
+def test_a_damaged_directory_is_told(tmp_path, fault):
+    body = bytearray(packed())
+    entry = body.rindex(b"PK\x01\x02", 0, body.rindex(b"ESC-50-master/meta"))
+    if fault == "header near the end":
+        body[entry + 42 : entry + 46] = (len(body) - 10).to_bytes(4, "little")
+    else:
+        body[entry + 9] |= 0x08
+        body[entry + 46] = 0xFF
+    (tmp_path / "archive").write_bytes(body)
+    with pytest.raises(ArchiveError, match="damaged"):
+        unpack(tmp_path / "archive", tmp_path / "ESC-50", sha256(TABLE))
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_damaged_archive_is_refused_or_does_no_harm(tmp_path, method):
     body = packed({name: content[:100] for name, content in MEMBERS.items()}, method=method)
@@ -519,7 +540,9 @@ def test_a_disk_that_fills_during_the_download_is_one_plain_answer(server, root)
     assert whole(root)
 
 
-def test_a_disk_that_fills_during_unpacking_keeps_the_archive(server, root):
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_disk_that_fills_during_unpacking_keeps_the_archive(server, root, chunked):
+    server.chunked = chunked
     large = {**MEMBERS, "audio/0.wav": bytes(300_000)}
     server.body = packed(large, method=zipfile.ZIP_DEFLATED)
     with file_size_limit(100_000), pytest.raises(InputError, match=r"neither read from data\.root=.*free some"):

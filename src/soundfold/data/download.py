@@ -173,27 +173,26 @@ def _attempt(url: str, part: Part, shown: Callable[..., None]) -> None:
         if told.size is not None and told.size > LIMIT:
             raise _Unavailable(f"it is {told.size / 1e9:.1f} GB, but ESC-50 is less than {LIMIT / 1e9:.0f} GB")
         require_room(part.path.parent, (told.size or 0) - begins)
-        if begins:
-            told = Told(told.version or part.told.version, told.size or part.told.size)
-        else:
+        if not begins:
             part.remove()
-        part.told = told
+            part.told = told
+        whole = told.size or part.told.size
         size = begins
         with part.path.open("ab") as stream:
-            while size != told.size:
+            while size != whole:
                 # what has arrived at once: where the connection is cut, nothing of it is lost
-                block = _read(response, (told.size or LIMIT + 1) - size)
+                block = _read(response, (whole or LIMIT + 1) - size)
                 if not block:
                     break
                 stream.write(block)
                 size += len(block)
-                shown(total=told.size, completed=size)
+                shown(total=whole, completed=size)
                 if size > LIMIT:
                     part.remove()
                     raise _Unavailable(f"it does not end after {LIMIT / 1e9:.0f} GB; ESC-50 is less")
-    if told.size is not None and size < told.size:
-        raise _Passing(f"the connection closed after {size} of {told.size} bytes")
-    part.told = Told(told.version, size)
+    if whole is not None and size < whole:
+        raise _Passing(f"the connection closed after {size} of {whole} bytes")
+    part.told = Told(part.told.version, size)
 
 
 def _ask(url: str, start: int, version: str | None) -> Answer:
