@@ -422,6 +422,14 @@ def test_a_member_that_could_be_written_elsewhere_is_refused(server, root, name,
     assert set(root.parents[1].rglob("*")) - before == {root.parent, root.with_name("ESC-50.lock")}
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_another_compression_is_refused(server, root, method):
+    server.body = packed(method=method)
+    with pytest.raises(InputError, match="another method than deflate"):
+        server.fetch(root)
+    assert beside(root) == ["ESC-50.lock"]
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", ["audio/0.wav", "meta/esc50.csv"])
 def test_a_member_that_is_there_twice_is_refused(server, root, name):

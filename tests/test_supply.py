@@ -252,15 +252,3 @@ def test_a_key_on_the_command_line_is_refused_and_not_repeated(tmp_path, monkeyp
     assert re.search(r"(?i)(api[_-]key|token|password) .*WANDB_API_KEY", told.err)
     assert KEY not in told.out + told.err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_value_in_a_section_that_is_off_is_not_repeated(monkeypatch, capsys):
-    def main() -> None:
-        raise AssertionError("Unexpected type for root")
-
-    monkeypatch.setattr("sys.argv", ["train.py", f"logger.wandb.notes={KEY}"])
-    with pytest.raises(SystemExit):
-        run(main, CONF)
-    told = capsys.readouterr()
-    assert "logger.wandb.notes" in told.err
-    assert KEY not in told.err

@@ -52,7 +52,7 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         # OmegaConf's whole answer to a value for a section that is null
         if "Unexpected type for root" not in str(error):
             raise
-        dotted = ", ".join(word.split("=")[0] for word in sys.argv[1:] if "." in word.split("=")[0])
+        dotted = ", ".join(word for word in sys.argv[1:] if "." in word.split("=")[0])
         print(
             f"error: One of {dotted} sets a value in a section that is switched off (null). Choose the section too, "
             "such as search=lr_wd or logger=wandb, or leave the value out.",

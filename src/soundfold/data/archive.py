@@ -75,6 +75,8 @@ def _members(opened: zipfile.ZipFile, table_sha256: str) -> dict[str, zipfile.Zi
         # the upper half is the mode of the file on Unix
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ArchiveError(f"its member {member.filename!r} is a link or a special file")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ArchiveError(f"its member {member.filename!r} is compressed by another method than deflate")
     if (size := sum(member.file_size for member in every)) > LIMIT:
         raise ArchiveError(f"it would unpack to {size / 1e9:.1f} GB; ESC-50 is less than {LIMIT / 1e9:.0f} GB")
     tables = [member for member in every if f"/{member.filename}".endswith(f"/{TABLE}")]
@@ -84,7 +86,8 @@ def _members(opened: zipfile.ZipFile, table_sha256: str) -> dict[str, zipfile.Zi
     members: dict[str, zipfile.ZipInfo] = {}
     for member in every:
         place = member.filename.removeprefix(base)
-        if member.filename.startswith(base) and (place in (TABLE, "LICENSE") or place.endswith(".wav")):
+        clip = place.startswith("audio/") and place.endswith(".wav")
+        if member.filename.startswith(base) and (clip or place in (TABLE, "LICENSE")):
             if place in members:
                 raise ArchiveError(f"it holds {member.filename!r} twice")
             members[place] = member
