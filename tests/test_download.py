@@ -145,6 +145,12 @@ def beside(root: Path) -> list[str]:
     return sorted(path.name for path in root.parent.iterdir())
 
 
+def test_other_sounds_of_the_archive_are_left_out(server, root):
+    server.body = packed(MEMBERS | {"tests/0.wav": b"", "tests/audio/0.wav": b""})
+    server.fetch(root)
+    assert whole(root)
+
+
 def test_a_collection_is_downloaded_once_and_readable_as_the_user_wants(server, root):
     umask = os.umask(0o022)
     try:

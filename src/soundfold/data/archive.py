@@ -7,7 +7,6 @@ import errno
 import hashlib
 import shutil
 import stat
-import struct
 import zipfile
 import zlib
 from pathlib import Path, PureWindowsPath
@@ -49,7 +48,7 @@ def unpack(archive: Path, root: Path, table_sha256: str = TABLE_SHA256) -> None:
                 with opened.open(member) as source, target.open("xb") as stream:
                     shutil.copyfileobj(source, stream, 1 << 20)
         folder.rename(root)
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         # zipfile raises all of these for damaged files
         raise ArchiveError(f"it is damaged ({error})") from error
     finally:
