@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,10 @@ from soundfold.experiment.sweep import JobError, Sweep, read_jobs
 
 # what the presets in conf/hydra/launcher build on, and an extra of this package brings
 LAUNCHERS = ("hydra/launcher/joblib", "hydra/launcher/submitit_slurm", "hydra/launcher/submitit_local")
+# a word that gives a secret a value, whatever its grammar; the group is its name
+SECRET = re.compile(
+    r"""([\w./@-]*(?:api[_-]?key|token|secret|passw(?:or)?d|access[_-]?key))["']?\s*[=:]""", re.IGNORECASE
+)
 
 
 def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
@@ -33,6 +38,7 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     # Hydra would print its own summary of every exception and exit; ours tells bad input from a fault
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
+        _refuse_secrets(sys.argv[1:])
         refuse_unknown_keys(_value_keys(sys.argv[1:], groups), schema)
         try:
             main()
@@ -69,6 +75,17 @@ def _tell_jobs() -> bool:
 
         print_jobs(jobs)
     return any(job.status != "finished" for job in jobs)
+
+
+def _refuse_secrets(arguments: list[str]) -> None:
+    """Raise, without the value, before Hydra or a logger keeps or repeats the words."""
+    for word in arguments:
+        if found := SECRET.search(word):
+            raise InputError(
+                f"{found[1]} is not a key of the configuration, and a secret has no place on a command line, which "
+                "other users and logs see. Set the environment variable WANDB_API_KEY, or run `wandb login` once; and "
+                "replace the secret if it was a real one."
+            )
 
 
 def _value_keys(arguments: list[str], groups: Path) -> list[str]:

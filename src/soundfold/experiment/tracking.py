@@ -144,6 +144,9 @@ def _session(options: Wandb, folder: Path, leaky: bool, *, trial: bool) -> Itera
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve() / ".wandb-cache"))
     os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / ".wandb-cache"))
     os.environ.setdefault("WANDB_SILENT", "true")
+    # with these W&B's service writes the user's key into its logs beside the run
+    for name in ("WANDB_DEBUG", "WANDB_CORE_DEBUG"):
+        os.environ.pop(name, None)
     if not trial:
         for name in TRIAL:
             os.environ.pop(name, None)
