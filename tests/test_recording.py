@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 from soundfold.errors import InputError
-from soundfold.inference.recording import Recording, audio_files
+from soundfold.data.recording import Recording, audio_files
 
 
 def listen(path) -> np.ndarray:

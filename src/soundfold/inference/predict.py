@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from soundfold.errors import InputError
 from soundfold.experiment.environment import named_device
 from soundfold.inference.predictor import Prediction, Predictor
-from soundfold.inference.recording import audio_files
+from soundfold.data.recording import audio_files
 from soundfold.inference.timeline import write_timeline
 from soundfold.report.predictions import (
     Found,

@@ -17,7 +17,7 @@ from soundfold.data.waveforms import quantise
 from soundfold.errors import InputError
 from soundfold.frontend.logmel import LogMel
 from soundfold.inference.models import FoldModel, read_models
-from soundfold.inference.recording import LOWEST, Recording, mono
+from soundfold.data.recording import LOWEST, Recording, mono
 from soundfold.inference.scoring import ClipScorer
 from soundfold.inference.stream import Sketch, resampled, windows
 
