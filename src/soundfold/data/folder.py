@@ -110,6 +110,11 @@ def _audio_files(root: Path) -> list[str]:
         if path.suffix.lower() in EXTENSIONS and path.is_file()
     ]
     files = sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
+    if unfit := [name for name in files if not _fit(name)]:
+        raise InputError(
+            f"{root} holds {unfit[0]!r}, whose name is not UTF-8, or whose class begins or ends with a blank; a table "
+            "cannot keep such a name. Rename it."
+        )
     if stray := [name for name in files if "/" not in name]:
         raise InputError(
             f"{root / stray[0]} lies in no class's folder ({len(stray)} such). Under data.root every class has a "
@@ -124,10 +129,20 @@ def _audio_files(root: Path) -> list[str]:
     return files
 
 
+def _fit(name: str) -> bool:
+    """Whether a table of clips gives a name back as it was."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    category = name.split("/")[0]
+    return category == category.strip()
+
+
 def _source(name: str, pattern: str) -> str:
     try:
         match = re.search(pattern, name.rsplit("/", 1)[-1])
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"data.source_pattern={pattern!r} is not a regular expression: {error}.") from None
     if match is None:
         raise InputError(
@@ -135,4 +150,10 @@ def _source(name: str, pattern: str) -> str:
             "leave it out, where every file is a recording of its own."
         )
     groups = match.groupdict()
-    return groups.get("source") or (match.group(1) if match.re.groups else match.group(0)) or match.group(0)
+    source = groups.get("source") or (match.group(1) if match.re.groups else match.group(0)) or match.group(0)
+    if not source.strip():
+        raise InputError(
+            f"data.source_pattern={pattern!r} matches nothing of {name!r}, so its source is unknown. Have the pattern "
+            "match what names the recording, or leave it out, where every file is a recording of its own."
+        )
+    return source
