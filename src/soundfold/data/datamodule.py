@@ -41,6 +41,8 @@ from soundfold.frontend.mixing import Mixing, mix_images, mix_targets
 FETCH: dict[str, Callable[[Path], None]] = {"esc50": fetch_esc50, "synthetic": render}
 # where the names of a layout's files start, below its root
 AUDIO = {"esc50": "audio", "urbansound8k": "audio", "folder": "."}
+# of one clip, made before training
+MOST_COPIES = 1000
 Batch = tuple[Tensor, Tensor, Tensor]
 # what lies on a device: of the process, as each job of a sweep opens its collection anew
 _RESIDENT: dict[tuple, Tensor] = {}
@@ -213,9 +215,10 @@ class OfflineCopies:
     after: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high or self.high < 1:
+        if not 0 <= self.low <= self.high or not 1 <= self.high <= MOST_COPIES:
             raise InputError(
-                f"augment.copies: low={self.low} and high={self.high} must be 0 <= low <= high, and high >= 1."
+                f"augment.copies: low={self.low} and high={self.high} must be 0 <= low <= high, and high from 1 to "
+                f"{MOST_COPIES}."
             )
         if self.after < 0:
             raise InputError(

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soundfold.data.recording import LOWEST, Recording, mono
 from soundfold.data.waveforms import quantise
 from soundfold.errors import InputError
 from soundfold.frontend.logmel import LogMel
 from soundfold.inference.models import FoldModel, read_models
-from soundfold.data.recording import LOWEST, Recording, mono
 from soundfold.inference.scoring import ClipScorer
 from soundfold.inference.stream import Sketch, resampled, windows
 
