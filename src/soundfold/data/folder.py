@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -102,7 +103,7 @@ def assign_folds(targets: np.ndarray, sources: list[str], classes: list[str], fo
 
 
 def _audio_files(root: Path) -> list[str]:
-    if not root.is_dir():
+    if not os.path.isdir(root):  # false for a name that is too long, too
         raise InputError(f"There is no folder {root}. Give data.root=DIRECTORY, with one folder of audio per class.")
     found = [
         path.relative_to(root).as_posix()
