@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from tiny import overrides
+from tiny import overrides, train
 from torchaudio import functional
 
 from soundfold.config import composed, known_keys
@@ -103,7 +103,7 @@ def holds(cases: st.SearchStrategy, few: int, many: int, examples: tuple = ()) -
                 tried = example(found)(tried)
             tried()
 
-        test.__name__, test.check = check.__name__, check
+        test.__name__ = check.__name__
         sizes = [few, pytest.param(many, marks=pytest.mark.slow)]
         return pytest.mark.parametrize("number", sizes, ids=["few", "many"])(test)
 
@@ -484,12 +484,53 @@ def check_images(cfg: DictConfig) -> None:
         assert mix_images(image, mixed).isfinite().all()
 
 
-CONFIGS = ()
+CONFIGS = (
+    ("plain", [("features.n_fft", 2**40)]),  # terabytes
+    ("plain", [("features.n_mels", 10**9)]),
+    ("plain", [("features.f_max", 1e-300)]),  # bands of no width: a bank of nan
+    ("plain", [("features.hop_length", 1), ("data.seconds", 300.0)]),
+    ("image", [("features.image.size", 10**9)]),
+    ("plain", [("data.seconds", math.nan)]),
+    ("plain", [("data.seconds", 1e9)]),
+    ("plain", [("data.seconds", 1e-9)]),  # a clip of no samples
+    ("plain", [("augment.stretch.low", math.nan)]),
+    ("plain", [("augment.stretch.high", math.inf)]),
+    ("rich", [("augment.gain_db.high", 1e6)]),  # beyond float32
+    ("plain", [("augment.semitones.high", 1e9)]),
+    ("rich", [("augment.noise_colours", [100.0])]),
+    ("rich", [("augment.time_masks.count", 10**9)]),
+    ("rich", [("augment.mixing.alpha", math.nan)]),
+    ("rich", [("augment.polarity", "${nowhere}")]),  # was not resolved, and compared as text
+    ("rich", [("augment.roll.low", "???")]),  # missing, and compared as text
+    ("leaky", [("augment.copies.high", 10**9)]),
+    ("rich", [("crops.test", 10**9)]),
+    ("plain", [("model.width", 2**40)]),
+    ("plain", [("optim.lr", math.inf)]),
+    ("plain", [("optim.lr", math.nan)]),
+    ("plain", [("optim.betas", [2.0, 0.5])]),  # told by PyTorch when training began
+    ("plain", [("optim.betas", [0.0])]),
+    ("image", [("optim.momentum", 0.0)]),  # which Nesterov's cannot do without
+    ("plain", [("name", "../x")]),  # leaves the folder of outputs
+    ("plain", [("name", "\udcff")]),  # no UTF-8: UnicodeEncodeError
+    ("plain", [("paths.cache", "a\0b")]),
+    ("plain", [("seed", 2**70)]),
+    ("plain", [("trainer.gradient_clip_val", math.nan)]),
+    ("search", [("model.weights", "/dev/zero")]),  # read for ever
+)
 
 
 @holds(st.tuples(st.sampled_from(sorted(BASES)), CHANGES), few=150, many=3000, examples=CONFIGS)
 def test_a_configuration_makes_finite_images_or_is_refused_before_any_work(case, tmp_path):
-    name, changes = case
+    open_or_refuse(*case)
+
+
+@pytest.mark.parametrize("case", CONFIGS, ids=lambda case: f"{case[1][0][0]}={case[1][0][1]!r:.12}")
+def test_a_configuration_with_a_known_fault_is_refused(case):
+    assert not open_or_refuse(*case)
+
+
+def open_or_refuse(name: str, changes: list[tuple[str, Any]]) -> bool:
+    """Whether the configuration passes all that refuses one; if so, its images are finite."""
     cfg = copy.deepcopy(base(name))
     try:
         for key, value in changes:
@@ -497,13 +538,34 @@ def test_a_configuration_makes_finite_images_or_is_refused_before_any_work(case,
         # the last thing that is asked for is the clips, and they are not there
         runs.open_run(cfg)
     except (HydraException, OmegaConfBaseException):
-        return  # the command line tells them in a paragraph, as ours
+        return False  # the command line tells them in a paragraph, as ours
     except AssertionError as error:
         if "Unexpected type for root" not in str(error):  # and this one
             raise
-        return
+        return False
     except InputError as error:
         if not str(error).startswith(("There is no table of clips", "There is no folder")):
-            return
+            return False
     if cfg.data.seconds * cfg.data.sample_rate <= 50_000 and cfg.features.n_fft / cfg.features.hop_length <= 100:
         check_images(cfg)
+    return True
+
+
+HUGE = "1" + 400 * "0"
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        (f"optim.lr={HUGE}", "optim.lr: the number is too large"),
+        (f"augment.noise_colours=[{HUGE}]", "augment.noise_colours[0]: the number is too large"),
+        (f"seed={20 * HUGE}", "A value cannot be read: Exceeds the limit (4300 digits)"),
+        ("features.image={frames: 60, size: 32}", "sets a value in a section that is switched off"),
+    ],
+    ids=["float", "list", "digits", "section"],
+)
+def test_the_command_line_tells_what_no_type_can_hold(word, told):
+    done = train(word, "data.root=nowhere", "data.fetch=null")
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

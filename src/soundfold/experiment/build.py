@@ -122,7 +122,7 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     try:
         # its own rules, told before any work
         tried = made([{"params": [torch.zeros(1, device="cpu")]}])
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of whatever class is named
         raise InputError(f"optim={cfg.optim._target_} refuses its values: {error}.") from error
     if not isinstance(tried, torch.optim.Optimizer):
         raise InputError(f"optim._target_={cfg.optim._target_} is no optimiser of PyTorch.")
