@@ -262,7 +262,7 @@ def test_a_folder_gives_a_table_of_files_that_are_there_or_is_refused(case, tmp_
 LOSSLESS = {
     "WAV": ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"],
     "FLAC": ["PCM_S8", "PCM_16", "PCM_24"],
-    "AIFF": ["PCM_S8", "PCM_16", "PCM_24", "PCM_32", "FLOAT"],
+    "AIFF": ["PCM_16", "PCM_24", "PCM_32", "FLOAT"],
     "AU": ["PCM_16", "FLOAT"],
     "CAF": ["PCM_32", "ALAC_16"],
     "W64": ["PCM_24"],
@@ -278,7 +278,9 @@ def sounds(draw: st.DrawFn) -> tuple[bytes, str, int | None]:
     lossy = draw(st.sampled_from([False, False, False, True]))
     container = draw(st.sampled_from(sorted(LOSSY if lossy else LOSSLESS)))
     subtype = draw(st.sampled_from((LOSSY if lossy else LOSSLESS)[container]))
-    rate = draw(st.one_of(st.sampled_from(RATES), st.integers(8000, 192_000)))
+    usual = st.sampled_from(RATES)
+    # no coder of FLAC takes every rate
+    rate = draw(usual if container == "FLAC" else st.one_of(usual, st.integers(8000, 192_000)))
     rate, most = (48_000, 2) if subtype in ("OPUS", "MPEG_LAYER_III", "MS_ADPCM") else (rate, 8)
     shape = draw(st.sampled_from([0, 1, 2, 700, 5000])), draw(st.integers(1, most))
     loud = draw(st.sampled_from([0.0, 0.5, 0.5, 1.0, 3.0, 1e9, 1e38, 1e300]))
