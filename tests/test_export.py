@@ -31,7 +31,7 @@ def test_the_onnx_file_gives_the_predictor_s_probabilities_of_real_clips(real_ru
     predictor = Predictor.load(real_run)
     export(predictor, tmp_path / "model.onnx", "onnx")
     files = sorted((esc10 / "audio").iterdir())[::80]
-    waves = [quantise(decode(file, 44_100), predictor.samples) for file in files]
+    waves = [quantise(decode(file, 44_100, predictor.samples), predictor.samples) for file in files]
     waves[-1] //= 4000  # nearly silent: its floor is its own
     expected = np.concatenate([predictor.probabilities(torch.from_numpy(w)[None]).numpy() for w in waves])
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])

@@ -193,6 +193,12 @@ def test_a_waveform_that_is_none_is_refused(wave, reason, tiny_run):
         Predictor.load(tiny_run, fold=1)(wave, 8000)
 
 
+@pytest.mark.parametrize("rate", [0, 999, 8000.5, np.nan, np.inf, 2_000_000])
+def test_a_rate_that_is_none_is_refused(rate, tiny_run):
+    with pytest.raises(InputError, match="must be a whole number from 1000 to 1000000 Hz"):
+        Predictor.load(tiny_run, fold=1)(np.zeros(100), rate)
+
+
 def test_what_is_to_be_known_of_a_recording_is_noted(tiny_run):
     predictor = Predictor.load(tiny_run, fold=1)
     low = predictor(0.1 * np.sin(np.arange(2000)), 4000)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from soundfold.data.recording import Recording, audio_files
 from soundfold.errors import InputError
-from soundfold.inference.recording import Recording, audio_files
 
 
 def listen(path) -> np.ndarray:

@@ -40,12 +40,9 @@ def test_a_stream_of_any_length_is_resampled(samples, monkeypatch):
 
 @pytest.mark.parametrize("rate", [44_099, 44_056, 999_983, 1009])
 def test_rates_without_a_small_ratio_need_no_giant_kernel(rate):
-    old, new = stream._ratio(rate, 44_100)
-    assert new * (2 * stream._support(old, new) + old) <= stream.MOST_TAPS
-    assert abs(old * 44_100 / (new * rate) - 1) < 5e-4
     tone = np.sin(2 * np.pi * 200 * np.arange(2 * rate) / rate).astype(np.float32)
     found = np.concatenate(list(resampled([tone], rate, 44_100)))
-    assert abs(len(found) / 88_200 - 1) < 5e-4
+    assert len(found) == 88_200
     spectrum = np.abs(np.fft.rfft(found))
     assert spectrum.argmax() * 44_100 / len(found) == pytest.approx(200, abs=1)
 

@@ -51,9 +51,15 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     except TrainingError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except AssertionError as error:
-        # OmegaConf's whole answer to a value for a section that is null
-        if "Unexpected type for root" not in str(error):
+    except OverflowError as error:
+        # OmegaConf passes on what float says of a whole number, and adds the key
+        if "full_key: " not in str(error):
+            raise
+        print(f"error: {str(error).split('full_key: ')[1].splitlines()[0]}: the number is too large.", file=sys.stderr)
+        sys.exit(2)
+    except (AssertionError, AttributeError) as error:
+        # OmegaConf's whole answers to a value for a section that is null, and to a section for one
+        if "Unexpected type for root" not in str(error) and "object_type=NoneType" not in str(error):
             raise
         dotted = ", ".join(word for word in sys.argv[1:] if "." in word.split("=")[0])
         print(
@@ -91,7 +97,11 @@ def _refuse_secrets(arguments: list[str]) -> None:
 def _value_keys(arguments: list[str], groups: Path) -> list[str]:
     """Keys of the overrides that set a value, whether or not they stand with a plus sign."""
     overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except ValueError as error:
+        # Python's own limit on the digits of a number
+        raise InputError(f"A value cannot be read: {str(error).split(';')[0]}.") from None
     keys = [(o.key_or_group or "").split("@")[0] for o in parsed]
     return [k for k in keys if k.split(".")[0].split("/")[0] != "hydra" and not (groups / k).is_dir()]
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 import os
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from soundfold.config import NOT_IDENTITY, Report, refuse_unknown_keys
+from soundfold.config import NOT_IDENTITY, Report, flat, refuse_unknown_keys
+from soundfold.data.resampling import HIGHEST, LOWEST
 from soundfold.errors import InputError
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
@@ -26,6 +28,10 @@ CHOICES = ("best", "last")
 BENCHMARKS = ("frontend", "inference", "loop", "scaling", "train")
 PAGES = ("none", "plain", "full")
 SAMPLERS = ("tpe", "random")
+# of a stored clip: 6 minutes at 44.1 kHz
+MOST_SAMPLES = 1 << 24
+# of a clip's spectrogram: half a gigabyte
+MOST_CELLS = 1 << 26
 
 
 def _one_of(cfg: DictConfig, key: str, allowed: tuple[str, ...], section: str = "") -> None:
@@ -40,6 +46,40 @@ def _at_least(cfg: DictConfig, key: str, least: float, section: str = "") -> Non
     value = OmegaConf.select(cfg, key)
     if not value >= least:  # nan is neither
         raise InputError(f"{section}{key}={value} must be at least {least:g}.")
+
+
+def _within(cfg: DictConfig, key: str, least: float, most: float) -> None:
+    value = OmegaConf.select(cfg, key)
+    if not least <= value <= most:
+        raise InputError(f"{key}={value} must lie within {least:g} and {most:g}.")
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Rules of every value, whatever it means: present, a number where it is one, text that a file can hold.
+
+    Raises:
+        InputError: a value breaks its rule.
+        OmegaConfBaseException: a value is missing, or is made of others that are.
+    """
+    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    for key, value in flat(values).items():
+        for one in value if isinstance(value, list) else [value]:
+            _check_value(key, one)
+
+
+def _check_value(key: str, value: Any) -> None:
+    if isinstance(value, float) and math.isnan(value):
+        raise InputError(f"{key}={value} must be a number.")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        # its digits may be thousands
+        raise InputError(f"{key} must be a whole number of 64 bits; this one has {value.bit_length()}.")
+    if isinstance(value, str):
+        try:
+            fits = b"\0" not in value.encode()
+        except UnicodeEncodeError:
+            fits = False
+        if not fits:
+            raise InputError(f"{key}={value!r} must be text in UTF-8, without NUL.")
 
 
 def check_data(cfg: DictConfig) -> None:
@@ -57,9 +97,39 @@ def check_data(cfg: DictConfig) -> None:
         raise InputError(f"data.subset={cfg.data.subset} names a column of ESC-50's table; give data.classes instead.")
     if cfg.data.fetch is not None:
         _one_of(cfg, "data.fetch", ("esc50", "synthetic"))
-    if cfg.data.seconds <= 0 or cfg.data.sample_rate <= 0:
+    _within(cfg, "data.sample_rate", LOWEST, HIGHEST)
+    if not 1 <= cfg.data.seconds * cfg.data.sample_rate <= MOST_SAMPLES:
         raise InputError(
-            f"data.seconds={cfg.data.seconds} and data.sample_rate={cfg.data.sample_rate} must be above 0."
+            f"data.seconds={cfg.data.seconds} must be above 0, and a clip has at most {MOST_SAMPLES:,} samples, "
+            f"{MOST_SAMPLES / cfg.data.sample_rate:.0f} s at data.sample_rate={cfg.data.sample_rate}. Cut longer "
+            "recordings into clips."
+        )
+
+
+def check_features(cfg: DictConfig) -> None:
+    """Rules of the spectrogram's values, beside the data's; those of its own stand in `LogMel`.
+
+    Raises:
+        InputError: a value breaks its rule.
+    """
+    features, samples = cfg.features, round(cfg.data.seconds * cfg.data.sample_rate)
+    _at_least(cfg, "features.hop_length", 1)
+    _at_least(cfg, "features.n_mels", 1)
+    if features.hop_length > features.n_fft >= 2:
+        raise InputError(
+            f"features.hop_length={features.hop_length} must be at most features.n_fft={features.n_fft}: what lies "
+            "between two windows would never be seen."
+        )
+    if features.n_fft > samples:
+        raise InputError(
+            f"features.n_fft={features.n_fft} must be at most a clip's {samples} samples. Give a shorter window, or "
+            "longer data.seconds."
+        )
+    cells = (features.n_fft // 2 + 1) * (samples // features.hop_length + 1)
+    if cells > MOST_CELLS:
+        raise InputError(
+            f"features.hop_length={features.hop_length} and features.n_fft={features.n_fft} give a clip a spectrogram "
+            f"of {cells:,} cells; at most {MOST_CELLS:,} fit. Give a longer hop_length or shorter data.seconds."
         )
 
 
@@ -75,6 +145,13 @@ def check(cfg: DictConfig) -> None:
         raise InputError(f"optim.{foreign[0]} is not an option of {cfg.optim._target_}; leave it out.")
     parse_fold(cfg.fold)
     check_data(cfg)
+    check_values(cfg)
+    check_features(cfg)
+    if not cfg.name or cfg.name.startswith(".") or {*"/\\\n\r"} & {*cfg.name} or len(cfg.name.encode()) > 200:
+        raise InputError(
+            f"name={cfg.name[:60]!r} names the run's folder: 1 to 200 bytes without slashes or line breaks, and no dot "
+            "first."
+        )
     if cfg.trainer.precision in ("16-true", "bf16-true", "16", "bf16"):
         raise InputError(
             f"trainer.precision={cfg.trainer.precision}: power spectra overflow half precision. "
@@ -93,9 +170,12 @@ def check(cfg: DictConfig) -> None:
             f"{cfg.trainer.precision}: Lightning clips no gradients that a fused optimiser unscales by itself. Give "
             "optim.fused=false, or leave out one of the two."
         )
-    if cfg.optim.lr <= 0:
-        raise InputError(f"optim.lr={cfg.optim.lr} must be above 0.")
-    _at_least(cfg, "optim.weight_decay", 0)
+    if not 0 < cfg.optim.lr < math.inf:
+        raise InputError(f"optim.lr={cfg.optim.lr} must be above 0, and finite.")
+    if not 0 <= cfg.optim.weight_decay < math.inf:
+        raise InputError(f"optim.weight_decay={cfg.optim.weight_decay} must be at least 0, and finite.")
+    if "momentum" in cfg.optim:
+        _within(cfg, "optim.momentum", 0, 1)
     _at_least(cfg, "seed", 0)
     _at_least(cfg, "data.batch_size", 1)
     check_devices(cfg)
@@ -104,8 +184,9 @@ def check(cfg: DictConfig) -> None:
     _at_least(cfg, "trainer.check_val_every_n_epoch", 1)
     _at_least(cfg, "checkpoints.every_n_epochs", 1)
     _at_least(cfg, "checkpoints.every_seconds", 0)
-    _at_least(cfg, "features.hop_length", 1)
-    _at_least(cfg, "features.n_mels", 1)
+    if cfg.trainer.gradient_clip_val is not None:
+        _at_least(cfg, "trainer.gradient_clip_val", 0)
+    _at_least(cfg, "trainer.log_every_n_steps", 0)
     endless = {key: cfg.trainer[key] == -1 for key in ("max_epochs", "max_steps")}
     for key in endless:
         if cfg.trainer[key] < 1 and not endless[key]:
@@ -235,8 +316,8 @@ def check_search(cfg: DictConfig) -> None:
             raise InputError(f"search.space, {key}: give either low and high, or choices.")
         if parameter.choices is not None and len(parameter.choices) < 2:
             raise InputError(f"search.space, {key}: {list(parameter.choices)} leaves nothing to choose.")
-        if parameter.choices is None and not parameter.low < parameter.high:
-            raise InputError(f"search.space, {key}: low={ends[0]:g} must be below high={ends[1]:g}.")
+        if parameter.choices is None and not -math.inf < parameter.low < parameter.high < math.inf:
+            raise InputError(f"search.space, {key}: low={ends[0]:g} must be below high={ends[1]:g}, both finite.")
         if parameter.log and (parameter.choices is not None or parameter.low <= 0):
             raise InputError(f"search.space, {key}: a logarithmic range needs low above 0.")
 
@@ -299,9 +380,11 @@ def check_explore(cfg: DictConfig) -> None:
         InputError: a value breaks its rule.
     """
     check_data(cfg)
+    check_values(cfg)
+    check_features(cfg)
     _one_of(cfg, "device", ("auto", "cpu", "cuda"))
-    for key, least in {"examples": 0, "seed": 0, "features.hop_length": 1, "features.n_mels": 1}.items():
-        _at_least(cfg, key, least)
+    _at_least(cfg, "examples", 0)
+    _at_least(cfg, "seed", 0)
 
 
 def report_options(settings: list[str]) -> DictConfig:

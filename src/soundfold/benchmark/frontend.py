@@ -77,7 +77,7 @@ def _clips(clips: int, root: Path | None) -> Tensor:
         raise InputError(f"clips={clips}: {root} has {len(table)} clips. Give fewer.")
     out = np.zeros((clips, samples), dtype=np.int16)
     for row, i in zip(out, np.linspace(0, len(table) - 1, clips).astype(int), strict=True):
-        mono = decode(root / "audio" / table.files[i], RATE)[:samples]
+        mono = decode(root / "audio" / table.files[i], RATE, samples)
         row[: len(mono)] = np.clip(np.rint(mono * 32768), -32768, 32767)
     return torch.from_numpy(out)
 

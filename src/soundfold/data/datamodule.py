@@ -43,6 +43,8 @@ FETCH: dict[str, Callable[[Path], None]] = {"esc50": fetch_esc50, "synthetic": r
 # where the names of a layout's files start, below its root
 AUDIO = {"esc50": "audio", "urbansound8k": "audio", "folder": "."}
 WHOLE = slice(0, None, 1)
+# of one clip, made before training
+MOST_COPIES = 1000
 # what lies on a device: of the process, as each job of a sweep opens its collection anew
 _RESIDENT: dict[tuple, Tensor] = {}
 
@@ -254,9 +256,10 @@ class OfflineCopies:
     after: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high or self.high < 1:
+        if not 0 <= self.low <= self.high or not 1 <= self.high <= MOST_COPIES:
             raise InputError(
-                f"augment.copies: low={self.low} and high={self.high} must be 0 <= low <= high, and high >= 1."
+                f"augment.copies: low={self.low} and high={self.high} must be 0 <= low <= high, and high from 1 to "
+                f"{MOST_COPIES}."
             )
         if self.after < 0:
             raise InputError(

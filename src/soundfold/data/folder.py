@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -102,7 +103,7 @@ def assign_folds(targets: np.ndarray, sources: list[str], classes: list[str], fo
 
 
 def _audio_files(root: Path) -> list[str]:
-    if not root.is_dir():
+    if not os.path.isdir(root):  # false for a name that is too long, too
         raise InputError(f"There is no folder {root}. Give data.root=DIRECTORY, with one folder of audio per class.")
     found = [
         path.relative_to(root).as_posix()
@@ -110,6 +111,11 @@ def _audio_files(root: Path) -> list[str]:
         if path.suffix.lower() in EXTENSIONS and path.is_file()
     ]
     files = sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
+    if unfit := [name for name in files if not _fit(name)]:
+        raise InputError(
+            f"{root} holds {unfit[0]!r}, whose name is not UTF-8, or whose class begins or ends with a blank; a table "
+            "cannot keep such a name. Rename it."
+        )
     if stray := [name for name in files if "/" not in name]:
         raise InputError(
             f"{root / stray[0]} lies in no class's folder ({len(stray)} such). Under data.root every class has a "
@@ -124,10 +130,20 @@ def _audio_files(root: Path) -> list[str]:
     return files
 
 
+def _fit(name: str) -> bool:
+    """Whether a table of clips gives a name back as it was."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    category = name.split("/")[0]
+    return category == category.strip()
+
+
 def _source(name: str, pattern: str) -> str:
     try:
         match = re.search(pattern, name.rsplit("/", 1)[-1])
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise InputError(f"data.source_pattern={pattern!r} is not a regular expression: {error}.") from None
     if match is None:
         raise InputError(
@@ -135,4 +151,10 @@ def _source(name: str, pattern: str) -> str:
             "leave it out, where every file is a recording of its own."
         )
     groups = match.groupdict()
-    return groups.get("source") or (match.group(1) if match.re.groups else match.group(0)) or match.group(0)
+    source = groups.get("source") or (match.group(1) if match.re.groups else match.group(0)) or match.group(0)
+    if not source.strip():
+        raise InputError(
+            f"data.source_pattern={pattern!r} matches nothing of {name!r}, so its source is unknown. Have the pattern "
+            "match what names the recording, or leave it out, where every file is a recording of its own."
+        )
+    return source

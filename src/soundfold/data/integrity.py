@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from soundfold.data.recording import LOUDEST, VALUES
+from soundfold.data.resampling import HIGHEST, LOWEST
+
 # below half a step of 16-bit audio (-96 dBFS): what the packed store holds as zero; lossy coders keep real zeros there
 ZERO = 2.0**-16
 SILENCE_SECONDS = 0.01
@@ -107,19 +110,22 @@ def inspect_file(root: Path, file: str) -> FileReport:
             return FileReport(file, "empty", "the file has 0 bytes")
         with soundfile.SoundFile(path) as sound:
             rate, channels, subtype, promised = sound.samplerate, sound.channels, sound.subtype, sound.frames
-            wave = sound.read(dtype="float32", always_2d=True)
+            wave = _samples(sound)
     except FileNotFoundError:
         return FileReport(file, "unreadable", "there is no such file")
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+    # TypeError is soundfile's answer to a .raw file
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
         # libsndfile's sentence stands last, after the path
         return FileReport(file, "unreadable", str(error).rsplit(": ", 1)[-1].strip())
     known = {"rate": rate, "channels": channels, "subtype": subtype, "frames": len(wave), "promised": promised}
     if not len(wave):
         return FileReport(file, "empty", "a header without samples", **known)
-    if not np.isfinite(wave).all():
-        share = 1 - np.isfinite(wave).mean()
-        return FileReport(file, "not finite", f"{100 * share:.2g} % of its samples are not numbers", **known)
+    if not LOWEST <= rate <= HIGHEST:
+        return FileReport(file, "unreadable", f"its header says {rate} Hz", **known)
     level = np.abs(wave)
+    if not (level <= LOUDEST).all():
+        share = 1 - (level <= LOUDEST).mean()
+        return FileReport(file, "not finite", f"{100 * share:.2g} % of its samples are not numbers", **known)
     runs = silent_runs(level.max(axis=1), rate)
     leading = sum(end - start for start, end in runs if start == 0)
     trailing = sum(end - start for start, end in runs if start > 0 and end == len(wave))
@@ -133,6 +139,14 @@ def inspect_file(root: Path, file: str) -> FileReport:
         inner=(silence - leading - trailing) / len(wave),
         trailing=trailing / len(wave),
     )
+
+
+def _samples(sound: soundfile.SoundFile) -> np.ndarray:
+    """All of them, float32 (samples, channels): no more memory than they take, whatever the header claims."""
+    parts = [np.empty((0, sound.channels), dtype=np.float32)]
+    while len(part := sound.read(max(1, VALUES // sound.channels), dtype="float32", always_2d=True)):
+        parts.append(part)
+    return np.concatenate(parts)
 
 
 def silent_runs(level: np.ndarray, rate: int) -> list[tuple[int, int]]:

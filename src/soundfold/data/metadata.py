@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
@@ -92,28 +93,34 @@ def read_table(
         InputError: the file, a column, or a row breaks the format.
     """
     try:
+        if not path.exists():
+            raise InputError(
+                f"There is no table of clips at {path}. A collection has {path.parent.name}/{path.name} and audio/ "
+                "under data.root; give data.root=DIRECTORY, or try data=synthetic, which needs no files."
+            )
+        if not path.is_file():  # a pipe or a device might never answer
+            raise InputError(f"The table of clips {path} is no file. Give a data.root whose table is one.")
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             header = reader.fieldnames or []
             rows = list(reader)
-    except FileNotFoundError:
-        raise InputError(
-            f"There is no table of clips at {path}. A collection has {path.parent.name}/{path.name} and audio/ under "
-            "data.root; give data.root=DIRECTORY, or try data=synthetic, which needs no files."
-        ) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"The table of clips {path} cannot be read as UTF-8 CSV: {error}.") from error
     required = (columns.filename, columns.fold, columns.target, columns.category)
-    missing = [name for name in (*required, *([subset] if subset else [])) if name not in header]
+    needed = (*required, *([subset] if subset else []))
+    missing = [name for name in needed if name not in header]
     if missing:
         raise InputError(
             f"The table of clips {path} lacks the column(s) {', '.join(missing)}; "
             f"it has {', '.join(header) or 'none'}. Its format needs {', '.join(required)}."
         )
+    if twice := [name for name in (*needed, columns.source) if header.count(name) > 1]:
+        raise InputError(f"The table of clips {path} has more than one column {twice[0]}; leave one of that name.")
     parsed = [_parse(path, number, row, columns) for number, row in enumerate(rows, start=2)]
     _validate(path, parsed)
     if subset:
-        parsed = [clip for clip, row in zip(parsed, rows, strict=True) if row[subset].strip().lower() == "true"]
+        marks = [_mark(path, number, row, subset) for number, row in enumerate(rows, start=2)]
+        parsed = [clip for clip, marked in zip(parsed, marks, strict=True) if marked]
     if classes is not None:
         known = {clip.category for clip in parsed}
         unknown = [name for name in classes if name not in known]
@@ -123,6 +130,7 @@ def read_table(
     if not parsed:
         raise InputError(f"The table of clips {path} has no rows{f' marked True in {subset}' if subset else ''}.")
     kept = sorted({clip.target for clip in parsed})
+    number_of = {target: number for number, target in enumerate(kept)}
     if len(kept) < 2:
         raise InputError(
             f"The table of clips {path} has one class only{' left' if subset or classes else ''}, "
@@ -132,7 +140,7 @@ def read_table(
     return ClipTable(
         files=tuple(clip.filename for clip in parsed),
         folds=np.array([clip.fold for clip in parsed], dtype=np.int64),
-        targets=np.array([kept.index(clip.target) for clip in parsed], dtype=np.int64),
+        targets=np.array([number_of[clip.target] for clip in parsed], dtype=np.int64),
         sources=tuple(clip.source for clip in parsed),
         classes=tuple(names[target] for target in kept),
     )
@@ -147,18 +155,31 @@ class _Row:
     source: str
 
 
-def _parse(path: Path, number: int, row: dict[str, str | None], columns: Columns) -> _Row:
+def _mark(path: Path, number: int, row: dict[str, str | None], subset: str) -> bool:
+    value = (row[subset] or "").strip().lower()
+    if value not in ("true", "false"):
+        raise InputError(f"{path}, line {number}: {subset} must be True or False, not {_short(row[subset])}.")
+    return value == "true"
+
+
+def _parse(path: Path, number: int, row: dict[Any, Any], columns: Columns) -> _Row:
+    # an unquoted comma in a name moves all cells behind it
+    if any(cell.strip() for cell in row.get(None, ())):
+        raise InputError(f"{path}, line {number}: more cells than the header has; quote a cell that holds a comma.")
     filename, category = (row[columns.filename] or "").strip(), (row[columns.category] or "").strip()
     if not filename or not category:
         raise InputError(f"{path}, line {number}: {columns.filename} and {columns.category} must not be empty.")
-    if Path(filename).is_absolute() or ".." in Path(filename).parts:
-        raise InputError(f"{path}, line {number}: {columns.filename} {filename!r} must lie inside the folder audio/.")
-    try:
-        fold, target = int(row[columns.fold] or ""), int(row[columns.target] or "")
-    except ValueError:
+    if not _inside(filename):
         raise InputError(
-            f"{path}, line {number}: {columns.fold} and {columns.target} must be whole numbers, not "
-            f"{row[columns.fold]!r} and {row[columns.target]!r}."
+            f"{path}, line {number}: {columns.filename} {_short(filename)} must lie inside the folder audio/."
+        )
+    try:
+        # the array's whole numbers have 64 bits
+        fold, target = (int(np.int64(int(row[column] or ""))) for column in (columns.fold, columns.target))
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"{path}, line {number}: {columns.fold} and {columns.target} must be whole numbers of at most 18 digits, "
+            f"not {_short(row[columns.fold])} and {_short(row[columns.target])}."
         ) from None
     if fold < 1:
         raise InputError(f"{path}, line {number}: fold is {fold}; folds are numbered from 1.")
@@ -166,14 +187,28 @@ def _parse(path: Path, number: int, row: dict[str, str | None], columns: Columns
     return _Row(f"fold{fold}/{filename}" if columns.fold_folders else filename, fold, target, category, source)
 
 
+def _inside(filename: str) -> bool:
+    """Whether a name stays in its folder, on Windows too, and can be a file's anywhere."""
+    windows = PureWindowsPath(filename)
+    parts = {*windows.parts, *PurePosixPath(filename).parts}
+    return bool(PurePosixPath(filename).parts) and not windows.anchor and not parts & {".."} and "\0" not in filename
+
+
+def _short(value: str | None) -> str:
+    """A cell as it is told: it may be thousands of characters long."""
+    return repr(value) if value is None or len(value) <= 60 else f"{value[:60]!r}..."
+
+
 def _validate(path: Path, rows: list[_Row]) -> None:
-    seen: set[str] = set()
+    seen: set[PurePosixPath] = set()
     category_of: dict[int, str] = {}
     target_of: dict[str, int] = {}
     for number, row in enumerate(rows, start=2):
-        if row.filename in seen:
+        # ./a.wav is a.wav
+        file = PurePosixPath(row.filename)
+        if file in seen:
             raise InputError(f"{path}, line {number}: {row.filename} occurs twice; a clip may have one row only.")
-        seen.add(row.filename)
+        seen.add(file)
         if category_of.setdefault(row.target, row.category) != row.category:
             raise InputError(
                 f"{path}, line {number}: target {row.target} is named {row.category!r} here and "

@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from filelock import FileLock
 
+from soundfold.data.recording import Recording
+from soundfold.data.resampling import resample, small_terms, support
 from soundfold.errors import InputError
 
 FORMAT = 1  # raise it when the same audio and parameters would give other samples
+# decoded beyond what is stored, s: only a longer file's end is left unread. The sum that resamples depends, in its last
+# bit, on where the samples end
+SPARE = 60
+# of all channels together, in one piece: most files whole, as a decoder may round at its seams
+PIECE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -99,30 +105,27 @@ def load(
     return _open(place)
 
 
-def decode(path: Path, sample_rate: int) -> np.ndarray:
-    """Decode one file to mono float32 (samples,) at ``sample_rate``, nominally in [-1, 1].
+def decode(path: Path, sample_rate: int, frames: int) -> np.ndarray:
+    """Decode the start of one file to mono float32 (samples,) at ``sample_rate``, nominally in [-1, 1].
+
+    Args:
+        sample_rate: Hz.
+        frames: samples at most; what lies a minute or more beyond them is not read.
 
     Raises:
-        InputError: the file is missing, unreadable, empty or holds non-finite samples.
+        InputError: the file is missing, unreadable, empty or holds samples that are not numbers.
     """
-    if not path.is_file():
-        raise InputError(f"The table of clips names {path.name}, but there is no such file in {path.parent}.")
-    try:
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise InputError(f"The audio file {path} cannot be decoded: {error} Replace it or remove its row.") from error
-    if not len(wave):
-        raise InputError(f"The audio file {path} is empty. Replace it or remove its row from the table of clips.")
-    if not np.isfinite(wave).all():
-        raise InputError(f"The audio file {path} holds samples that are not numbers. Replace it or remove its row.")
-    mono = wave.mean(axis=1)
-    if rate != sample_rate:
-        # imported here: decoding at the stored rate needs neither
-        import torch
-        from torchaudio.functional import resample
-
-        mono = resample(torch.from_numpy(mono), rate, sample_rate).numpy()
-    return mono
+    recording = Recording.open(path)
+    old, new = small_terms(recording.sample_rate, sample_rate)
+    wanted = -(-frames // new) * old + support(old, new) + SPARE * recording.sample_rate
+    parts, came = [], 0
+    for block in recording.blocks(PIECE):
+        parts.append(block)
+        came += len(block)
+        if came >= wanted:
+            break
+    mono = np.concatenate(parts)[:wanted]
+    return (mono if old == new else resample(mono, old, new))[:frames]
 
 
 def quantise(mono: np.ndarray, frames: int) -> np.ndarray:
@@ -135,15 +138,16 @@ def quantise(mono: np.ndarray, frames: int) -> np.ndarray:
 
 def _file_hash(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise InputError(
-            f"The table of clips names {path.name}, but there is no such file in {path.parent}. "
-            "Add the file or remove its row."
-        ) from None
+        # a pipe or a device might never answer
+        if path.is_file():
+            with path.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"The audio file {path} cannot be read: {error}.") from error
+    raise InputError(
+        f"The table of clips names {path.name}, but there is no such file in {path.parent}. "
+        "Add the file or remove its row."
+    )
 
 
 def _build(
@@ -161,7 +165,7 @@ def _build(
         lengths, hashes = [], []
         with ThreadPoolExecutor() as pool:
             # libsndfile decodes outside the interpreter's lock, so threads are enough
-            decoded = pool.map(lambda name: decode(root / name, sample_rate)[:frames], files)
+            decoded = pool.map(lambda name: decode(root / name, sample_rate, frames), files)
             for row, mono in zip(samples, progress(decoded, len(files)), strict=True):
                 row[:] = quantise(mono, frames)
                 lengths.append(len(mono))

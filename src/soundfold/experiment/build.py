@@ -6,12 +6,14 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold import config
 from soundfold.data.datamodule import OfflineCopies
 from soundfold.data.folds import Protocol
+from soundfold.errors import InputError
 from soundfold.frontend.augment import Augmentation, Stripes, Uniform
 from soundfold.frontend.crop import Crops
 from soundfold.frontend.front_end import FrontEnd
@@ -56,7 +58,7 @@ def logmel(cfg: DictConfig) -> LogMel:
 
 def augmentation(cfg: DictConfig) -> Augmentation:
     """From ``augment``, for clips of ``data``."""
-    options: Any = OmegaConf.to_container(cfg.augment)
+    options: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     del options["mixing"], options["copies"]
     for key, value in options.items():
         if isinstance(value, dict):
@@ -107,15 +109,27 @@ def copies(cfg: DictConfig) -> OfflineCopies | None:
 
 
 def optimizer(cfg: DictConfig) -> Callable[..., Any]:
-    """From ``optim``: from parameter groups to an optimiser."""
+    """From ``optim``: from parameter groups to an optimiser.
+
+    Raises:
+        InputError: it refuses its values, or is no optimiser.
+    """
     options: Any = OmegaConf.to_container(cfg.optim, resolve=True)
     # not every optimiser knows the word: one that does not is used with fused=false
     if not options["fused"]:
         del options["fused"]
-    return instantiate(options, _convert_="all")
+    made = instantiate(options, _convert_="all")
+    try:
+        # its own rules, told before any work
+        tried = made([{"params": [torch.zeros(1, device="cpu")]}])
+    except Exception as error:  # of whatever class is named
+        raise InputError(f"optim={cfg.optim._target_} refuses its values: {error}.") from error
+    if not isinstance(tried, torch.optim.Optimizer):
+        raise InputError(f"optim._target_={cfg.optim._target_} is no optimiser of PyTorch.")
+    return made
 
 
 def protocol(cfg: DictConfig) -> Protocol:
     """From ``split``."""
-    options: Any = OmegaConf.to_container(cfg.split)
+    options: Any = OmegaConf.to_container(cfg.split, resolve=True)
     return Protocol(options.pop("protocol"), **options)

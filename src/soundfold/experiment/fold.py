@@ -112,7 +112,7 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
     protocol, copies = build.protocol(cfg), build.copies(cfg)
     pl.seed_everything(int(np.random.SeedSequence([cfg.seed, fold or 0]).generate_state(1)[0]), verbose=False)
     kind = accelerator(cfg)
-    trainer_options: dict[str, Any] = OmegaConf.to_container(cfg.trainer)  # type: ignore[assignment]
+    trainer_options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = trainer_options.pop("tf32")
     del trainer_options["micro_batches"], trainer_options["halve_on_oom"]
     front_end = build.front_end(cfg)

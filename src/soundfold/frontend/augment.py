@@ -70,6 +70,21 @@ class Draw:
         return Draw(**part)
 
 
+# what can be drawn: beyond it float32 overflows, or nothing is left of a clip
+LIMITS = {
+    "stretch": (0.1, 10.0),
+    "semitones": (-60.0, 60.0),
+    "noise_std": (0.0, 10.0),
+    "noise_snr_db": (-120.0, 120.0),
+    "gain_db": (-120.0, 120.0),
+    "roll": (-1.0, 1.0),
+    "noise_colours": (-4.0, 4.0),
+}
+MOST_MASKS = 100
+# of the bank of noises, a quarter of a gigabyte before it is doubled
+MOST_NOISE = 1 << 26
+
+
 class Augmentation(nn.Module):
     """Draws, for every clip on its own, how it is varied, and varies waveforms and images accordingly.
 
@@ -123,10 +138,12 @@ class Augmentation(nn.Module):
         for name, drawn in ranges.items():
             if drawn and drawn.low > drawn.high:
                 raise InputError(f"augment.{name}: low={drawn.low:g} is above high={drawn.high:g}; turn them round.")
-        if stretch and stretch.low <= 0:
-            raise InputError(f"augment.stretch.low={stretch.low:g} must be above 0; 1 is no stretch.")
-        if noise_std and noise_std.low < 0:
-            raise InputError(f"augment.noise_std.low={noise_std.low:g} must not be negative.")
+            for end in ("low", "high") if drawn else ():
+                _refuse_beyond(f"{name}.{end}", getattr(drawn, end), *LIMITS[name])
+            if drawn and drawn.whole and not (float(drawn.low).is_integer() and float(drawn.high).is_integer()):
+                raise InputError(
+                    f"augment.{name}: low={drawn.low:g} and high={drawn.high:g} must be whole, as whole=true says."
+                )
         chances = {name: drawn.probability for name, drawn in ranges.items() if drawn}
         if one_of and sum(chances.values()) > 1 + 1e-6:
             raise InputError(
@@ -136,18 +153,27 @@ class Augmentation(nn.Module):
         for name, masks in {"time_masks": time_masks, "frequency_masks": frequency_masks}.items():
             if masks:
                 chances |= {name: masks.probability, f"{name}.width": masks.width}
-                if masks.count < 1:
-                    raise InputError(f"augment.{name}.count={masks.count} must be at least 1; null leaves masks out.")
+                if not 1 <= masks.count <= MOST_MASKS:
+                    raise InputError(
+                        f"augment.{name}.count={masks.count} must lie within 1 and {MOST_MASKS}; null leaves masks out."
+                    )
         for name, chance in {**chances, "polarity": polarity}.items():
             if not 0 <= chance <= 1:
                 raise InputError(f"augment.{name}: {chance:g} must lie between 0 and 1.")
         if not noise_colours:
             raise InputError("augment.noise_colours is empty; [0] is white noise.")
+        for colour in noise_colours:
+            _refuse_beyond("noise_colours", colour, *LIMITS["noise_colours"])
         self.samples, self.polarity, self.one_of = samples, polarity, one_of
         self.stretch, self.semitones, self.gain_db, self.roll = stretch, semitones, gain_db, roll
         self.noise_std, self.noise_snr_db = noise_std, noise_snr_db
         self.time_masks, self.frequency_masks = time_masks, frequency_masks
         rows = [c for c in noise_colours for _ in range(self.ROWS_PER_COLOUR)] if noise_std or noise_snr_db else []
+        if len(rows) * samples > MOST_NOISE:
+            raise InputError(
+                f"augment.noise_colours: {len(noise_colours)} colours of noise for clips of {samples:,} samples take "
+                f"{8 * len(rows) * samples / 1e9:.1f} GB. Give fewer, or shorter data.seconds."
+            )
         # twice over: a noise is periodic, and so can be read on from any sample
         self.register_buffer("bank", noise_bank(rows, samples).repeat(1, 2), persistent=False)
 
@@ -223,6 +249,11 @@ class Augmentation(nn.Module):
         if std is None:
             return wave
         return torch.addcmul(wave, std[:, None], _windows(self.bank, draw.noise_row, draw.noise_start, samples))
+
+
+def _refuse_beyond(key: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:  # nan is neither
+        raise InputError(f"augment.{key}={value:g} must lie within {least:g} and {most:g}.")
 
 
 def _windows(rows: Tensor, row: Tensor, start: Tensor, length: int) -> Tensor:

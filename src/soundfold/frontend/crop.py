@@ -9,6 +9,9 @@ from torch import Generator, Tensor
 
 from soundfold.errors import InputError
 
+# of one clip when it is scored: they make one batch
+MOST_CROPS = 1000
+
 
 @dataclass(frozen=True)
 class Crops:
@@ -38,8 +41,10 @@ class Crops:
             raise InputError(
                 f"crops.seconds gives {self.length} samples; it must lie within the clip's {self.samples}."
             )
-        if self.test is not None and self.test < 1:
-            raise InputError(f"crops.test={self.test} must be at least 1; null scores the whole clip.")
+        if self.test is not None and not 1 <= self.test <= MOST_CROPS:
+            raise InputError(
+                f"crops.test={self.test} must be at least 1 and at most {MOST_CROPS}; null scores the whole clip."
+            )
 
     @property
     def images(self) -> int:

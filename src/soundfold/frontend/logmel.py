@@ -10,6 +10,11 @@ from torch.nn import functional
 
 from soundfold.errors import InputError
 
+# far above any use; the bank of both takes 70 MB
+MOST_BINS, MOST_BANDS = 1 << 15, 1024
+# of an image, see `ClipStandardisedResize`
+MOST_FRAMES, MOST_SIZE = 1 << 14, 1024
+
 
 def hz_to_mel(hz: Tensor) -> Tensor:
     """Slaney's mel scale: linear below 1 kHz (3 mels per 200 Hz), logarithmic above (27 mels per factor of 6.4)."""
@@ -92,8 +97,10 @@ class LogMel(nn.Module):
         relative: bool = False,
     ) -> None:
         super().__init__()
-        if n_fft < 2:
-            raise InputError(f"features.n_fft={n_fft} must be at least 2 samples; 2048 is common at 44,100 Hz.")
+        if not 2 <= n_fft <= MOST_BINS:
+            raise InputError(f"features.n_fft={n_fft} must be 2 to {MOST_BINS} samples; 2048 is common at 44,100 Hz.")
+        if not 1 <= n_mels <= MOST_BANDS:
+            raise InputError(f"features.n_mels={n_mels} must lie within 1 and {MOST_BANDS}; 128 is common.")
         if not top_db > 0:
             raise InputError(f"features.top_db={top_db:g} must be above 0: it is the range that is kept, dB.")
         if not 0 <= f_min < f_max:
@@ -107,7 +114,8 @@ class LogMel(nn.Module):
         frequencies = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * sample_rate / n_fft
         # float64 until here: neighbouring low filters are a fraction of a bin apart
         bank = mel_bank(edges, frequencies).float()
-        empty = int((bank.amax(dim=1) == 0).sum())
+        # a band whose edges coincide has weights that are no numbers
+        empty = int((~(bank.amax(dim=1) > 0) | bank.isinf().any(dim=1)).sum())
         if empty:
             raise InputError(
                 f"{empty} of features.n_mels={n_mels} bands lie between two bins of features.n_fft={n_fft}. "
@@ -189,6 +197,9 @@ class ClipStandardisedResize(nn.Module):
     """The published notebook's image: standardise each clip, pad with zeros to ``frames``, average to ``size``.
 
     (B, 1, M, T) -> (B, 1, size, size). A longer clip is cut to ``frames``. The average is by exact area.
+
+    Raises:
+        InputError: a value breaks its rule.
     """
 
     rows: Tensor
@@ -196,6 +207,9 @@ class ClipStandardisedResize(nn.Module):
 
     def __init__(self, n_mels: int, frames: int, size: int) -> None:
         super().__init__()
+        for name, value, most in (("frames", frames, MOST_FRAMES), ("size", size, MOST_SIZE)):
+            if not 1 <= value <= most:
+                raise InputError(f"features.image.{name}={value} must lie within 1 and {most}.")
         self.frames = frames
         self.register_buffer("rows", area_weights(n_mels, size), persistent=False)
         self.register_buffer("columns", area_weights(frames, size).T.contiguous(), persistent=False)

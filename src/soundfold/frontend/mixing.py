@@ -65,8 +65,9 @@ class Mixing:
         frequency_cutmix: float = 0.0,
         between_class: float = 0.0,
     ) -> None:
-        if alpha <= 0:
-            raise InputError(f"augment.mixing.alpha={alpha:g} must be above 0.")
+        # beyond it every share is a half, and float32 has no room for the draws
+        if not 0 < alpha <= 1000:
+            raise InputError(f"augment.mixing.alpha={alpha:g} must be above 0 and at most 1000.")
         chances = {"mixup": mixup, "time_cutmix": time_cutmix, "frequency_cutmix": frequency_cutmix}
         for name, chance in {**chances, "between_class": between_class}.items():
             if not 0 <= chance <= 1:

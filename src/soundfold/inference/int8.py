@@ -62,7 +62,7 @@ class FoldClips:
     def waves(self, files: Iterable[str]) -> Iterator[np.ndarray]:
         """float32 (1, samples) each, in [-1, 1]."""
         for name in files:
-            yield quantise(decode(self.audio / name, self.rate), self.samples)[None] / np.float32(32768)
+            yield quantise(decode(self.audio / name, self.rate, self.samples), self.samples)[None] / np.float32(32768)
 
 
 def quantise_model(source: Path, target: Path, clips: Iterator[np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
     Raises:
         InputError: there is no such model, or it cannot be read.
     """
-    if path.is_file():
+    # of os.path: a name that is too long is no file, not an error
+    if os.path.isfile(path):
         if fold is not None:
             raise InputError(f"{path} is one model; leave out --fold={fold}, or give the run's folder.")
         own = path.resolve()
@@ -55,7 +57,7 @@ def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
         if in_run and own.parents[1].name.startswith("fold"):
             return [_model(own.parents[2], own.parents[1].name.removeprefix("fold"), own)]
         return [FoldModel("?", KeptModel.load(path), None, "the file lies in no run's folder")]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError(
             f"There is no model at {path}. Give a run's folder, outputs/<name>-<id>, or a fold's {WEIGHTS}."
         )

@@ -57,7 +57,7 @@ def _words(name: str) -> str:
 def _clip(predictor: Predictor, path: str, found: Prediction) -> Any:
     """Waveform, log-mel, and where the models, on average, found the most probable class."""
     scorer = predictor.scorer
-    stored = quantise(decode(Path(path), predictor.sample_rate), predictor.samples)
+    stored = quantise(decode(Path(path), predictor.sample_rate, predictor.samples), predictor.samples)
     wave = torch.from_numpy(stored)[None].to(predictor.device)
     target = torch.tensor([int(found.probabilities.argmax())], device=predictor.device)
     level = scorer.logmel(wave.float() / 32768)

@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from soundfold.data.recording import audio_files
 from soundfold.errors import InputError
 from soundfold.experiment.environment import named_device
 from soundfold.inference.predictor import Prediction, Predictor
-from soundfold.inference.recording import audio_files
 from soundfold.inference.timeline import write_timeline
 from soundfold.report.predictions import (
     Found,

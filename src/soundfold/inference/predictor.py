@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soundfold.data.recording import Recording, mono
+from soundfold.data.resampling import HIGHEST, LOWEST
 from soundfold.data.waveforms import quantise
 from soundfold.errors import InputError
 from soundfold.frontend.logmel import LogMel
 from soundfold.inference.models import FoldModel, read_models
-from soundfold.inference.recording import LOWEST, Recording, mono
 from soundfold.inference.scoring import ClipScorer
 from soundfold.inference.stream import Sketch, resampled, windows
 
@@ -137,12 +138,12 @@ class Predictor:
             )
         if not array.size:
             raise InputError("The waveform holds no samples.")
-        if sample_rate < LOWEST:
-            raise InputError(f"sample_rate={sample_rate} must be at least {LOWEST} Hz.")
+        if not (LOWEST <= sample_rate <= HIGHEST and sample_rate == int(sample_rate)):
+            raise InputError(f"sample_rate={sample_rate} must be a whole number from {LOWEST} to {HIGHEST} Hz.")
         if array.dtype == np.int16:
             array = array / np.float32(32768)
         block = mono(array.reshape(len(array), -1), "The waveform", 0, sample_rate)
-        return self._over([block], sample_rate, hop, None, None)
+        return self._over([block], int(sample_rate), hop, None, None)
 
     def file(
         self,

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
-from math import ceil, gcd
+from math import ceil
 
 import numpy as np
 import torch
 
+from soundfold.data.resampling import resample, small_terms, support
 from soundfold.frontend.logmel import LogMel
 
 STEP = 1 << 18
-# of a resampling kernel; 44,099 to 44,100 Hz would have 2e9
-MOST_TAPS = 1 << 23
 
 
 class Pieces:
@@ -41,9 +39,7 @@ class Pieces:
 
 
 def resampled(blocks: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.ndarray]:
-    """A stream at another rate, the samples that ``torchaudio.functional.resample`` gives of the whole.
-
-    Where the two rates have no small ratio, the nearest small one is taken, off by 0.05 % at most.
+    """A stream at another rate, the samples that `resample` gives of the whole.
 
     Args:
         blocks: float32 (samples,) each, at ``rate`` Hz.
@@ -52,19 +48,16 @@ def resampled(blocks: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.n
     if rate == to:
         yield from blocks
         return
-    # imported here: recordings at the model's rate do not need it
-    from torchaudio.functional import resample
-
-    old, new = _ratio(rate, to)
+    old, new = small_terms(rate, to)
     # half of the kernel's support, see torchaudio; whole strides, so that a piece begins where the whole's kernel would
-    context = ceil(_support(old, new) / old) * old
+    context = ceil(support(old, new) / old) * old
     pieces = Pieces(max(1, STEP // old) * old, context)
     came = went = 0
 
     def turned(piece: np.ndarray, last: bool) -> np.ndarray:
         nonlocal went
-        out = resample(torch.from_numpy(piece), old, new).numpy()
-        more = ceil(came * new / old) - went if last else pieces.step // old * new
+        out = resample(piece, old, new)
+        more = -(-came * new // old) - went if last else pieces.step // old * new
         went += more
         start = context // old * new
         return out[start : start + more]
@@ -75,19 +68,6 @@ def resampled(blocks: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.n
             yield turned(piece, last=False)
     for piece in pieces.end():
         yield turned(piece, last=True)
-
-
-def _support(old: int, new: int) -> int:
-    return ceil(6 * old / (min(old, new) * 0.99))
-
-
-def _ratio(rate: int, to: int) -> tuple[int, int]:
-    common = gcd(rate, to)
-    old, new = rate // common, to // common
-    if new * (2 * _support(old, new) + old) > MOST_TAPS:
-        near = Fraction(min(old, new), max(old, new)).limit_denominator(1000)
-        old, new = (near.numerator, near.denominator) if old < new else (near.denominator, near.numerator)
-    return old, new
 
 
 def windows(blocks: Iterable[np.ndarray], samples: int, hop: int) -> Iterator[tuple[int, int, np.ndarray]]:

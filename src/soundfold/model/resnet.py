@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ from torchvision.ops import SqueezeExcitation, StochasticDepth
 from soundfold.errors import InputError
 
 STEMS = ("sum", "random")
+MOST_WIDTH = 1024  # 2.9e9 weights
 STAGES = 6  # stem, four of two blocks each, head
 
 
@@ -78,8 +80,8 @@ class ResNet18(nn.Module):
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise InputError(f"model.width={width} must be at least 1; 64 is ResNet-18's.")
+        if not 1 <= width <= MOST_WIDTH:
+            raise InputError(f"model.width={width} must be at least 1 and at most {MOST_WIDTH}; 64 is ResNet-18's.")
         if squeeze_excitation and width < 16:
             raise InputError(f"model.squeeze_excitation needs model.width={width} to be at least 16.")
         if stem_stride not in (1, 2):
@@ -179,6 +181,9 @@ def weights_digest(weights: str) -> str:
     if weights in ("none", "imagenet"):
         return weights
     try:
+        # a pipe or a device might never answer
+        if not Path(weights).is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with Path(weights).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:

@@ -105,7 +105,7 @@ def look_at_mistakes(folder: Path, run: ScoredRun, most: int) -> Iterator[tuple[
                 KeptModel.load(weights).rebuild() if weights.is_file() else (build.front_end(cfg), None)
             )
         front_end, network = models[mistake.fold]
-        mono = waveforms.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate)
+        mono = waveforms.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate, frames)
         wave = waveforms.quantise(mono, frames)
         level = front_end.logmel(torch.from_numpy(wave)[None].float() / 32768)[0, 0]
         looked_at = None

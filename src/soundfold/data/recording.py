@@ -10,11 +10,13 @@ import numpy as np
 import soundfile
 
 from soundfold.data.folder import EXTENSIONS
+from soundfold.data.resampling import HIGHEST, LOWEST
 from soundfold.errors import InputError
 
 # of all channels together, in one piece
 VALUES = 1 << 16
-LOWEST, HIGHEST = 1000, 1_000_000
+# full scale is 1, and 32-bit whole numbers taken for floats reach 2e9; from 1e38 on a mean of channels has no number
+LOUDEST = 1e10
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ class Recording:
         Raises:
             InputError: there is no such file, or it is no audio that libsndfile reads.
         """
-        if path.is_dir() or not path.exists():
-            raise InputError(f"There is no audio file at {path}. Give a file, or a folder that holds some.")
         try:
+            # a pipe or a device might never answer
+            if not path.is_file():
+                raise InputError(f"There is no audio file at {path}. Give a file, or a folder that holds some.")
             with soundfile.SoundFile(path) as file:
                 found = cls(path, file.samplerate, file.channels, file.frames)
         # TypeError is soundfile's answer to a .raw file
@@ -58,13 +61,16 @@ class Recording:
             )
         return found
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def blocks(self, values: int = VALUES) -> Iterator[np.ndarray]:
         """Its samples in order, channels averaged: float32 (samples,) each, nominally in [-1, 1].
+
+        Args:
+            values: of all channels together, in one block.
 
         Raises:
             InputError: nothing comes, a sample is not a number, or the file breaks off in a way that is no end.
         """
-        frames, came = max(1, VALUES // self.channels), 0
+        frames, came = max(1, values // self.channels), 0
         try:
             with soundfile.SoundFile(self.path) as file:
                 while len(block := file.read(frames, dtype="float32", always_2d=True)):
@@ -87,12 +93,14 @@ def mono(block: np.ndarray, name: str, since: int, sample_rate: int) -> np.ndarr
         name, since, sample_rate: where the block comes from, its first frame's number, and Hz; for the error.
 
     Raises:
-        InputError: a sample is not a number.
+        InputError: a sample is not a number, or beyond any scale.
     """
-    whole = np.isfinite(block).all(axis=1)
+    whole = (np.abs(block) <= LOUDEST).all(axis=1)
     if not whole.all():
+        first = whole.argmin()
+        what = "are beyond any scale" if np.isfinite(block[first]).all() else "are not numbers"
         raise InputError(
-            f"{name} holds samples that are not numbers, the first at {(since + whole.argmin()) / sample_rate:.3f} s. "
+            f"{name} holds samples that {what}, the first at {(since + first) / sample_rate:.3f} s. "
             "Whatever wrote it failed; write it again."
         )
     return block.astype(np.float32, copy=False).mean(axis=1)
