@@ -45,7 +45,7 @@ from soundfold.data.waveforms import decode, load, quantise
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.opening import open_run
-from soundfold.frontend.mixing import mix_images
+from soundfold.frontend.mixing import mix_images, mix_waves
 from soundfold.inference.models import read_models
 from soundfold.inference.stream import resampled
 from soundfold.model.resnet import single_channel_resnet18
@@ -478,12 +478,13 @@ def check_images(cfg: DictConfig) -> None:
     wave = wave if crops is None else crops.random(wave, generator)
     front_end.fit([wave])
     draw = front_end.augmentation.draw(len(wave), generator)
-    image = front_end(wave, draw, mixing.draw_waves(len(wave), generator))
+    pairs = mixing.draw_waves(len(wave), generator)
+    image = front_end(wave if pairs is None else mix_waves(wave.float(), pairs), draw)
     assert image.shape[:2] == (3, 1)
     assert image.isfinite().all()
     mixed = mixing.draw_images(len(wave), generator)
     if mixed is not None:
-        assert mix_images(image, mixed).isfinite().all()
+        assert mix_images(image, image[mixed.partner], mixed).isfinite().all()
 
 
 CONFIGS = (
