@@ -14,13 +14,15 @@ from omegaconf.errors import OmegaConfBaseException
 from soundfold.config import Config, refuse_unknown_keys, register
 from soundfold.errors import InputError
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
+from soundfold.signals import Stopped, stoppable
 
 # what the presets in conf/hydra/launcher build on, and an extra of this package brings
 LAUNCHERS = ("hydra/launcher/joblib", "hydra/launcher/submitit_slurm", "hydra/launcher/submitit_local")
 
 
 def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
-    """Run a function decorated by ``hydra.main``; exit with 2 and one paragraph where the input is bad.
+    """Run a function decorated by ``hydra.main``; exit with 2 and one paragraph where the input is bad, with 143 and 130
+    and a line after SIGTERM and Ctrl-C.
 
     After a sweep, whether it ended or was cut short, what became of its jobs is printed; exit with 1 where one failed.
 
@@ -33,11 +35,17 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     # Hydra would print its own summary of every exception and exit; ours tells bad input from a fault
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        refuse_unknown_keys(_value_keys(sys.argv[1:], groups), schema)
-        try:
-            main()
-        finally:
-            failed = _tell_jobs()
+        with stoppable():
+            refuse_unknown_keys(_value_keys(sys.argv[1:], groups), schema)
+            try:
+                main()
+            finally:
+                failed = _tell_jobs()
+    except Stopped as stop:
+        again = "the same command without rerun=true" if "rerun=true" in sys.argv else "the same command"
+        kept = "what is finished is kept, of a fold the epochs up to its last checkpoint"
+        print(f"Stopped by {stop}: {kept}; {again} goes on from there.", file=sys.stderr)
+        raise
     except JobError:
         pass  # told with its job
     except (InputError, HydraException, OmegaConfBaseException) as error:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from soundfold.errors import InputError
 from soundfold.files import write_whole
+from soundfold.signals import stoppable
 
 RECORD, TRACEBACK = "job.json", "traceback.txt"
 
@@ -93,8 +94,10 @@ def recorded(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
 
     save()
     try:
-        take_device(folder.parent, job.number)
-        yield opened
+        # a launcher's process has not come by the command line
+        with stoppable():
+            take_device(folder.parent, job.number)
+            yield opened
     except Exception as error:
         job.status, job.error = "failed", str(error)
         if not isinstance(error, InputError):
