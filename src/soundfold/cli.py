@@ -21,8 +21,9 @@ LAUNCHERS = ("hydra/launcher/joblib", "hydra/launcher/submitit_slurm", "hydra/la
 
 
 def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
-    """Run a function decorated by ``hydra.main``; exit with 2 and one paragraph where the input is bad, with 143 and 130
-    and a line after SIGTERM and Ctrl-C.
+    """Run a function decorated by ``hydra.main``; exit with 2 and one paragraph where the input is bad.
+
+    After SIGTERM and Ctrl-C: a line of what is kept, and exit with 143 and 130.
 
     After a sweep, whether it ended or was cut short, what became of its jobs is printed; exit with 1 where one failed.
 

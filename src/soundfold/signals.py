@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a process as an exception does: what is open is closed, and the exit code says why it ended."""
+"""SIGTERM and Ctrl-C end a process as an exception does: what is open is closed, and the exit code tells which."""
 
 from __future__ import annotations
 
