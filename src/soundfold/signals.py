@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 
 
@@ -36,6 +38,8 @@ def stoppable() -> Iterator[None]:
     try:
         yield
     finally:
+        if before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             # once stopped, it is so to the end of the process
             if signal.getsignal(number) is _stop:
@@ -46,4 +50,16 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     for other, handler in ((signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)):
         if signal.getsignal(other) is _stop:
             signal.signal(other, handler)
+    signal.signal(signal.SIGALRM, partial(_insist, 128 + number))
+    signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
     raise Stopped(128 + number)
+
+
+def _insist(code: int, *_: object) -> None:
+    """Raise it again where it was lost, in a destructor, or to a library that catches everything and goes on."""
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, Stopped):
+            return  # what is open is being closed
+        error = error.__context__
+    raise Stopped(code)
