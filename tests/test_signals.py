@@ -21,7 +21,8 @@ from judged import WORDS as WORDS_OF_SEARCH
 from judged import judged
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_run import wandb_records
-from tiny import ROOT, cross_validate, only, overrides, render
+from test_sweep import ONE_THREAD, wait_for
+from tiny import ROOT, cross_validate, only, overrides, render, train
 
 from soundfold.data import waveforms
 from soundfold.experiment import run as runs
@@ -32,7 +33,7 @@ from soundfold.report import run_page
 from soundfold.signals import Stopped, stoppable
 
 STOPS = {signal.SIGTERM: 143, signal.SIGINT: 130}
-WORDS = ("split=nested", "trainer.max_epochs=2", "average=ema", "model.width=16")
+WORDS = ("split=nested", "trainer.max_epochs=2", "average=ema", "model.width=8")
 
 
 def own_defaults() -> None:
@@ -119,7 +120,13 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize(("number", "owner", "name", "call", "finished"), MOMENTS.values(), ids=MOMENTS)
+QUICK = ("a later epoch", "the report")
+
+
+@pytest.mark.parametrize(
+    ("number", "owner", "name", "call", "finished"),
+    [pytest.param(*at, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, at in MOMENTS.items()],
+)
 def test_a_run_stopped_at_any_moment_goes_on_to_the_end_of_an_uninterrupted_one(
     root, whole, tmp_path, command, number, owner, name, call, finished
 ):
@@ -153,6 +160,22 @@ def test_loggers_are_closed_and_the_run_is_marked_as_failed(root, tmp_path, comm
     assert len(board.Scalars("train/loss")) == 1
 
 
+@pytest.mark.slow
+def test_w_and_b_prints_no_traceback_of_the_run_of_the_cross_validation(root, tmp_path, command, capfd):
+    words = overrides(root, tmp_path / "out", *WORDS, "logger=wandb", "trainer.max_epochs=1")
+    with arriving(signal.SIGINT, wandb, "Table", 1):
+        code, told = command(*words)
+    assert code == 130
+    assert "Traceback" not in told + capfd.readouterr().err
+    (kept,) = only(tmp_path / "out").glob("wandb/*/run-*.wandb")
+    assert [record.exit.exit_code for record in wandb_records(kept) if record.HasField("exit")] == [1]
+    own_defaults()
+    assert command(*words)[0] == 0
+    (kept,) = only(tmp_path / "out").glob("wandb/*/run-*.wandb")
+    assert [record.exit.exit_code for record in wandb_records(kept) if record.HasField("exit")] == [0]
+
+
+@pytest.mark.slow
 def test_a_stop_while_libraries_are_imported_is_told_alike():
     """In a process of its own: here they are imported already."""
     finder = """
@@ -186,6 +209,7 @@ def test_after_a_stop_no_other_job_of_a_sweep_begins(command, tmp_path, monkeypa
     assert told.splitlines()[-1].startswith("Stopped by ")
 
 
+@pytest.mark.slow
 def test_a_search_takes_up_the_trial_that_was_stopped(root, tmp_path, command):
     given = overrides(root, tmp_path / "out", *WORDS_OF_SEARCH, "search.trials=4", "search.sampler=random")
     with judged(), arriving(signal.SIGTERM, runs, "run_fold", 5):
@@ -256,13 +280,15 @@ def test_a_stop_that_a_destructor_or_a_library_swallows_comes_again_and_leaves_t
             time.sleep(0.6)
             closed.append(True)
 
-    with pytest.raises(Stopped) as stop, stoppable(), slow_to_close():
+    def swallowed():
         dying = Dying()
         del dying
-        for _ in range(2):
-            with contextlib.suppress(BaseException):
-                time.sleep(10)
+        with contextlib.suppress(BaseException):
+            time.sleep(10)
         time.sleep(10)
+
+    with pytest.raises(Stopped) as stop, stoppable(), slow_to_close():
+        swallowed()
     assert stop.value.code == 143
     assert closed == [True]
 
@@ -279,7 +305,9 @@ def test_handlers_are_those_of_before_once_nothing_is_to_be_stopped():
         assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
-def test_a_job_environment_keeps_its_handlers_and_slurm_s_variables_change_nothing(root, whole, tmp_path, command, monkeypatch):
+def test_a_job_environment_keeps_its_handlers_and_slurm_s_variables_change_nothing(
+    root, whole, tmp_path, command, monkeypatch
+):
     """As in a job that submitit has started: it lets SIGTERM and SIGCONT pass, and waits for SIGUSR2 to requeue."""
     passed = []
     theirs = (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2)
@@ -297,6 +325,38 @@ def test_a_job_environment_keeps_its_handlers_and_slurm_s_variables_change_nothi
 
     monkeypatch.setattr(Classifier, "training_step", watched)
     with arriving(signal.SIGTERM, Classifier, "validation_step", 3):
-        assert command(*overrides(root, tmp_path / "out", *WORDS))[0] == 0
+        assert command(*overrides(root, tmp_path / "out", *WORDS, "fold=2"))[0] == 0
     assert passed == [signal.SIGTERM]
-    assert results(only(tmp_path / "out")) == results(only(whole))
+    ours = results(only(tmp_path / "out"))
+    assert len(ours) == 2
+    assert ours.items() <= results(only(whole)).items()
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_preempts_is_requeued_and_ends_as_an_uninterrupted_one(root, tmp_path):
+    """By submitit's local stand-in for SLURM, whose job gets the signals that SLURM sends."""
+    words = ("split=nested", "trainer.max_epochs=12", "fold=2", "logger=[wandb,tensorboard]", "report.page=none")
+    outputs = tmp_path / "jobs"
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", "hydra/launcher=slurm_local"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ONE_THREAD}
+    with subprocess.Popen([*command, *overrides(root, outputs, *words)], **pipes) as process:
+
+        def epochs() -> int:
+            return sum(path.read_text().count("\n") - 1 for path in outputs.glob("tiny-*/fold2/metrics.csv"))
+
+        wait_for(lambda: epochs() >= 3, process)
+        shown = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+        (job,) = [line for line in shown.splitlines() if "submitit.core._submit" in line and str(outputs) in line]
+        for number in (signal.SIGCONT, signal.SIGTERM, signal.SIGUSR2):
+            os.kill(int(job.split()[0]), number)
+        _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    (log,) = [path.read_text() for path in outputs.glob("multirun/*/.submitit/*/*_log.out")]
+    for said in ("Bypassing signal SIGTERM", "Caught signal SIGUSR2", "Requeued job", "Job completed successfully"):
+        assert said in log
+    assert log.count("Starting with JobEnvironment") == 2
+    (kept,) = only(outputs).glob("fold2/wandb/*/run-*.wandb")
+    assert [record.exit.exit_code for record in wandb_records(kept) if record.HasField("exit")] == [0]
+    alone = train(*overrides(root, tmp_path / "whole", *words), env=ONE_THREAD)
+    assert alone.returncode == 0, alone.stderr
+    assert results(only(outputs)) == results(only(tmp_path / "whole"))
