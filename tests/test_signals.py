@@ -163,7 +163,7 @@ def test_loggers_are_closed_and_the_run_is_marked_as_failed(root, tmp_path, comm
 @pytest.mark.slow
 def test_w_and_b_prints_no_traceback_of_the_run_of_the_cross_validation(root, tmp_path, command):
     words = overrides(root, tmp_path / "out", *WORDS, "logger=wandb", "trainer.max_epochs=1")
-    with arriving(signal.SIGINT, wandb, "Table", 1):
+    with arriving(signal.SIGINT, wandb.plot, "confusion_matrix", 1):
         code, told = command(*words)
     assert code == 130
     assert "Traceback" not in told
