@@ -244,6 +244,7 @@ def test_what_slurm_is_asked_for(tmp_path):
     assert done.returncode == 1
     asked = {line.removeprefix("#SBATCH --") for line in (tmp_path / "asked").read_text().splitlines()}
     assert {"gpus-per-node=1", "cpus-per-task=4", "partition=fast", "time=240", "array=0-1%2"} <= asked
+    assert {"signal=USR2@120", "requeue"} <= asked
 
 
 @pytest.mark.slow

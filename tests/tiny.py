@@ -15,15 +15,15 @@ ROOT = Path(__file__).resolve().parents[1]
 RATE = 8000
 
 
-def render(root: Path, seed: int = 0) -> Path:
-    """Thirty clips of half a second: three folds, tones and noises."""
+def render(root: Path, seed: int = 0, folds: int = 3) -> Path:
+    """Thirty clips of half a second: tones and noises in three folds, or five."""
     rng = np.random.default_rng(seed)
     (root / "audio").mkdir(parents=True)
     (root / "meta").mkdir()
     rows = ["filename,fold,target,category,src_file"]
     time_axis = np.arange(RATE // 2) / RATE
     for number in range(30):
-        fold, target = number % 3 + 1, number // 3 % 2
+        fold, target = number % folds + 1, number // folds % 2
         tone = np.sin(2 * np.pi * rng.uniform(300, 2000) * time_axis)
         wave = 0.3 * (tone if target else rng.uniform(-1, 1, len(time_axis)))
         soundfile.write(root / "audio" / f"{number}.wav", wave, RATE)

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from soundfold.config import Config, refuse_unknown_keys, register
 from soundfold.errors import InputError, TrainingError
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
+from soundfold.signals import Stopped, stoppable
 
 # what the presets in conf/hydra/launcher build on, and an extra of this package brings
 LAUNCHERS = ("hydra/launcher/joblib", "hydra/launcher/submitit_slurm", "hydra/launcher/submitit_local")
@@ -27,6 +28,8 @@ SECRET = re.compile(
 def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     """Run a function decorated by ``hydra.main``; exit with 2 and one paragraph where the input is bad.
 
+    After SIGTERM and Ctrl-C: a line of what is kept, and exit with 143 and 130.
+
     After a sweep, whether it ended or was cut short, what became of its jobs is printed; exit with 1 where one failed.
 
     Args:
@@ -38,12 +41,18 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     # Hydra would print its own summary of every exception and exit; ours tells bad input from a fault
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        _refuse_secrets(sys.argv[1:])
-        refuse_unknown_keys(_value_keys(sys.argv[1:], groups), schema)
-        try:
-            main()
-        finally:
-            failed = _tell_jobs()
+        with stoppable():
+            _refuse_secrets(sys.argv[1:])
+            refuse_unknown_keys(_value_keys(sys.argv[1:], groups), schema)
+            try:
+                main()
+            finally:
+                failed = _tell_jobs()
+    except Stopped as stop:
+        again = "the same command without rerun=true" if "rerun=true" in sys.argv else "the same command"
+        kept = "what is finished is kept, of a fold the epochs up to its last checkpoint"
+        print(f"Stopped by {stop}: {kept}; {again} goes on from there.", file=sys.stderr)
+        raise
     except JobError:
         pass  # told with its job
     except (InputError, HydraException, OmegaConfBaseException) as error:

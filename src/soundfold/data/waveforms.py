@@ -166,10 +166,14 @@ def _build(
         with ThreadPoolExecutor() as pool:
             # libsndfile decodes outside the interpreter's lock, so threads are enough
             decoded = pool.map(lambda name: decode(root / name, sample_rate, frames), files)
-            for row, mono in zip(samples, progress(decoded, len(files)), strict=True):
-                row[:] = quantise(mono, frames)
-                lengths.append(len(mono))
-                hashes.append(hashlib.sha256(row[: len(mono)].tobytes()).hexdigest())
+            try:
+                for row, mono in zip(samples, progress(decoded, len(files)), strict=True):
+                    row[:] = quantise(mono, frames)
+                    lengths.append(len(mono))
+                    hashes.append(hashlib.sha256(row[: len(mono)].tobytes()).hexdigest())
+            finally:
+                # else whoever stops it waits for all the files
+                pool.shutdown(cancel_futures=True)
         with (folder / "samples.npy").open("wb") as stream:
             np.save(stream, samples)
             stream.flush()

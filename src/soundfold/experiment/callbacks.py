@@ -195,7 +195,10 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         part = Path(f"{path}.part")
-        super().save_checkpoint(checkpoint, part, storage_options)
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
-        part.replace(path)
+        try:
+            super().save_checkpoint(checkpoint, part, storage_options)
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)

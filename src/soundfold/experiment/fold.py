@@ -15,7 +15,6 @@ import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.data.datamodule import ALONE, Shares, SoundDataModule
@@ -187,6 +186,7 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
             **trainer_options,
             callbacks=callbacks,
             accumulate_grad_batches=shares.parts,
+            # else SLURM's variables have Lightning save within an epoch and requeue, which is submitit's
             plugins=[WholeCheckpoints(), LightningEnvironment()],
             logger=loggers,
             default_root_dir=folder,
@@ -199,11 +199,9 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
         )
         # where the end is given in steps, Lightning takes a checkpoint to lie within an epoch, and leaves out the next
         trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
-        try:
-            trainer.fit(model, data, ckpt_path=last if resumed else None, weights_only=True)
-        except SIGTERMException:
-            # by itself Lightning ends with 0, as if the run were whole
-            raise SystemExit(143) from None
+        # it would end with 0 after SIGTERM, as if the run were whole, and also where submitit lets that signal pass
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        trainer.fit(model, data, ckpt_path=last if resumed else None, weights_only=True)
         if averaging:
             averaging.finish(trainer, model)
         # a checkpoint is taken before its epoch counts, and a fit with nothing left to do leaves it so

@@ -25,6 +25,7 @@ from soundfold.errors import InputError, OutOfMemory, TrainingError
 from soundfold.experiment.fold import train_fold
 from soundfold.experiment.opening import Run, open_run
 from soundfold.experiment.results import FoldResult
+from soundfold.signals import stoppable
 
 SECONDS_TO_END = 10
 
@@ -144,7 +145,8 @@ def _member(
         console.quiet = shares.rank > 0
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": shares.rank, "NODE_RANK": 0}
         os.environ.update({name: str(value) for name, value in group.items()})
-        result = train_fold(run, fold, shares, watchers)
+        with stoppable():
+            result = train_fold(run, fold, shares, watchers)
         # before Python ends: its threads would outlive what they use
         torch.distributed.destroy_process_group()
         if shares.rank == 0:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from soundfold.errors import InputError, TrainingError
 from soundfold.files import write_whole
+from soundfold.signals import stoppable
 
 RECORD, TRACEBACK = "job.json", "traceback.txt"
 
@@ -93,9 +94,11 @@ def recorded(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
 
     save()
     try:
-        if cfg.trainer.devices == 1:
-            take_device(folder.parent, job.number)
-        yield opened
+        # a launcher's process has not come by the command line
+        with stoppable():
+            if cfg.trainer.devices == 1:
+                take_device(folder.parent, job.number)
+            yield opened
     except Exception as error:
         job.status, job.error = "failed", str(error)
         if not isinstance(error, InputError | TrainingError):

@@ -108,9 +108,9 @@ def cv_run(options: Wandb, folder: Path, cv_id: str, config: dict[str, Any], *, 
     Raises:
         InputError: W&B cannot open the run.
     """
-    with (
-        _session(options, folder, leaky, trial=True) as common,
-        wandb.init(
+    with _session(options, folder, leaky, trial=True) as common:
+        # not as a context of its own, which would print the traceback of what is told elsewhere
+        run = wandb.init(
             **common,
             job_type="cv",
             name=f"{folder.name} cv",
@@ -118,10 +118,14 @@ def cv_run(options: Wandb, folder: Path, cv_id: str, config: dict[str, Any], *, 
             resume="allow",
             dir=folder,
             config={**config, **swept()},
-        ) as run,
-    ):
-        yield run
-        old = _earlier(run, folder)
+        )
+        failed = 1
+        try:
+            yield run
+            old = _earlier(run, folder)
+            failed = 0
+        finally:
+            run.finish(exit_code=failed)
     _remove(old)
 
 
