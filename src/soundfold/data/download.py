@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import http.client
 import shutil
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
 
-from filelock import FileLock
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from soundfold.errors import InputError
+from soundfold.files import whole_folder
+from soundfold.locks import alone
 
 ESC50_URL = "https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip"
 
@@ -32,7 +32,7 @@ def fetch_esc50(root: Path, url: str = ESC50_URL, clips: int = 2000) -> None:
         return
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_name(f"{root.name}.lock")):
+        with alone(root.with_name(f"{root.name}.lock"), "is fetching ESC-50"):
             if not (root / "meta" / "esc50.csv").is_file():
                 part = root.with_name(f"{root.name}.zip.part")
                 _download(url, part)
@@ -78,9 +78,8 @@ def _download(url: str, part: Path) -> None:
 
 
 def _unpack(part: Path, root: Path, clips: int) -> None:
-    folder = Path(tempfile.mkdtemp(prefix=f"{root.name}-", suffix=".part", dir=root.parent))
     try:
-        with zipfile.ZipFile(part) as archive:
+        with whole_folder(root) as folder, zipfile.ZipFile(part) as archive:
             names = [name for name in archive.namelist() if name.endswith((".wav", "meta/esc50.csv"))]
             if sum(name.endswith(".wav") for name in names) != clips:
                 raise zipfile.BadZipFile(f"it does not hold {clips} clips")
@@ -90,9 +89,6 @@ def _unpack(part: Path, root: Path, clips: int) -> None:
                 place.parent.mkdir(exist_ok=True)
                 with archive.open(name) as source, place.open("wb") as target:
                     shutil.copyfileobj(source, target)  # checks the member's CRC
-        folder.rename(root)
     except (zipfile.BadZipFile, zlib.error) as error:
         part.unlink()
         raise OSError(f"what arrived is not ESC-50's archive ({error})") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

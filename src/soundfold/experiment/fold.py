@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import warnings
@@ -14,6 +15,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
+from soundfold.archive import read_archive
 from soundfold.data.datamodule import SoundDataModule
 from soundfold.data.folds import make_split
 from soundfold.errors import InputError
@@ -26,6 +28,7 @@ from soundfold.experiment.callbacks import (
     MetricsCsv,
     SpacedCheckpoint,
     WholeCheckpoints,
+    resumable,
 )
 from soundfold.experiment.device import accelerator
 from soundfold.experiment.kept import KeptModel
@@ -74,7 +77,7 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
     checkpoints.mkdir(parents=True, exist_ok=True)
     write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     last = checkpoints / "last.ckpt"
-    resumed = last.is_file() and not cfg.rerun and not cfg.debug
+    resumed = not cfg.rerun and not cfg.debug and resumable(checkpoints)
     started = time.perf_counter()
 
     protocol, copies = build.protocol(cfg), build.copies(cfg)
@@ -166,7 +169,7 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
         done = trainer.fit_loop.epoch_progress.current
         done.completed = done.processed  # type: ignore[attr-defined]
         if selects:
-            found = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+            found = read_archive(checkpoints / "best.ckpt")
             model.load_state_dict(found["state_dict"])
         epochs, steps = trainer.current_epoch, trainer.global_step
         validated = trainer.validate(model, data, verbose=False)[0] if validates else {}
@@ -186,6 +189,7 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
                 OmegaConf.to_yaml(cfg, resolve=True),
                 data.met,
             ).save(checkpoints / "weights.pt")
+    predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None
     result = FoldResult(
         cv_id=run.cv_id,
         fold=fold,
@@ -207,9 +211,10 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
         seconds=time.perf_counter() - started,
         audit=data.audit.as_dict(),
         environment=where,
+        predictions=None if predictions is None else hashlib.sha256(predictions.encode()).hexdigest(),
     )
-    if scores:
-        write_whole(folder / "predictions.csv", predictions_csv(table, model.clips.numpy(), model.logits.numpy()))
+    if predictions is not None:
+        write_whole(folder / "predictions.csv", predictions)
     if not cfg.debug:
         # last: a fold with a result is finished, and all its other files are there
         result.save(folder / "result.json")

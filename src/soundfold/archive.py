@@ -1,0 +1,60 @@
+"""Checkpoints and weights: files of `torch.save` that are whole or absent, and whose damage is found."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from soundfold.files import whole_file
+
+
+def write_archive(path: Path, content: Any) -> None:
+    """Write what `torch.save` takes, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; the message says how large it is.
+    """
+    # in memory first: of a stream that fails, torch tells nothing but its own state
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    try:
+        with whole_file(path) as stream:
+            stream.write(buffer.getbuffer())
+    except OSError as error:
+        if error.errno is None:
+            raise
+        size = f"{os.strerror(error.errno)}, and it takes {buffer.tell() / 1e6:.1f} MB"
+        raise OSError(error.errno, size, error.filename) from error
+
+
+def damage(path: Path) -> str | None:
+    """What of a file of `torch.save` is not as it was written; None where all is.
+
+    It is a ZIP archive with a CRC-32 of every tensor, which `torch.load` does not compare.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = archive.testzip()
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of a damaged directory the module raises many kinds
+        return str(error)
+    return name and f"{name} in it is not as it was written"
+
+
+def read_archive(path: Path) -> Any:
+    """Read any file of `torch.save` to the CPU, running nothing found in it.
+
+    Raises:
+        ValueError: it is not as it was written.
+        Exception: of many kinds, where it is no such file.
+    """
+    # torch's format before 1.6 is no archive, and has no checksums
+    if zipfile.is_zipfile(path) and (found := damage(path)):
+        raise ValueError(found)
+    return torch.load(path, map_location="cpu", weights_only=True)
