@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from killed import server
 
 from soundfold.data import waveforms
 from soundfold.data.metadata import read_table
@@ -200,9 +201,7 @@ def _build_in_process(root: Path, barrier, results) -> None:
 
 
 def in_processes(count: int, target, *arguments) -> list[multiprocessing.Process]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    workers = [context.Process(target=target, args=arguments) for _ in range(count)]
+    workers = [server().Process(target=target, args=arguments) for _ in range(count)]
     for worker in workers:
         worker.start()
     return workers
@@ -213,7 +212,7 @@ def test_eight_processes_build_the_store_once(root, damaged):
     if damaged:
         load(root)
         flip(next((root.parent / "cache").glob("*/samples.npy")), 0.4)
-    context = multiprocessing.get_context("forkserver")
+    context = server()
     barrier, results = context.Barrier(8), context.Queue()
     workers = in_processes(8, _build_in_process, root, barrier, results)
     seen = [results.get(timeout=60) for _ in workers]
@@ -233,8 +232,7 @@ def _die_while_building(root: Path, building) -> None:
 
 
 def test_a_builder_killed_in_its_work_blocks_nobody(root, capsys):
-    context = multiprocessing.get_context("forkserver")
-    building = context.Event()
+    building = server().Event()
     (builder,) = in_processes(1, _die_while_building, root, building)
     assert building.wait(60)
     timer = threading.Timer(0.5, builder.kill)
