@@ -88,7 +88,7 @@ def load(
     place = cache / key
     if found := _whole(place):
         return found
-    need = f"The packed store of the audio needs {2 * frames * len(files) / 1e9:.2f} GB"
+    need = f"The packed store of the audio needs {2 * frames * len(files) / 1e6:.1f} MB"
     with writing(cache, f"{need}; free some space or give paths.cache=DIRECTORY."):
         cache.mkdir(parents=True, exist_ok=True)
         with alone(cache / f"{key}.lock", "is decoding this audio"):
