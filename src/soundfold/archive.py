@@ -33,19 +33,26 @@ def write_archive(path: Path, content: Any) -> None:
         raise OSError(error.errno, size, error.filename) from error
 
 
-def damage(path: Path) -> str | None:
-    """What of a file of `torch.save` is not as it was written; None where all is.
+def read_archive(path: Path) -> Any:
+    """Read any file of `torch.save` to the CPU, running nothing found in it.
 
-    It is a ZIP archive with a CRC-32 of every tensor, which `torch.load` does not compare.
+    Raises:
+        ValueError: a tensor is not as it was written.
+        Exception: of many kinds, where it is no such file.
     """
+    # torch's format before 1.6 is no archive, and has no checksums
+    if zipfile.is_zipfile(path):
+        _verify(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def damage(path: Path) -> str | None:
+    """What of a file that `write_archive` wrote is not as it was written; None where all is."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            name = archive.testzip()
-        if name is not None:
-            return f"{name} in it is not as it was written"
+        _verify(path)
         # mapped, so that no tensor is read: the structure, of which PyTorch is less forgiving
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except zipfile.BadZipFile as error:
+    except (ValueError, zipfile.BadZipFile) as error:
         return str(error)
     except Exception as error:  # both raise many kinds, and PyTorch's words advise to load it unsafely
         # a directory may send its reader to before the file; no other refusal of the system is the file's fault
@@ -55,14 +62,11 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def read_archive(path: Path) -> Any:
-    """Read any file of `torch.save` to the CPU, running nothing found in it.
-
-    Raises:
-        ValueError: it is not as it was written.
-        Exception: of many kinds, where it is no such file.
-    """
-    # torch's format before 1.6 is no archive, and has no checksums
-    if zipfile.is_zipfile(path) and (found := damage(path)):
-        raise ValueError(found)
-    return torch.load(path, map_location="cpu", weights_only=True)
+def _verify(path: Path) -> None:
+    """Compare the CRC-32 that the archive has of every tensor, which `torch.load` does not."""
+    with zipfile.ZipFile(path) as archive:
+        name = archive.testzip()
+        # of what a changed bit marks as a folder PyTorch gives whatever lies in memory
+        name = name or next((m.filename for m in archive.infolist() if m.external_attr & 0x10), None)
+    if name is not None:
+        raise ValueError(f"{name} in it is not as it was written")
