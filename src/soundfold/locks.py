@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout, UnixFileLock
 
 from soundfold.console import console
 
@@ -35,8 +35,8 @@ def alone(path: Path, doing: str) -> Iterator[None]:
         console.print(f"{_holder(path)} {doing}; waiting for it.", soft_wrap=True)
         lock.acquire()
     try:
-        # without flock the file is the lock itself, and filelock has its own words in it
-        if not isinstance(lock, SoftFileLock):
+        # where there is no flock, what the file holds is the lock's own
+        if isinstance(lock, UnixFileLock):
             path.write_text(f"Process {os.getpid()} on {platform.node()}, since {time.strftime('%d %b %H:%M:%S')},")
         yield
     finally:
