@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from soundfold.data import archive, download
-from soundfold.data.archive import ArchiveError, unpack
+from soundfold.data import download
 from soundfold.data.download import fetch_esc50
 from soundfold.data.metadata import read_table
+from soundfold.data.unpacking import ArchiveError, unpack
 from soundfold.errors import InputError
 
 TABLE = "filename,fold,target,category\n0.wav,1,0,dog\n1.wav,1,1,rain\n2.wav,2,0,dog\n"
@@ -446,7 +446,7 @@ def test_a_member_that_is_there_twice_is_refused(server, root, name):
 
 
 def test_a_bomb_is_refused_by_what_it_declares(server, root, monkeypatch):
-    monkeypatch.setattr(archive, "LIMIT", 10_000)
+    monkeypatch.setattr(unpacking, "LIMIT", 10_000)
     server.body = packed(MEMBERS | {"audio/0.wav": bytes(20_000)}, method=zipfile.ZIP_DEFLATED)
     with pytest.raises(InputError, match="would unpack to"):
         server.fetch(root)
@@ -487,7 +487,7 @@ def test_line_ends_of_the_table_do_not_matter(server, root):
 
 
 def test_the_expected_table_is_the_official_one(esc50_table):
-    assert hashlib.sha256(esc50_table.read_bytes()).hexdigest() == archive.TABLE_SHA256
+    assert hashlib.sha256(esc50_table.read_bytes()).hexdigest() == unpacking.TABLE_SHA256
 
 
 @pytest.mark.parametrize("fault", ["header near the end", "name that is no UTF-8"])
@@ -570,7 +570,9 @@ def test_a_disk_that_fills_during_unpacking_keeps_the_archive(server, root, chun
 @pytest.mark.parametrize(("free", "files"), [(100, []), (4500, ["ESC-50.zip.part", "ESC-50.zip.part.json"])])
 def test_a_disk_with_too_little_room_is_told_before_it_is_filled(server, root, monkeypatch, free, files):
     server.body = packed(MEMBERS | {"audio/0.wav": bytes(5000)}, method=zipfile.ZIP_DEFLATED)
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: archive.shutil._ntuple_diskusage(10**9, 10**9, free))
+    monkeypatch.setattr(
+        unpacking.shutil, "disk_usage", lambda _: unpacking.shutil._ntuple_diskusage(10**9, 10**9, free)
+    )
     with pytest.raises(InputError, match="GB are needed there"):
         server.fetch(root)
     assert beside(root) == ["ESC-50.lock", *files]

@@ -52,8 +52,12 @@ def test_folds_of_a_folder_are_even_and_never_split_a_source(tmp_path):
     written = kept.read_bytes()
     again = read_folder(root, tmp_path / "elsewhere", folds=4, source_pattern=PATTERN)
     assert np.array_equal(again.folds, table.folds)
-    read_folder(root, tmp_path / "cache", folds=4, source_pattern=PATTERN)
-    assert kept.read_bytes() == written
+    # what became of it since is not believed
+    for content in (written, written.replace(b",1,", b",2,", 1), b""):
+        kept.write_bytes(content)
+        again = read_folder(root, tmp_path / "cache", folds=4, source_pattern=PATTERN)
+        assert np.array_equal(again.folds, table.folds)
+        assert kept.read_bytes() == written
 
 
 def test_large_collections_are_even_too():

@@ -14,6 +14,7 @@ import optuna
 import pytest
 from hydra import compose, initialize_config_dir
 from judged import WORDS, judge, judged, search, tried
+from killed import server
 from optuna.trial import TrialState
 from tiny import overrides, render, train
 
@@ -55,9 +56,7 @@ def nothing_tried():
 
 def in_a_process(*arguments, **options) -> multiprocessing.Process:
     """A search in a process that shares nothing with this one; a fork of this one would share its threads' locks."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["judged"])
-    process = context.Process(target=search, args=arguments, kwargs=options)
+    process = server().Process(target=search, args=arguments, kwargs=options)
     process.start()
     return process
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 from soundfold.config import register
 from soundfold.errors import InputError
 from soundfold.experiment import run as runs
-from soundfold.experiment.results import load_folds
+from soundfold.experiment.results import FoldResult, load_folds
 from soundfold.experiment.tracking import swept
 from soundfold.model.classifier import Classifier
 from soundfold.rules import check, report_options
@@ -193,7 +194,7 @@ def test_the_same_figures_are_logged_once(root, logged, tmp_path):
     runs.report(folder, load_folds(folder), options)
     assert list(folder.glob("wandb/offline-run-*")) == [first]
     path = folder / "fold2" / "result.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "loss": 0.125}))
+    replace(FoldResult.load(path), loss=0.125).save(path)
     runs.report(folder, load_folds(folder), options)
     # what is logged anew takes the place of the old, which an upload would bring back
     (second,) = folder.glob("wandb/offline-run-*")

@@ -1,15 +1,21 @@
+import json
 import multiprocessing
+import platform
 import resource
 import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from killed import server
 
 from soundfold.data import waveforms
 from soundfold.data.metadata import read_table
 from soundfold.errors import InputError
+from soundfold.files import unseal
 
 
 def tone(seconds: float, rate: int, frequency: float = 440.0) -> np.ndarray:
@@ -124,33 +130,119 @@ def test_full_disk_leaves_nothing_and_names_the_remedy(root):
     assert load(root).samples.shape == (4, 16000)
 
 
-def test_damaged_store_is_refused_by_name(root):
+def flip(path: Path, at: float) -> None:
+    """Change one bit of a file, at a fraction of its length."""
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def older(manifest: Path) -> None:
+    manifest.write_text(json.dumps(unseal(manifest.read_text())))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("samples.npy", lambda path: flip(path, 0.4)),
+        # the zeros after a clip's end have no hash
+        ("samples.npy", lambda path: flip(path, 0.24)),
+        ("samples.npy", lambda path: path.write_bytes(path.read_bytes()[:-2])),
+        ("samples.npy", Path.unlink),
+        ("manifest.json", lambda path: path.write_text("{")),
+        ("manifest.json", lambda path: path.write_text(path.read_text().replace("16000", "8000"))),
+        ("manifest.json", lambda path: path.write_bytes(bytes(len(path.read_bytes())))),
+        ("manifest.json", older),
+    ],
+    ids=["bit", "padding", "cut", "gone", "torn", "changed", "zeros", "without a checksum"],
+)
+def test_a_damaged_store_is_built_anew_with_one_note(root, capsys, name, damage):
+    first = load(root)
+    before = first.samples.copy()
+    (path,) = (root.parent / "cache").glob(f"*/{name}")
+    damage(path)
+    again = load(root)
+    np.testing.assert_array_equal(again.samples, before)
+    assert (again.lengths.tolist(), again.hashes) == (first.lengths.tolist(), first.hashes)
+    told = capsys.readouterr().err
+    assert told.count("is damaged") == 1
+    assert str(path.parent) in told
     load(root)
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_who_has_mapped_a_store_keeps_it_while_it_is_built_anew(root):
+    first = load(root)
+    before = first.samples.copy()
     (manifest,) = (root.parent / "cache").glob("*/manifest.json")
-    manifest.write_text("{")
-    with pytest.raises(InputError, match="damaged"):
-        load(root)
+    manifest.unlink()
+    load(root)
+    np.testing.assert_array_equal(first.samples, before)
 
 
-def _build_in_process(root: Path, started, results) -> None:
-    started.wait()
+def test_what_a_killed_builder_left_is_removed_by_the_next(root):
+    cache = root.parent / "cache"
+    load(root)
+    (place,) = cache.glob("*/")
+    (part, other) = (cache / f"{place.name}.123.part", cache / "feedbeef.123.part")
+    for folder in (part, other):
+        place.rename(folder) if place.exists() else folder.mkdir()
+    load(root)
+    assert not part.exists()
+    # of another store, whose builder may be at work
+    assert other.exists()
+
+
+def _build_in_process(root: Path, barrier, results) -> None:
+    barrier.wait()
     built = []
     store = load(root, progress=lambda items, total: (built.append(total), items)[1])
     results.put((bool(built), int(store.samples.astype(np.int64).sum())))
 
 
-def test_two_processes_build_the_store_once(root):
-    context = multiprocessing.get_context("spawn")
-    started, results = context.Event(), context.Queue()
-    workers = [context.Process(target=_build_in_process, args=(root, started, results)) for _ in range(2)]
+def in_processes(count: int, target, *arguments) -> list[multiprocessing.Process]:
+    workers = [server().Process(target=target, args=arguments) for _ in range(count)]
     for worker in workers:
         worker.start()
-    started.set()
+    return workers
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_eight_processes_build_the_store_once(root, damaged):
+    if damaged:
+        load(root)
+        flip(next((root.parent / "cache").glob("*/samples.npy")), 0.4)
+    context = server()
+    barrier, results = context.Barrier(8), context.Queue()
+    workers = in_processes(8, _build_in_process, root, barrier, results)
     seen = [results.get(timeout=60) for _ in workers]
     for worker in workers:
         worker.join()
-    assert sorted(built for built, _ in seen) == [False, True]
+    assert sorted(built for built, _ in seen) == [False] * 7 + [True]
     assert len({total for _, total in seen}) == 1
+    assert sorted(path.suffix for path in (root.parent / "cache").iterdir()) == ["", ".lock"]
+
+
+def _die_while_building(root: Path, building) -> None:
+    def wait(items, total):
+        building.set()
+        time.sleep(60)
+
+    load(root, progress=wait)
+
+
+def test_a_builder_killed_in_its_work_blocks_nobody(root, capsys):
+    building = server().Event()
+    (builder,) = in_processes(1, _die_while_building, root, building)
+    assert building.wait(60)
+    timer = threading.Timer(0.5, builder.kill)
+    timer.start()
+    # begins to wait while the builder lives
+    assert load(root).samples.shape == (4, 16000)
+    builder.join()
+    assert builder.exitcode == -signal.SIGKILL
+    assert f"Process {builder.pid} on {platform.node()}, since" in capsys.readouterr().err
+    assert not list((root.parent / "cache").glob("*.part"))
 
 
 def test_real_clips(esc10, tmp_path):

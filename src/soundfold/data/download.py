@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from soundfold.data.archive import LIMIT, TABLE, TABLE_SHA256, ArchiveError, require_room, unpack
+from soundfold.data.unpacking import LIMIT, TABLE, TABLE_SHA256, ArchiveError, require_room, unpack
 from soundfold.errors import InputError
 from soundfold.files import write_whole
+from soundfold.locks import alone
 
 ESC50_URL = "https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip"
 ATTEMPTS = 5
@@ -73,7 +73,7 @@ def fetch_esc50(
         if (root / TABLE).is_file():
             return
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_name(f"{root.name}.lock")):
+        with alone(root.with_name(f"{root.name}.lock"), "is fetching ESC-50"):
             if (root / TABLE).is_file():  # another process had the lock
                 return
             if root.exists() and (not root.is_dir() or any(root.iterdir())):

@@ -15,7 +15,7 @@ import soundfile
 
 from soundfold.data.metadata import ClipTable, read_table
 from soundfold.errors import InputError
-from soundfold.files import write_whole
+from soundfold.files import write_whole, writing
 
 # a .raw file does not say its rate, depth and channels
 EXTENSIONS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
@@ -24,7 +24,7 @@ EXTENSIONS = {f".{name.lower()}" for name in soundfile.available_formats()} - {"
 def read_folder(
     root: Path, cache: Path, folds: int = 5, source_pattern: str | None = None, classes: list[str] | None = None
 ) -> ClipTable:
-    """Make the table of clips of a folder with one sub-folder per class, or read the one made before.
+    """Make the table of clips of a folder with one sub-folder per class.
 
     The same files give the same folds on every machine. The table is kept in ESC-50's format as
     ``<cache>/folds-<hash>.csv``, to be looked at, or copied and edited.
@@ -50,17 +50,16 @@ def read_folder(
     targets = np.array([names.index(name.split("/")[0]) for name in files])
     key = hashlib.sha256(repr((files, sources, folds)).encode()).hexdigest()[:16]
     path = cache / f"folds-{key}.csv"
-    if not path.is_file():
-        numbers = assign_folds(targets, sources, names, folds)
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["filename", "fold", "target", "category", "src_file"])
-        writer.writerows(zip(files, numbers, targets, [names[t] for t in targets], sources, strict=True))
-        try:
+    numbers = assign_folds(targets, sources, names, folds)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["filename", "fold", "target", "category", "src_file"])
+    writer.writerows(zip(files, numbers, targets, [names[t] for t in targets], sources, strict=True))
+    # a damaged one is not read: to make it again takes a tenth of a second
+    if not path.is_file() or path.read_bytes() != out.getvalue().encode():
+        with writing(cache, "Free some space or give paths.cache=DIRECTORY."):
             cache.mkdir(parents=True, exist_ok=True)
             write_whole(path, out.getvalue())
-        except OSError as error:
-            raise InputError(f"The folds cannot be written to {path}: {error}. Give paths.cache=DIRECTORY.") from error
     return read_table(path)
 
 

@@ -7,16 +7,15 @@ takes of one recording do, and lie in one fold. Level, onset and length are draw
 from __future__ import annotations
 
 import csv
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from filelock import FileLock
 
 from soundfold.errors import InputError
+from soundfold.files import whole_folder
+from soundfold.locks import alone
 
 RATE = 44100
 SECONDS = 2.0
@@ -119,9 +118,10 @@ def render(root: Path, seed: int = 0) -> None:
     """
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(root.with_name(f"{root.name}.lock")):
+        with alone(root.with_name(f"{root.name}.lock"), "is rendering the synthetic collection"):
             if not root.is_dir():
-                _render(root, seed)
+                with whole_folder(root) as folder:
+                    _render(folder, seed)
     except (OSError, soundfile.SoundFileError) as error:
         raise InputError(
             f"The synthetic collection cannot be written to {root}: {error}. It needs 30 MB; free some space, or give "
@@ -129,30 +129,24 @@ def render(root: Path, seed: int = 0) -> None:
         ) from error
 
 
-def _render(root: Path, seed: int) -> None:
-    folder = Path(tempfile.mkdtemp(prefix=f"{root.name}-", suffix=".part", dir=root.parent))
-    try:
-        (folder / "audio").mkdir()
-        (folder / "meta").mkdir()
-        rows = []
-        for target, (category, recipe) in enumerate(RECIPES.items()):
-            for number in range(FOLDS * SOURCES_PER_FOLD):
-                for take in range(TAKES):
-                    fold, letter = number % FOLDS + 1, "ABCDEFGH"[take]
-                    source = f"{target}{number:02d}"
-                    name = f"{fold}-{source}-{letter}-{target}.wav"
-                    clip = render_clip(
-                        recipe,
-                        np.random.default_rng([seed, target, number]),
-                        np.random.default_rng([seed, target, number, take]),
-                    )
-                    soundfile.write(folder / "audio" / name, clip, RATE, subtype="PCM_16")
-                    rows.append([name, fold, target, category, False, source, letter])
-        with (folder / "meta" / "esc50.csv").open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
-            writer.writerows(rows)
-        folder.rename(root)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+def _render(folder: Path, seed: int) -> None:
+    (folder / "audio").mkdir()
+    (folder / "meta").mkdir()
+    rows = []
+    for target, (category, recipe) in enumerate(RECIPES.items()):
+        for number in range(FOLDS * SOURCES_PER_FOLD):
+            for take in range(TAKES):
+                fold, letter = number % FOLDS + 1, "ABCDEFGH"[take]
+                source = f"{target}{number:02d}"
+                name = f"{fold}-{source}-{letter}-{target}.wav"
+                clip = render_clip(
+                    recipe,
+                    np.random.default_rng([seed, target, number]),
+                    np.random.default_rng([seed, target, number, take]),
+                )
+                soundfile.write(folder / "audio" / name, clip, RATE, subtype="PCM_16")
+                rows.append([name, fold, target, category, False, source, letter])
+    with (folder / "meta" / "esc50.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
+        writer.writerows(rows)

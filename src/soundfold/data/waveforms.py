@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
+from soundfold.console import console
 from soundfold.data.recording import Recording
 from soundfold.data.resampling import resample, small_terms, support
 from soundfold.errors import InputError
+from soundfold.files import seal, unseal, whole_folder, writing
+from soundfold.locks import alone
 
 FORMAT = 1  # raise it when the same audio and parameters would give other samples
 # decoded beyond what is stored, s: only a longer file's end is left unread. The sum that resamples depends, in its last
@@ -74,7 +73,9 @@ def load(
     Any rate, number of channels and length that libsndfile reads is accepted: channels are averaged, other rates
     resampled, and each clip is cut or padded with zeros at its end to ``seconds``. The store is keyed by the files'
     bytes and these parameters. It is written beside its place and renamed whole, under a lock that the operating
-    system releases when its holder dies, so several processes build it once and never see a part of it.
+    system releases when its holder dies, so several processes build it once and never see a part of it. Whoever opens
+    it compares the samples with the hashes of its manifest, and the manifest with its own checksum: a damaged store is
+    built anew, with a note. A store that is there and whole may lie where nothing can be written.
 
     Args:
         root: folder of the audio files.
@@ -91,17 +92,19 @@ def load(
     frames = round(seconds * sample_rate)
     key = hashlib.sha256(f"{FORMAT} {digest} {frames} {sample_rate}".encode()).hexdigest()[:16]
     place = cache / key
-    if not place.is_dir():
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache / f"{key}.lock"):
-                if not place.is_dir():
-                    _build(place, root, files, frames, sample_rate, digest, progress)
-        except OSError as error:
-            raise InputError(
-                f"The packed store of the audio cannot be written to {cache}: {error}. It needs "
-                f"{2 * frames * len(files) / 1e9:.2f} GB; free some space or give paths.cache=DIRECTORY."
-            ) from error
+    if found := _whole(place):
+        return found
+    need = f"The packed store of the audio needs {2 * frames * len(files) / 1e6:.1f} MB"
+    with writing(cache, f"{need}; free some space or give paths.cache=DIRECTORY."):
+        cache.mkdir(parents=True, exist_ok=True)
+        with alone(cache / f"{key}.lock", "is decoding this audio"):
+            # another process may have built it meanwhile
+            if found := _whole(place, tell=True):
+                return found
+            # its files stay with whoever has mapped them
+            shutil.rmtree(place, ignore_errors=True)
+            with whole_folder(place) as folder:
+                _build(folder, root, files, frames, sample_rate, digest, progress)
     return _open(place)
 
 
@@ -151,7 +154,7 @@ def _file_hash(path: Path) -> str:
 
 
 def _build(
-    place: Path,
+    folder: Path,
     root: Path,
     files: Sequence[str],
     frames: int,
@@ -159,47 +162,64 @@ def _build(
     digest: str,
     progress: Callable[[Iterable, int], Iterable],
 ) -> None:
-    folder = Path(tempfile.mkdtemp(prefix=f"{place.name}-", suffix=".part", dir=place.parent))
+    samples = np.zeros((len(files), frames), dtype=np.int16)
+    lengths, hashes = [], []
+    with ThreadPoolExecutor() as pool:
+        # libsndfile decodes outside the interpreter's lock, so threads are enough
+        decoded = pool.map(lambda name: decode(root / name, sample_rate, frames), files)
+        try:
+            for row, mono in zip(samples, progress(decoded, len(files)), strict=True):
+                row[:] = quantise(mono, frames)
+                lengths.append(len(mono))
+                hashes.append(_row_hash(row, len(mono)))
+        finally:
+            # else whoever stops it waits for all the files
+            pool.shutdown(cancel_futures=True)
+    with (folder / "samples.npy").open("wb") as stream:
+        # numpy's own writer does not say why the disk refuses
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(samples))
+        stream.write(samples.data)
+    manifest = {"sample_rate": sample_rate, "digest": digest, "lengths": lengths, "hashes": hashes}
+    (folder / "manifest.json").write_text(seal(manifest))
+
+
+def _row_hash(row: np.ndarray, length: int) -> str:
+    return hashlib.sha256(row[:length].data).hexdigest()
+
+
+def _whole(place: Path, tell: bool = False) -> Waveforms | None:
+    """The store, where it is there and whole; else None, with a note about a damaged one where asked."""
+    if not place.is_dir():
+        return None
     try:
-        samples = np.zeros((len(files), frames), dtype=np.int16)
-        lengths, hashes = [], []
-        with ThreadPoolExecutor() as pool:
-            # libsndfile decodes outside the interpreter's lock, so threads are enough
-            decoded = pool.map(lambda name: decode(root / name, sample_rate, frames), files)
-            try:
-                for row, mono in zip(samples, progress(decoded, len(files)), strict=True):
-                    row[:] = quantise(mono, frames)
-                    lengths.append(len(mono))
-                    hashes.append(hashlib.sha256(row[: len(mono)].tobytes()).hexdigest())
-            finally:
-                # else whoever stops it waits for all the files
-                pool.shutdown(cancel_futures=True)
-        with (folder / "samples.npy").open("wb") as stream:
-            np.save(stream, samples)
-            stream.flush()
-            os.fsync(stream.fileno())
-        manifest = {"sample_rate": sample_rate, "digest": digest, "lengths": lengths, "hashes": hashes}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-        folder.rename(place)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        return _open(place)
+    except InputError as error:
+        if tell:
+            console.print(f"{error} It is built anew.", style="yellow", soft_wrap=True)
+        return None
 
 
 def _open(place: Path) -> Waveforms:
+    """Open a store and compare all of it with its checksums.
+
+    Raises:
+        InputError: it is not as it was written.
+    """
     try:
-        manifest = json.loads((place / "manifest.json").read_text())
+        manifest = unseal((place / "manifest.json").read_text(), older=False)
         samples = np.load(place / "samples.npy", mmap_mode="c")  # torch wants writable memory; nothing reaches the disk
-        if len(samples) != len(manifest["lengths"]):
-            raise ValueError(f"{len(samples)} clips, {len(manifest['lengths'])} in the manifest")
+        lengths, hashes = manifest["lengths"], manifest["hashes"]
+        with ThreadPoolExecutor() as pool:
+            # hashed outside the interpreter's lock, as fast as memory gives it
+            found = list(pool.map(_row_hash, samples, lengths))
+        if found != hashes or any(row[length:].any() for row, length in zip(samples, lengths, strict=True)):
+            raise ValueError("its samples do not give their hashes")
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"The packed store {place} is damaged ({error}). Delete that folder; it is rebuilt."
-        ) from error
+        raise InputError(f"The packed store {place} is damaged: {error}.") from error
     return Waveforms(
         samples=samples,
-        lengths=np.array(manifest["lengths"], dtype=np.int64),
-        hashes=tuple(manifest["hashes"]),
+        lengths=np.array(lengths, dtype=np.int64),
+        hashes=tuple(hashes),
         sample_rate=manifest["sample_rate"],
         digest=manifest["digest"],
     )

@@ -3,8 +3,6 @@ that does not grow with the number of steps and epochs."""
 
 from __future__ import annotations
 
-import csv
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,17 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from soundfold.archive import damage, read_archive, write_archive
+from soundfold.console import console
+from soundfold.errors import InputError
 from soundfold.files import write_whole
 
 
 class MetricsCsv(pl.Callback):
     """One row per epoch: epoch, step, learning rate and every metric logged so far.
 
-    A resumed run keeps the rows of the epochs that its checkpoint has, so that no epoch stands twice. Loggers that
-    begin anew, as all do but W&B's online, are told them again.
+    The rows are kept in the checkpoint, too: a resumed run writes those of its epochs anew, whatever became of the
+    file, so that no epoch stands twice. Loggers that begin anew, as all do but W&B's online, are told them again.
 
     Args:
         path: the CSV file.
@@ -36,10 +37,15 @@ class MetricsCsv(pl.Callback):
         self.rows: list[dict[str, Any]] = []
         self._header: list[str] = []
 
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        self.rows = _whole_rows(self.path)[: checkpoint["epoch"] + 1]
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.rows:
+            self._write(list(self.rows[-1]))
         for logger in trainer.loggers:
             if getattr(getattr(logger, "experiment", None), "resumed", False):
                 continue
@@ -64,21 +70,12 @@ class MetricsCsv(pl.Callback):
             with self.path.open("a") as stream:
                 stream.write(",".join(str(value) for value in row.values()) + "\n")
             return
-        self._header = list(row)
-        lines = [",".join(row), *(",".join(str(r.get(name, "")) for name in row) for r in self.rows)]
+        self._write(list(row))
+
+    def _write(self, header: list[str]) -> None:
+        self._header = header
+        lines = [",".join(header), *(",".join(str(row.get(name, "")) for name in header) for row in self.rows)]
         write_whole(self.path, "\n".join(lines) + "\n")
-
-
-def _whole_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.csv, one an epoch, up to one that was cut while it was written."""
-    rows: list[dict[str, Any]] = []
-    if path.is_file():
-        with path.open(newline="", errors="replace") as stream:
-            for row in csv.DictReader(stream):
-                if row.get("epoch") != str(len(rows)) or None in row.values():
-                    break
-                rows.append(row)
-    return rows
 
 
 class EpochSeed(pl.Callback):
@@ -187,18 +184,38 @@ class LastingBest(ModelCheckpoint):
         scores = {here[name]: score for name, score in state_dict["best_k_models"].items()}
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
         moved = {key: here.get(state_dict[key], "") for key in paths}
+        if gone := [path for path in here.values() if not Path(path).is_file()]:
+            raise InputError(f"{gone[0]} is gone, and training cannot go on without it. Begin anew with rerun=true.")
         super().load_state_dict({**state_dict, **moved, "best_k_models": scores, "dirpath": self.dirpath})
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a run killed in between keeps the one before."""
+    """Checkpoints that are whole or absent, so that a run killed while one is written keeps the one before; what was
+    damaged since is refused, where Lightning would go on from it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        part = Path(f"{path}.part")
-        try:
-            super().save_checkpoint(checkpoint, part, storage_options)
-            with part.open("rb") as stream:
-                os.fsync(stream.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_archive(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return read_archive(Path(path))
+
+
+def resumable(folder: Path) -> bool:
+    """Whether a fold can go on from its checkpoints.
+
+    Where one is damaged all are removed, with a note: the fold is trained anew, and comes out the same.
+
+    Args:
+        folder: of the checkpoints.
+    """
+    # the last goes first: killed in between, the fold does not go on from it
+    found = sorted(folder.glob("*.ckpt"), key=lambda path: path.name != "last.ckpt")
+    for path in found:
+        if reason := damage(path):
+            note = f"The checkpoint {path} is damaged ({reason}). The fold is trained anew."
+            console.print(note, style="yellow", soft_wrap=True)
+            for given_up in found:
+                given_up.unlink()
+            return False
+    return bool(found) and found[0].name == "last.ckpt"

@@ -95,7 +95,7 @@ def read_run(folder: Path) -> ScoredRun:
     rows: list[tuple[int, str, str, int, np.ndarray]] = []
     for fold in total.folds:
         path = folder / f"fold{fold['fold']}" / "predictions.csv"
-        read = read_predictions(path, total.classes)
+        read = read_predictions(path, total.classes, fold["predictions"])
         right = read.logits.argmax(axis=1) == read.targets if len(read.files) else np.zeros(0)
         if len(right) != fold["n"] or abs(np.mean(right) - fold["accuracy"]) > 1e-4:
             raise InputError(

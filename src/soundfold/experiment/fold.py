@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import warnings
@@ -17,6 +18,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
+from soundfold.archive import read_archive
 from soundfold.data.datamodule import ALONE, Shares, SoundDataModule
 from soundfold.data.folds import Split, make_split
 from soundfold.errors import InputError
@@ -29,6 +31,7 @@ from soundfold.experiment.callbacks import (
     MetricsCsv,
     SpacedCheckpoint,
     WholeCheckpoints,
+    resumable,
 )
 from soundfold.experiment.device import accelerator
 from soundfold.experiment.faults import FiniteLoss, memory_told
@@ -105,7 +108,7 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
     if first:
         write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     last = checkpoints / "last.ckpt"
-    resumed = last.is_file() and not cfg.rerun and not cfg.debug
+    resumed = not cfg.rerun and not cfg.debug and resumable(checkpoints)
     started = time.perf_counter()
 
     protocol, copies = build.protocol(cfg), build.copies(cfg)
@@ -208,7 +211,7 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
         done = trainer.fit_loop.epoch_progress.current
         done.completed = done.processed  # type: ignore[attr-defined]
         if selects:
-            found = torch.load(checkpoints / "best.ckpt", map_location="cpu", weights_only=True)
+            found = read_archive(checkpoints / "best.ckpt")
             model.load_state_dict(found["state_dict"])
         epochs, steps = trainer.current_epoch, trainer.global_step
         validated = trainer.validate(model, data, verbose=False)[0] if validates else {}
@@ -229,6 +232,7 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
                 OmegaConf.to_yaml(cfg, resolve=True),
                 data.met,
             ).save(checkpoints / "weights.pt")
+    predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None
     result = FoldResult(
         cv_id=run.cv_id,
         fold=fold,
@@ -250,11 +254,12 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
         seconds=time.perf_counter() - started,
         audit=data.audit.as_dict(),
         environment=where,
+        predictions=None if predictions is None else hashlib.sha256(predictions.encode()).hexdigest(),
     )
     if not first:
         return result
-    if scores:
-        write_whole(folder / "predictions.csv", predictions_csv(table, model.clips.numpy(), model.logits.numpy()))
+    if predictions is not None:
+        write_whole(folder / "predictions.csv", predictions)
     if not cfg.debug:
         # last: a fold with a result is finished, and all its other files are there
         result.save(folder / "result.json")

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from soundfold.archive import read_archive, write_archive
 from soundfold.data.folds import Met
 from soundfold.errors import InputError
 from soundfold.experiment import build
-from soundfold.files import whole_file
 from soundfold.frontend.front_end import FrontEnd
 from soundfold.model.resnet import ResNet18
 
@@ -47,18 +46,17 @@ class KeptModel:
             "config": self.config,
             "met": {"hashes": sorted(self.met.hashes), "sources": sorted(map(list, self.met.sources))},
         }
-        with whole_file(path) as stream:
-            torch.save(content, stream)
+        write_archive(path, content)
 
     @classmethod
     def load(cls, path: Path) -> KeptModel:
         """Read what `save` wrote.
 
         Raises:
-            InputError: the file is not a model kept by a run.
+            InputError: the file is not a model kept by a run, or is damaged.
         """
         try:
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+            found = read_archive(path)
             return cls(
                 found["network"],
                 found["mean"],
@@ -70,8 +68,11 @@ class KeptModel:
         except Exception as error:  # torch raises many kinds for a file that is not one of its own
             # torch's own words advise to load it unsafely
             reason = f"it has no {error}" if isinstance(error, KeyError) else type(error).__name__
+            if isinstance(error, ValueError):
+                reason = str(error)
             raise InputError(
-                f"{path} is not a model that a run has kept ({reason}). Give checkpoints/weights.pt of a finished fold."
+                f"{path} is not a model that a run has kept ({reason}). Give checkpoints/weights.pt of a finished "
+                "fold; one that was damaged is made anew by the fold's command with rerun=true."
             ) from error
 
     def rebuild(self) -> tuple[FrontEnd, ResNet18]:
@@ -94,7 +95,7 @@ def met_by_weights(weights: str) -> Met:
     if weights in ("none", "imagenet"):
         return Met()
     try:
-        return _met(torch.load(weights, map_location="cpu", weights_only=True))
+        return _met(read_archive(Path(weights)))
     except Exception:  # what is wrong with the file is said where its weights are read
         return Met()
 

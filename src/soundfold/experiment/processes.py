@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from soundfold.console import console
 from soundfold.data.datamodule import Shares
 from soundfold.errors import InputError, OutOfMemory, TrainingError
+from soundfold.experiment.callbacks import resumable
 from soundfold.experiment.fold import train_fold
 from soundfold.experiment.opening import Run, open_run
 from soundfold.experiment.results import FoldResult
@@ -63,6 +64,8 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
 
 def _on_several(run: Run, fold: int | None, parts: int, watchers: Sequence[pl.Callback]) -> FoldResult:
     """Train a fold in a process for each device; if one fails, the others, which would wait for it, are ended."""
+    # what is damaged is removed here, before several look at it
+    resumable(run.folder / f"fold{fold or 'none'}" / "checkpoints")
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

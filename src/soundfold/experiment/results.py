@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ import numpy as np
 
 from soundfold.data.metadata import ClipTable
 from soundfold.errors import InputError
-from soundfold.files import write_whole
+from soundfold.files import seal, unseal, write_whole
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class FoldResult:
         seconds: wall time of the start that finished it.
         audit: of the split, see `soundfold.data.folds.Audit`.
         environment: commit, versions of libraries, device.
+        predictions: SHA-256 of the predictions.csv beside it; None where there is none, or an earlier version wrote it.
     """
 
     cv_id: str
@@ -61,20 +62,21 @@ class FoldResult:
     seconds: float
     audit: dict[str, Any]
     environment: dict[str, Any]
+    predictions: str | None = None
 
     def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_whole(path, json.dumps(asdict(self), indent=1))
+        """Write as JSON with a checksum, whole or not at all."""
+        write_whole(path, seal(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> FoldResult:
-        """Read what `save` wrote.
+        """Read what `save` wrote; what an earlier version wrote has no checksum, and is taken as it is.
 
         Raises:
-            InputError: the file is not a result.
+            InputError: the file is not a result, or its values are not those that were written.
         """
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**unseal(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise InputError(
                 f"{path} is not a fold's result ({error}). Delete it and start the run again; only that fold is redone."
@@ -112,8 +114,8 @@ class CVResult:
     interval: tuple[float, float] | None = None
 
     def save(self, path: Path) -> None:
-        """Write as JSON, whole or not at all."""
-        write_whole(path, json.dumps(asdict(self), indent=1))
+        """Write as JSON with a checksum, whole or not at all."""
+        write_whole(path, seal(asdict(self)))
 
 
 def summarise(results: Sequence[FoldResult]) -> CVResult:
@@ -189,17 +191,23 @@ def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
     """What was logged at the end of every epoch: metric -> one array per fold; as many epochs as the fold had.
 
     A fold without metrics, or without one of them, is left out of it.
+
+    Raises:
+        InputError: a file of metrics is damaged.
     """
     curves: dict[str, list[np.ndarray]] = {}
     for fold in folds:
         path = run / f"fold{fold}" / "metrics.csv"
         if not path.is_file():
             continue
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        for name in (name for name in (rows[0] if rows else ()) if name != "leaky"):
-            # a metric that began later has empty cells before
-            curves.setdefault(name, []).append(np.array([float(row[name] or "nan") for row in rows]))
+        try:
+            with path.open(newline="", encoding="utf-8") as stream:
+                rows = list(csv.DictReader(stream))
+            for name in (name for name in (rows[0] if rows else ()) if name != "leaky"):
+                # a metric that began later has empty cells before
+                curves.setdefault(name, []).append(np.array([float(row[name] or "nan") for row in rows]))
+        except (ValueError, TypeError, csv.Error) as error:
+            raise InputError(f"{path} is damaged ({error}). Redo the fold, or delete it to do without.") from None
     return curves
 
 
@@ -219,16 +227,21 @@ class Predictions:
     logits: np.ndarray
 
 
-def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
+def read_predictions(path: Path, classes: Sequence[str], digest: str | None = None) -> Predictions:
     """Read what `predictions_csv` wrote.
 
+    Args:
+        digest: `FoldResult.predictions` of the same fold; None compares nothing.
+
     Raises:
-        InputError: the file cannot be read, or is of other classes.
+        InputError: the file cannot be read, is of other classes, or is not the one that the result is of.
     """
     number = {name: target for target, name in enumerate(classes)}
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
+        content = path.read_bytes()
+        if digest not in (None, hashlib.sha256(content).hexdigest()):
+            raise ValueError("it is not the file that the result.json beside it is of")
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
         return Predictions(
             tuple(row["filename"] for row in rows),
             tuple(row["source"] for row in rows),

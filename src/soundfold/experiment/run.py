@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.console import console
@@ -21,8 +20,12 @@ from soundfold.experiment.fold import epochs_of, refuse_few
 from soundfold.experiment.opening import Run, open_run
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.results import FoldResult, load_folds, summarise
+from soundfold.files import remove_parts, writing
+from soundfold.locks import alone
 from soundfold.report.terminal import print_folds, print_run
 from soundfold.rules import is_trial, parse_fold
+
+REMEDY = "Free some space, or give paths.outputs=DIRECTORY elsewhere; the same command goes on from what is whole."
 
 
 def cross_validate(
@@ -63,10 +66,8 @@ def cross_validate(
         refuse_leak(found, build.protocol(cfg), fold)
         epochs_of(cfg, len(split.train))
         refuse_few(cfg, split)
-    try:
+    with writing(run.folder, REMEDY):
         run.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{run.folder} cannot be written: {error}. Give paths.outputs=DIRECTORY.") from error
     if opened is not None:
         opened(run.folder)
     console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
@@ -108,12 +109,11 @@ def cross_validate(
         console.print("debug: a run of two batches says nothing of accuracy, and is not stored as finished.")
     else:
         # of jobs that end together each finds all folds finished; each then writes the same, one after the other
-        with FileLock(run.folder / "cv.lock"):
-            done = load_folds(run.folder)
-            whole = len(done) == len(numbers)
-            tell = wanted == "all" or opened is None
-            if whole:
-                report(run.folder, done, cfg.report, cfg.logger, tell=tell)
+        done = load_folds(run.folder)
+        whole = len(done) == len(numbers)
+        tell = wanted == "all" or opened is None
+        if whole:
+            report(run.folder, done, cfg.report, cfg.logger, tell=tell)
         if not (whole and tell):
             print_folds(results)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
@@ -122,16 +122,10 @@ def cross_validate(
 
 def _settled(run: Run, fold: int | None) -> FoldResult:
     """The fold's result: kept, or trained now. One process at a time: another that wants it waits, and reuses it."""
-    lock = FileLock(run.folder / f"fold{fold or 'none'}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        console.print(f"Another process is training fold {fold or 'none'} of this run; waiting for its result.")
-        lock.acquire()
-    try:
+    name = f"fold{fold or 'none'}"
+    with writing(run.folder, REMEDY), alone(run.folder / f"{name}.lock", f"is training {name} of this run"):
+        remove_parts((run.folder / name).rglob("*"))
         return _finished(run, fold) or run_fold(run, fold)
-    finally:
-        lock.release()
 
 
 def _finished(run: Run, fold: int | None) -> FoldResult | None:
@@ -166,26 +160,25 @@ def report(
         tell: print the table, too.
 
     Raises:
-        InputError: a fold is missing, comes twice, or belongs to another cross-validation.
+        InputError: a fold is missing, comes twice, or belongs to another cross-validation, or nothing can be written.
     """
     summarise(results)  # refuses a set that is not one whole cross-validation
     run = read_run(folder)
-    total = replace(run.total, interval=run.interval)
-    try:
-        total.save(folder / "cv.json")
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error}. Copy the run to a place that can.") from error
-    if tell:
-        print_run(results, run)
-    if options.page != "none":
-        # imported here: drawing takes a second to import
-        from soundfold.report.run_page import write_run_page
+    remedy = "Free some space, or copy the run to a place that can be written."
+    with writing(folder, remedy), alone(folder / "cv.lock", "is summing up this run"):
+        remove_parts([*folder.glob("*"), *folder.glob("figures/*")])
+        replace(run.total, interval=run.interval).save(folder / "cv.json")
+        if tell:
+            print_run(results, run)
+        if options.page != "none":
+            # imported here: drawing takes a second to import
+            from soundfold.report.run_page import write_run_page
 
-        console.print(f"Report: {write_run_page(folder, run, options)}", soft_wrap=True)
-    wandb = run.config["logger"]["wandb"] if logger is None else logger.wandb
-    if wandb is not None:
-        from soundfold.report.wandb_run import log_cv
+            console.print(f"Report: {write_run_page(folder, run, options)}", soft_wrap=True)
+        wandb = run.config["logger"]["wandb"] if logger is None else logger.wandb
+        if wandb is not None:
+            from soundfold.report.wandb_run import log_cv
 
-        missing = log_cv(folder, run, options, wandb)
-        if missing:
-            console.print(f"W&B has no pictures and no sound of the mistakes: {missing}")
+            missing = log_cv(folder, run, options, wandb)
+            if missing:
+                console.print(f"W&B has no pictures and no sound of the mistakes: {missing}")

@@ -86,7 +86,7 @@ def _model(run: Path, fold: str, weights: Path) -> FoldModel:
         return FoldModel(fold, kept, None, "the run's protocol leaks, so its predictions say nothing of certainty")
     if not others:
         return FoldModel(fold, kept, None, "the run has no other finished fold to fit a temperature on")
-    read = [read_predictions(run / f"fold{r.fold}" / "predictions.csv", r.classes) for r in others]
+    read = [read_predictions(run / f"fold{r.fold}" / "predictions.csv", r.classes, r.predictions) for r in others]
     logits, targets = (np.concatenate([getattr(part, name) for part in read]) for name in ("logits", "targets"))
     names = ", ".join(str(r.fold) for r in others)
     why = f"fitted on the {len(targets)} test predictions of fold{'s' if len(others) > 1 else ''} {names}"

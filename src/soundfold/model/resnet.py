@@ -14,6 +14,7 @@ from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
+from soundfold.archive import read_archive
 from soundfold.errors import InputError
 
 STEMS = ("sum", "random")
@@ -207,7 +208,7 @@ def _imagenet() -> dict[str, Tensor]:
 def _from_file(path: Path) -> dict[str, Tensor]:
     weights_digest(str(path))
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = read_archive(path)
     except Exception as error:  # torch raises many kinds for a file that is not one of its own
         # torch's own words advise to load it unsafely
         raise InputError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from soundfold.config import CONF, NOT_IDENTITY, composed, flat, without
 from soundfold.errors import InputError
 from soundfold.experiment.comparison import read_run
 from soundfold.experiment.results import CVResult, load_folds, summarise
+from soundfold.files import unseal
 
 FORMATS = ("table", "csv", "markdown")
 SORTS = ("finished", "accuracy", "name", "protocol", "time")
@@ -121,7 +121,7 @@ def _conditions(where: Sequence[str], keys: set[str]) -> dict[str, Any]:
 def _with_interval(folder: Path, total: CVResult) -> CVResult:
     """With the interval that `cv.json` has, where it is of the same results; resampling takes a second a run."""
     try:
-        kept = json.loads((folder / "cv.json").read_text())
+        kept = unseal((folder / "cv.json").read_text())
         same = kept["folds"] == total.folds and kept["interval"] is not None
     except (OSError, ValueError, KeyError):
         same = False

@@ -11,6 +11,8 @@ import zipfile
 import zlib
 from pathlib import Path, PureWindowsPath
 
+from soundfold.files import whole_folder
+
 TABLE = "meta/esc50.csv"
 # of the official table, 2,000 rows, with Unix line ends
 TABLE_SHA256 = "ca660da60191a97de289983a05821c9382d852a38a2ba8428980816b68cf6246"
@@ -35,10 +37,8 @@ def unpack(archive: Path, root: Path, table_sha256: str = TABLE_SHA256) -> None:
             `LIMIT`, or its table or clips are not as expected.
         OSError: ``root`` cannot be written.
     """
-    folder = root.with_name(f"{root.name}.unpacking")
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with zipfile.ZipFile(archive) as opened, whole_folder(root) as folder:
             members = _members(opened, table_sha256)
             require_room(root.parent, sum(member.file_size for member in members.values()))
             for place, member in members.items():
@@ -47,12 +47,9 @@ def unpack(archive: Path, root: Path, table_sha256: str = TABLE_SHA256) -> None:
                 # zipfile gives no more of a member than its declared size, and raises where its CRC differs
                 with opened.open(member) as source, target.open("xb") as stream:
                     shutil.copyfileobj(source, stream, 1 << 20)
-        folder.rename(root)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         # zipfile raises all of these for damaged files
         raise ArchiveError(f"it is damaged ({error})") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_room(folder: Path, size: int) -> None:
