@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from soundfold.data import download
+from soundfold.data import download, unpacking
 from soundfold.data.download import fetch_esc50
 from soundfold.data.metadata import read_table
 from soundfold.data.unpacking import ArchiveError, unpack
@@ -606,7 +606,7 @@ def test_a_folder_that_cannot_be_is_one_plain_answer(server, tmp_path):
 
 
 def test_what_a_killed_process_left_is_cleared_away(server, root):
-    left = root.with_name("ESC-50.unpacking") / "audio"
+    left = root.with_name("ESC-50.4711.part") / "audio"
     left.mkdir(parents=True)
     (left / "0.wav").write_bytes(b"half")
     server.fetch(root)
