@@ -5,6 +5,10 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -133,10 +137,8 @@ class End(pl.Callback):
             raise TrainingError("it cannot go on")
 
 
-@pytest.mark.parametrize(
-    ("killed", "told"),
-    [(True, "rank 1 ended with -9"), pytest.param(False, "^it cannot go on$", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed", "told"), [(True, "rank 1 ended with -9"), (False, "^it cannot go on$")])
 def test_what_ends_one_process_ends_the_fold(tmp_path, killed, told):
     run = opened(render(tmp_path / "tiny"), tmp_path / "outputs", "trainer.devices=2")
     with pytest.raises(TrainingError, match=told):
@@ -171,3 +173,38 @@ def test_shares_are_every_nth_clip():
     parts = [clips[part] for share in shares for part in share.own]
     assert sorted(clip for part in parts for clip in part) == clips
     assert {len(part) for part in parts} == {1, 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_processes_end_with_the_one_that_began_them_and_the_same_command_goes_on(tmp_path, number, code):
+    root = render(tmp_path / "tiny")
+    words = overrides(root, tmp_path / "outputs", "trainer.devices=2", "data.batch_size=16", "report.page=none")
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words, "fold=1", "trainer.max_epochs=3000"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
+        awaited(lambda: [*tmp_path.glob("outputs/*/fold1/checkpoints/last.ckpt")])
+        members = children(begun.pid)
+        assert len(members) >= 2
+        begun.send_signal(number)
+        assert begun.wait(60) == code
+    awaited(lambda: not [member for member in members if Path(f"/proc/{member}").exists()])
+    (folder,) = (tmp_path / "outputs").glob("*/fold1")
+    epochs = len(rows(folder / "metrics.csv"))
+    assert not [*folder.rglob("*.part")] or number == signal.SIGKILL
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
+        awaited(lambda: len(rows(folder / "metrics.csv")) > epochs + 3)
+        begun.send_signal(signal.SIGTERM)
+    assert [row["epoch"] for row in rows(folder / "metrics.csv")][: epochs + 3] == [*map(str, range(epochs + 3))]
+
+
+def awaited(there: Callable[[], object]) -> None:
+    end = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def children(pid: int) -> list[int]:
+    """Processes that it began and those of them, from Linux's process table."""
+    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return found + [grandchild for child in found for grandchild in children(child)]

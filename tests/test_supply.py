@@ -195,15 +195,13 @@ def holding(folder: Path, text: str) -> list[str]:
     return [path.name for path in files if any(part in path.read_bytes() for part in halves)]
 
 
-# with the cross-validation's own run, and the page
-@pytest.mark.parametrize("fold", ["1", pytest.param("all", marks=pytest.mark.slow)])
-def test_no_key_of_the_environment_is_printed_or_kept(tmp_path, fold):
+@pytest.mark.slow
+def test_no_key_of_the_environment_is_printed_or_kept(tmp_path):
+    """Of a whole cross-validation, with its own run and its page."""
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine api.wandb.ai\n  login user\n  password {LOGIN}\n")
     netrc.chmod(0o600)
-    words = overrides(
-        render(tmp_path / "tiny"), tmp_path / "outputs", "logger=wandb", "trainer.max_epochs=1", f"fold={fold}"
-    )
+    words = overrides(render(tmp_path / "tiny"), tmp_path / "outputs", "logger=wandb", "trainer.max_epochs=1")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     # what is written beside the outputs is looked through as well; logs are at their most talkative
     places = {"NETRC": str(netrc), "WANDB_CONFIG_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
@@ -212,8 +210,8 @@ def test_no_key_of_the_environment_is_printed_or_kept(tmp_path, fold):
     assert done.returncode == 0, done.stderr
     folder = only(tmp_path / "outputs")
     # what is searched is there, and is found where it is to be found
-    kept = {"report.html", "cv.json"} if fold == "all" else set()
-    assert kept | {"config.yaml", "debug.log", "debug-internal.log"} <= {path.name for path in folder.rglob("*")}
+    kept = {"report.html", "cv.json", "config.yaml", "debug.log", "debug-internal.log"}
+    assert kept <= {path.name for path in folder.rglob("*")}
     assert [name for name in holding(tmp_path, folder.name) if name.endswith(".wandb")]
     netrc.unlink()
     for value in (KEY, LOGIN, *OTHERS.values()):
