@@ -202,6 +202,10 @@ def test_what_is_frozen_keeps_its_weights_and_its_statistics():
     changed = {name for name, value in model.network.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in changed} == {"layer3", "layer4", "fc"}
     assert "layer3.0.bn1.running_mean" in changed
+    # norms that several devices synchronise take the place of the network's own
+    model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model).train()
+    assert not model.network.bn1.training
+    assert model.network.layer3[0].bn1.training
 
 
 def test_only_what_is_certain_is_smoothed():

@@ -1,6 +1,7 @@
 """A fold on two devices: two processes on the processor, over gloo."""
 
 import csv
+import errno
 import json
 import multiprocessing
 import os
@@ -125,24 +126,33 @@ def test_the_gradient_of_parts_is_that_of_the_batch(tmp_path):
 
 
 class End(pl.Callback):
-    """Ends the second rank's process in its first step."""
+    """Ends the second rank's process in its first step: with an exception, or killed."""
 
-    def __init__(self, killed: bool):
-        self.killed = killed
+    def __init__(self, error: Exception | None):
+        self.error = error
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if trainer.global_rank == 1 and self.killed:
+        if trainer.global_rank == 1 and self.error is None:
             os.kill(os.getpid(), signal.SIGKILL)
         if trainer.global_rank == 1:
-            raise TrainingError("it cannot go on")
+            raise self.error
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("killed", "told"), [(True, "rank 1 ended with -9"), (False, "^it cannot go on$")])
-def test_what_ends_one_process_ends_the_fold(tmp_path, killed, told):
+@pytest.mark.parametrize(
+    ("error", "raised", "told"),
+    [
+        (None, TrainingError, "rank 1 with -9, as where"),
+        (TrainingError("it cannot go on"), TrainingError, "^it cannot go on$"),
+        (OSError(errno.ENOSPC, "No space", "last.ckpt"), OSError, "No space: 'last.ckpt'"),
+        (ValueError("of a library"), RuntimeError, "rank 1:\nTraceback(.|\n)*of a library"),
+    ],
+    ids=["killed", "ours", "disk", "theirs"],
+)
+def test_what_ends_one_process_ends_the_fold(tmp_path, error, raised, told):
     run = opened(render(tmp_path / "tiny"), tmp_path / "outputs", "trainer.devices=2")
-    with pytest.raises(TrainingError, match=told):
-        run_fold(run, 1, [End(killed)])
+    with pytest.raises(raised, match=told):
+        run_fold(run, 1, [End(error)])
     assert not multiprocessing.active_children()
     assert not (run.folder / "fold1" / "result.json").exists()
 

@@ -149,12 +149,15 @@ def older(manifest: Path) -> None:
         ("samples.npy", lambda path: flip(path, 0.24)),
         ("samples.npy", lambda path: path.write_bytes(path.read_bytes()[:-2])),
         ("samples.npy", Path.unlink),
+        ("samples.npy", lambda path: path.write_bytes(b"")),
+        # the header's brace, which numpy has Python's parser read
+        ("samples.npy", lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"{", 1))),
         ("manifest.json", lambda path: path.write_text("{")),
         ("manifest.json", lambda path: path.write_text(path.read_text().replace("16000", "8000"))),
         ("manifest.json", lambda path: path.write_bytes(bytes(len(path.read_bytes())))),
         ("manifest.json", older),
     ],
-    ids=["bit", "padding", "cut", "gone", "torn", "changed", "zeros", "without a checksum"],
+    ids=["bit", "padding", "cut", "gone", "empty", "header", "torn", "changed", "zeros", "without a checksum"],
 )
 def test_a_damaged_store_is_built_anew_with_one_note(root, capsys, name, damage):
     first = load(root)

@@ -335,7 +335,6 @@ NOT_IDENTITY = (
     "data.fetch",
     "data.resident",
     "trainer.accelerator",
-    "trainer.halve_on_oom",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
     "trainer.tf32",

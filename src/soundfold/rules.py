@@ -268,7 +268,7 @@ def check_devices(cfg: DictConfig) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise InputError(
             "WORLD_SIZE is set, so that this is one of several processes, as torchrun starts them. Start one process: "
-            "trainer=ddp trainer.devices=N has it start the others; in the folds of several jobs each is one process."
+            "trainer=ddp trainer.devices=N has it start the others, and the jobs of a launcher are one process each."
         )
 
 

@@ -46,6 +46,11 @@ def stoppable() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def ends_on_sigterm() -> bool:
+    """Whether SIGTERM ends this process, as it does unless a job environment's handler lets it pass."""
+    return signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, _stop)
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
     for other, handler in ((signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)):
         if signal.getsignal(other) is _stop:

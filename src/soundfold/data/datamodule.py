@@ -408,12 +408,13 @@ class SoundDataModule(pl.LightningDataModule):
     def training_images(self, batches: int = 20) -> Iterator[Tensor]:
         """Images (B, 1, M, T) of so many batches, cropped, varied and mixed as in training; the same each time.
 
-        What an average of weights measures its batch statistics on.
+        What an average of weights measures its batch statistics on. No more at once than a device trains on.
         """
         assert self.split is not None
+        batches *= self._shares.count
         loader = self._batches(
             (self._joined() or self.split).train,
-            self.batch_size,
+            max(1, self.batch_size // self._shares.count),
             generator=self._generator,
             seed=(self.seed, self.fold or 0, 4),
         )

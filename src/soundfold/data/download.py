@@ -67,6 +67,7 @@ def fetch_esc50(
     Raises:
         InputError: the archive cannot be fetched or written, or is not ESC-50's; the message names the alternatives.
     """
+    root = root.resolve()  # what a link leads to
     otherwise = "Give data.root=DIRECTORY of a copy (with meta/esc50.csv and audio/), or try data=synthetic, which is "
     otherwise += "rendered here."
     try:
@@ -76,7 +77,7 @@ def fetch_esc50(
         with alone(root.with_name(f"{root.name}.lock"), "is fetching ESC-50"):
             if (root / TABLE).is_file():  # another process had the lock
                 return
-            if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            if root.exists() and (not root.is_dir() or any(root.iterdir()) or root.is_mount()):
                 raise InputError(
                     f"data.root={root} is there, but has no {TABLE}; what is there is not replaced. Move it away to "
                     f"have ESC-50 downloaded. {otherwise}"

@@ -214,8 +214,10 @@ def _open(place: Path) -> Waveforms:
             found = list(pool.map(_row_hash, samples, lengths))
         if found != hashes or any(row[length:].any() for row, length in zip(samples, lengths, strict=True)):
             raise ValueError("its samples do not give their hashes")
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"The packed store {place} is damaged: {error}.") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy's reader of headers raises those of Python's own parser, too
+        raise InputError(f"The packed store {place} is damaged: {error or type(error).__name__}.") from error
     return Waveforms(
         samples=samples,
         lengths=np.array(lengths, dtype=np.int64),

@@ -44,7 +44,7 @@ class MetricsCsv(pl.Callback):
         self.rows = state_dict["rows"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.rows:
+        if self.rows and trainer.is_global_zero:
             self._write(list(self.rows[-1]))
         for logger in trainer.loggers:
             if getattr(getattr(logger, "experiment", None), "resumed", False):

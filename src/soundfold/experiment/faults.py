@@ -49,7 +49,8 @@ class FiniteLoss(pl.Callback):
     ) -> None:
         image, clips = batch[0], batch[2]
         rate = trainer.optimizers[0].param_groups[-1]["lr"]
-        loss = outputs["loss"].detach()
+        # Lightning gives a part's as it is added to those of the batch's others
+        loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
         step = _Step(trainer.current_epoch, trainer.global_step, loss, image.isfinite().all(), clips, rate)
         self._steps.append(step)
         if self._at_hand(loss) or len(self._steps) >= self.STEPS_BETWEEN:
@@ -130,13 +131,17 @@ def memory_told(cfg: DictConfig, fold: int | None, parts: int) -> Iterator[None]
         # a processor's allocator raises nothing of its own
         if isinstance(error, RuntimeError | torch.OutOfMemoryError) and not _of_memory(error):
             raise
-        clips = -(-cfg.data.batch_size // (parts * cfg.trainer.devices))
-        by_itself = "" if cfg.trainer.halve_on_oom else " (trainer.halve_on_oom=true does that by itself)"
+        size, shares = cfg.data.batch_size, parts * cfg.trainer.devices
+        halves = "a smaller data.batch_size, which is another recipe;"
+        if size >= 8 * shares:  # four clips in each part are asked for
+            by_itself = "" if cfg.trainer.halve_on_oom else " (trainer.halve_on_oom=true does that by itself)"
+            halves = f"trainer.micro_batches={2 * parts}: the same batches of data.batch_size={size}, in parts of half "
+            halves += f"the size{by_itself};"
         bf16 = " trainer.precision=bf16-mixed halves what a step keeps;" if cfg.trainer.precision == "32-true" else ""
         raise OutOfMemory(
-            f"Fold {fold or 'none'}: Out of memory with {clips} clips at once: {str(error).splitlines()[0]} Give "
-            f"trainer.micro_batches={2 * parts}: the same batches of data.batch_size={cfg.data.batch_size}, in parts "
-            f"of half the size{by_itself};{bf16} data.resident=false keeps the waveforms in the machine's memory."
+            f"Fold {fold or 'none'}: Out of memory with {-(-size // shares)} clips at once: "
+            f"{str(error).splitlines()[0]} Give {halves}{bf16} data.resident=false keeps the waveforms in the "
+            "machine's memory."
         ) from error
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
@@ -26,7 +27,7 @@ from soundfold.experiment.callbacks import resumable
 from soundfold.experiment.fold import train_fold
 from soundfold.experiment.opening import Run, open_run
 from soundfold.experiment.results import FoldResult
-from soundfold.signals import stoppable
+from soundfold.signals import ends_on_sigterm, stoppable
 
 SECONDS_TO_END = 10
 
@@ -75,17 +76,18 @@ def _on_several(run: Run, fold: int | None, parts: int, watchers: Sequence[pl.Ca
     try:
         for rank in range(run.cfg.trainer.devices):
             shares = Shares(rank, run.cfg.trainer.devices, parts)
-            given = (run.cfg, fold, shares, watchers, port, outbox, HydraConfig.instance().cfg)
+            given = (run.cfg, fold, shares, watchers, port, outbox, HydraConfig.instance().cfg, ends_on_sigterm())
             process = context.Process(target=_member, args=given, name=f"rank {rank}")
             process.start()
             processes.append(process)
         outbox.close()
         return _outcome(inbox, processes)
     finally:
+        end = time.monotonic() + SECONDS_TO_END
         for process in processes:
             process.terminate()
         for process in processes:
-            process.join(SECONDS_TO_END)
+            process.join(max(0.0, end - time.monotonic()))
             process.kill()
             process.join()
 
@@ -100,19 +102,22 @@ def _outcome(inbox: Connection, processes: list[Any]) -> FoldResult:
         ended = [process for process in running if process.sentinel in ready]
         for process in ended:
             process.join()
-        if isinstance(found, Exception) or any(process.exitcode for process in ended):
+        if result is None and (isinstance(found, Exception) or any(process.exitcode for process in ended)):
             # of one that was killed the others tell only that they lost it
             wait([process.sentinel for process in processes], timeout=1)
             killed = [process for process in processes if (process.exitcode or 0) < 0]
             found = found or _received(inbox)
             if isinstance(found, Exception) and not killed:
                 raise found
-            told = ", ".join(f"{process.name} ended with {process.exitcode}" for process in killed or ended)
+            told = ", ".join(f"{process.name} with {process.exitcode}" for process in killed or ended)
+            memory = any(process.exitcode == -signal.SIGKILL for process in killed)
             raise TrainingError(
-                f"A process that trained was ended from outside ({told}); -9 is what a machine does that runs out of "
-                "memory. The same command goes on from the last checkpoint."
+                f"A process that trained ended without a word: {told}"
+                f"{', as where the machine runs out of memory' if memory else ''}. What it wrote before stands above; "
+                "the same command goes on from the last checkpoint."
             )
-        result = found or result
+        if isinstance(found, FoldResult):
+            result = found
         running = [process for process in running if process not in ended]
     assert result is not None
     return result
@@ -134,9 +139,14 @@ def _member(
     port: int,
     outbox: Connection,
     hydra: Any,
+    ends_on_sigterm: bool,
 ) -> None:
     """One process of several: as `train_fold`; sends the first's result, or what ended it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all at once; who began them ends them
+    # signals to all processes are for the one that began them, which ends the others; SLURM may ask it to requeue
+    theirs = ["SIGINT", "SIGUSR1", "SIGUSR2", *([] if ends_on_sigterm else ["SIGTERM"])]
+    for name in theirs:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -156,6 +166,10 @@ def _member(
             outbox.send(result)
     except (InputError, TrainingError) as error:
         outbox.send(error)
+        sys.exit(1)
+    except OSError as error:
+        # a disk's refusal is told where the run's folder is known
+        outbox.send(OSError(error.errno, error.strerror, error.filename))
         sys.exit(1)
     except Exception:
         # not every exception survives the way

@@ -87,10 +87,10 @@ def cross_validate(
             if watch is not None:
                 watch(results)
         if failed:
+            kept = f" Fold {', '.join(str(r.fold) for r in results)} is finished and kept." if results else ""
             raise TrainingError(
-                f"Fold {', '.join(map(str, failed))} of {run.group} could not be trained, so there is no score: "
-                f"{next(iter(failed.values()))} The other folds are finished and kept; the same command tries again "
-                "what is missing."
+                f"{run.group} has no score, as {len(failed)} of {len(folds)} folds could not be trained. "
+                f"{next(iter(failed.values()))}{kept}"
             )
     except Exception:
         if is_trial():

@@ -81,8 +81,8 @@ class Classifier(pl.LightningModule):
         check_schedule(decay, warmup)
         if not 0 <= label_smoothing < 1:
             raise InputError(f"model.label_smoothing={label_smoothing:g} must be at least 0 and below 1.")
-        self.frozen = network.stages()[:frozen_stages] if frozen_stages else []  # type: ignore[operator]
-        for part in self.frozen:
+        self.frozen_stages = frozen_stages
+        for part in self._frozen:
             part.requires_grad_(False)
         self.classes = classes
         # every class counts, seen or not: a fold may lack one
@@ -114,8 +114,7 @@ class Classifier(pl.LightningModule):
         shown = {"on_step": False, "prog_bar": True, **_of_all_devices(target)}
         self.log("train/loss", loss, **shown)
         self.log("train/accuracy", hits.float().mean(), **shown)
-        # of a share of a batch
-        return loss * weight[0] if weight else loss
+        return loss * weight[0] if weight and weight[0] != 1 else loss  # of an uneven share of a batch
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """What training minimises, of logits (B, C): the mean cross entropy, targets that are certain smoothed."""
@@ -137,9 +136,14 @@ class Classifier(pl.LightningModule):
     def train(self, mode: bool = True) -> Classifier:
         """What is frozen stays as in evaluation."""
         super().train(mode)
-        for part in self.frozen:
+        for part in self._frozen:
             part.eval()
         return self
+
+    @property
+    def _frozen(self) -> list[nn.Module]:
+        # asked for anew: norms that several devices synchronise take the place of the network's own
+        return self.network.stages()[: self.frozen_stages] if self.frozen_stages else []  # type: ignore[operator]
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         image, target, _ = batch
