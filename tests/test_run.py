@@ -191,7 +191,7 @@ def test_a_resumed_run_needs_no_file_of_metrics(torn, tmp_path):
     metrics = MetricsCsv(path)
     rows = [{"epoch": epoch, "step": epoch, "lr": "0.1", "train/loss": "0.5"} for epoch in range(12)]
     metrics.load_state_dict({"rows": rows})
-    metrics.on_fit_start(SimpleNamespace(loggers=[]), None)
+    metrics.on_fit_start(SimpleNamespace(loggers=[], is_global_zero=True), None)
     assert path.read_text() == whole
 
 
