@@ -131,6 +131,7 @@ def test_outputs_that_are_full_at_any_write_are_told_left_clean_and_gone_on_from
     assert predictions(outputs) == predictions(whole)
 
 
+@pytest.mark.slow  # as the two before, but from the command line
 def test_the_terminal_gets_one_paragraph_of_a_full_disk(root, disk, tmp_path):
     outputs = disk("size=100k")
     process = start(overrides(root, outputs, *SMALL, "fold=1"), tmp_path / "log")
