@@ -14,19 +14,23 @@ def numbered(clips: int = 50, samples: int = 1000) -> torch.Tensor:
     return torch.arange(1, samples + 1, dtype=torch.int16).expand(clips, -1).clone()
 
 
+def drawn(crops: Crops, wave: torch.Tensor) -> torch.Tensor:
+    return crops.cut(wave, crops.draw(len(wave), generator()))
+
+
 def padded(before: int, sound: int, after: int) -> torch.Tensor:
     return torch.cat([torch.zeros(before), torch.ones(sound), torch.zeros(after)]).to(torch.int16)[None]
 
 
 def test_random_crops_are_parts_of_their_clips_from_everywhere():
-    crops = Crops(1000, 300).random(numbered(), generator())
+    crops = drawn(Crops(1000, 300), numbered())
     assert crops.shape == (50, 300)
     assert torch.equal(crops[:, -1] - crops[:, 0], torch.full((50,), 299, dtype=torch.int16))
     starts = crops[:, 0].long() - 1
     assert starts.unique().numel() > 30
     assert starts.min() < 100
     assert starts.max() > 600
-    assert torch.equal(crops, Crops(1000, 300).random(numbered(), generator()))
+    assert torch.equal(crops, drawn(Crops(1000, 300), numbered()))
 
 
 def test_scored_crops_are_evenly_spaced_and_reach_both_ends():
@@ -46,17 +50,17 @@ def test_sound_is_found_between_its_silences():
 def test_trimmed_crops_of_a_long_sound_hold_no_silence_that_they_can_leave_out():
     wave = padded(200, 600, 200).expand(50, -1)
     crops = Crops(1000, 300, trim=True, test=4)
-    assert (crops.random(wave, generator()) == 1).all()
+    assert (drawn(crops, wave) == 1).all()
     assert (crops.spread(wave) == 1).all()
-    assert (Crops(1000, 300).random(wave, generator()) == 0).any()
+    assert (drawn(Crops(1000, 300), wave) == 0).any()
 
 
 @pytest.mark.parametrize("wave", [padded(100, 50, 850), padded(0, 50, 950), padded(950, 50, 0)])
 def test_trimmed_crops_of_a_short_sound_hold_all_of_it_anywhere(wave):
     crops = Crops(1000, 300, trim=True, test=5)
-    drawn = crops.random(wave.expand(50, -1), generator())
-    assert (drawn.sum(dim=1) == 50).all()
-    assert drawn.argmax(dim=1).unique().numel() > 20
+    cut = drawn(crops, wave.expand(50, -1))
+    assert (cut.sum(dim=1) == 50).all()
+    assert cut.argmax(dim=1).unique().numel() > 20
     assert (crops.spread(wave).sum(dim=1) == 50).all()
     assert set(crops.spread(wave).argmax(dim=1).tolist()) >= {0, 250}
 

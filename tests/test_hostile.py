@@ -45,7 +45,7 @@ from soundfold.data.waveforms import decode, load, quantise
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.opening import open_run
-from soundfold.frontend.mixing import mix_images, mix_waves
+from soundfold.frontend.variation import Variation
 from soundfold.inference.models import read_models
 from soundfold.inference.stream import resampled
 from soundfold.model.resnet import single_channel_resnet18
@@ -470,21 +470,17 @@ def base(name: str) -> DictConfig:
 
 def check_images(cfg: DictConfig) -> None:
     """Make images as a training step would, of noise, of silence and of full scale."""
-    front_end, crops, mixing = build.front_end(cfg), build.crops(cfg), build.mixing(cfg)
+    front_end, crops = build.front_end(cfg), build.crops(cfg)
     generator = torch.Generator().manual_seed(0)
     samples = round(cfg.data.seconds * cfg.data.sample_rate)
     noise = torch.randint(-3000, 3000, (samples,), generator=generator)
     wave = torch.stack([noise, torch.zeros_like(noise), torch.full_like(noise, -32768)]).short()
-    wave = wave if crops is None else crops.random(wave, generator)
-    front_end.fit([wave])
-    draw = front_end.augmentation.draw(len(wave), generator)
-    pairs = mixing.draw_waves(len(wave), generator)
-    image = front_end(wave if pairs is None else mix_waves(wave.float(), pairs), draw)
+    front_end.fit([wave if crops is None else crops.cut(wave, crops.draw(len(wave), generator))])
+    variation = Variation(front_end, 3, crops, build.mixing(cfg))
+    image, target = variation(wave, torch.arange(3), variation.draw(3, generator))
     assert image.shape[:2] == (3, 1)
     assert image.isfinite().all()
-    mixed = mixing.draw_images(len(wave), generator)
-    if mixed is not None:
-        assert mix_images(image, image[mixed.partner], mixed).isfinite().all()
+    assert target.isfinite().all()
 
 
 CONFIGS = (

@@ -1,8 +1,8 @@
 """The fast path gives the plain path's numbers, and no step reads from the device."""
 
-import copy
 import shutil
 from collections import Counter
+from dataclasses import fields, is_dataclass
 from functools import partial
 from types import SimpleNamespace
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import cross_validate, overrides, render
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +24,7 @@ from soundfold.experiment import build
 from soundfold.experiment.callbacks import CalmProgressBar, SpacedCheckpoint
 from soundfold.experiment.opening import Run
 from soundfold.experiment.processes import run_fold
+from soundfold.frontend.variation import WHOLE, Variation
 from soundfold.model.classifier import Classifier
 from soundfold.model.resnet import single_channel_resnet18
 
@@ -43,7 +45,7 @@ def losses(channels_last: bool, bfloat16: bool, compile: str, steps: int = STEPS
     out = []
     for _ in range(steps):
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = functional.cross_entropy(model(image), target)
+            loss = functional.cross_entropy(model.training_logits(image), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -77,8 +79,6 @@ def test_compiled_losses_are_the_plain_ones(plain):
 
 def test_folds_share_what_was_compiled():
     """Another fold's network, and the smaller batch at an epoch's end, twice over: two graphs in all."""
-    from torch._dynamo.testing import CompileCounter
-
     counter = CompileCounter()
     torch._dynamo.reset()
     for _ in range(2):
@@ -143,19 +143,11 @@ def test_no_step_reads_from_the_device(tmp_path, watcher, monkeypatch):
 
 def test_a_step_of_the_model_reads_nothing(tmp_path, monkeypatch):
     """On the meta device a tensor has no values: reading one is an error. Drawing, mixing, network, loss, optimiser."""
-    data = SoundDataModule(
-        noise(10, 0.5, 8000, 2), build.front_end(composed(*overrides(tmp_path, tmp_path, "augment=strong"))), fold=1
-    )
+    cfg = composed(*overrides(tmp_path, tmp_path, "augment=strong"))
+    data = SoundDataModule(noise(10, 0.5, 8000, 2), build.front_end(cfg), fold=1, mixing=build.mixing(cfg))
     data.setup()
-    data.mixing = build.mixing(composed("augment=strong"))
-    drawn = copy.deepcopy(data.front_end.augmentation.draw(8, data._generator))
-    monkeypatch.setattr(
-        data.front_end.augmentation, "draw", lambda *_: type(drawn)(**{k: _meta(v) for k, v in vars(drawn).items()})
-    )
-    for name in ("draw_waves", "draw_images"):
-        made = getattr(data.mixing, name)(8, data._generator)
-        moved = made and type(made)(**{k: _meta(v) for k, v in vars(made).items()})
-        monkeypatch.setattr(data.mixing, name, lambda *_, moved=moved: moved)
+    drawn = _meta(data._variation.draw(8, data._generator))
+    monkeypatch.setattr(data._variation, "draw", lambda *_: drawn)
     data.front_end.to("meta")
     wave, target = torch.zeros(8, 4000, dtype=torch.int16, device="meta"), torch.zeros(8, dtype=torch.int64)
     batch = data.vary(wave, target.to("meta"), target.to("meta"))
@@ -170,8 +162,37 @@ def test_a_step_of_the_model_reads_nothing(tmp_path, monkeypatch):
         float(loss.detach())
 
 
-def _meta(value):
-    return None if value is None else value.to("meta")
+def _meta(drawn):
+    """What was drawn, without values; a draw may be of others."""
+    if not is_dataclass(drawn):
+        return drawn if drawn is None else drawn.to("meta")
+    return type(drawn)(*(_meta(getattr(drawn, f.name)) for f in fields(drawn)))
+
+
+@pytest.mark.parametrize(
+    ("words", "part", "shape"),
+    [
+        (("experiment=scratch",), WHOLE, (1, 128, 401)),
+        (("experiment=scratch",), slice(1, None, 2), (1, 128, 401)),
+        (("features=seed_128x128", "augment=noise_stretch_pitch"), WHOLE, (1, 128, 128)),
+    ],
+)
+def test_training_images_compile_in_one_piece_and_once(words, part, shape):
+    """As on an accelerator, of which no value is read: no step would wait for it or be compiled anew."""
+    cfg = composed(*words, "data.seconds=5.0")
+    front_end, generator = build.front_end(cfg), torch.Generator().manual_seed(0)
+    variation = Variation(front_end.to("meta"), 10, build.crops(cfg), build.mixing(cfg))
+    counter = CompileCounter()
+    torch._dynamo.reset()
+    make = torch.compile(variation, backend=counter, fullgraph=True)
+    for _ in range(3):
+        wave = torch.zeros(8, 5 * 44100, dtype=torch.int16, device="meta")
+        target = torch.zeros(8, dtype=torch.int64, device="meta")
+        image, soft = make(wave, target, _meta(variation.draw(8, generator)), part)
+        assert image.shape[1:] == shape
+        assert len(soft) == len(image) == len(range(8)[part])
+    torch._dynamo.reset()
+    assert counter.frame_count == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

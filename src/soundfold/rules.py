@@ -160,6 +160,11 @@ def check(cfg: DictConfig) -> None:
     _one_of(cfg, "trainer.precision", PRECISIONS)
     _one_of(cfg, "trainer.accelerator", ACCELERATORS)
     _one_of(cfg, "model.compile", COMPILATIONS)
+    if cfg.model.compile == "graphs" and (cfg.trainer.micro_batches > 1 or cfg.trainer.halve_on_oom):
+        raise InputError(
+            "model.compile=graphs with a batch in several parts (trainer.micro_batches, trainer.halve_on_oom): each "
+            "replay of a graph writes over the gradients of the part before. Give model.compile=default."
+        )
     _one_of(cfg, "checkpoints.keep", KEEP)
     check_report(cfg.report)
     if cfg.search is not None:

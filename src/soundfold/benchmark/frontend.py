@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from soundfold.benchmark.tables import keep, measured_on
 from soundfold.benchmark.timing import Timing, measure
+from soundfold.compilation import compiled
 from soundfold.data.metadata import read_table
 from soundfold.data.waveforms import decode
 from soundfold.errors import InputError
@@ -43,17 +45,14 @@ def run(device: str, clips: int, repeats: int, root: Path | None, outputs: Path)
     """
     target = environment.named_device(device)
     wave = _clips(clips, root).to(target)
-    files = [outputs / "clips" / f"{i}.wav" for i in range(clips)]
-    files[0].parent.mkdir(parents=True, exist_ok=True)
-    for path, clip in zip(files, wave.cpu().numpy(), strict=True):
-        soundfile.write(path, clip, RATE, subtype="PCM_16")
     methods = {**_ours(wave), **_torchaudio(wave), **_audiomentations(wave)}
-    if find_spec("librosa"):
-        methods["notebook: librosa, one of three"] = _notebook(files)
-    timings = measure(methods, repeats, target)
-    for path in files:
-        path.unlink()
-    files[0].parent.rmdir()
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.wav" for i in range(clips)]
+        for path, clip in zip(files, wave.cpu().numpy(), strict=True):
+            soundfile.write(path, clip, RATE, subtype="PCM_16")
+        if find_spec("librosa"):
+            methods["notebook: librosa, one of three"] = _notebook(files)
+        timings = measure(methods, repeats, target)
     header = {
         **environment.describe(target),
         "peers": {name: _version(name) for name in ("librosa", "torchaudio", "torch-audiomentations")},
@@ -98,10 +97,16 @@ def _ours(wave: Tensor) -> dict[str, Callable[[], Any]]:
     logmel = LogMel(RATE, N_FFT, HOP, MELS, 0.0, 20000.0)
     front = FrontEnd(logmel, augmentation=augmentation).to(wave.device)
     generator = torch.Generator(wave.device).manual_seed(0)
-    return {
-        OURS: lambda: front(wave, augmentation.draw(len(wave), generator)),
-        "soundfold, plain": lambda: front(wave),
-    }
+
+    def methods(make: Callable[..., Tensor], suffix: str = "") -> dict[str, Callable[[], Any]]:
+        return {
+            f"{OURS}{suffix}": lambda: make(wave, augmentation.draw(len(wave), generator)),
+            f"soundfold, plain{suffix}": lambda: make(wave, None),
+        }
+
+    if wave.device.type == "cpu":
+        return methods(front)
+    return methods(front) | methods(compiled(front, "graphs"), ", graphs")
 
 
 def _torchaudio(wave: Tensor) -> dict[str, Callable[[], Any]]:

@@ -103,7 +103,7 @@ def contender(
 
     def network() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-            loss = functional.cross_entropy(model(image), target)
+            loss = functional.cross_entropy(model.training_logits(image), target)
         clock.optimizer.zero_grad()
         loss.backward()
         clock.optimizer.step()

@@ -114,7 +114,7 @@ def step_of(clock: Clock) -> Callable[[tuple], Tensor]:
     def step(batch: tuple) -> Tensor:
         image, target, *_ = data.vary(*batch)
         with torch.autocast(clock.device.type, torch.bfloat16) if mixed else nullcontext():
-            loss = model.loss(model(image), target)
+            loss = model.loss(model.training_logits(image), target)
         clock.optimizer.zero_grad()
         loss.backward()
         clock.optimizer.step()

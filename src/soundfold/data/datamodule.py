@@ -15,6 +15,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from soundfold.compilation import compiled
 from soundfold.data import waveforms
 from soundfold.data.download import fetch_esc50
 from soundfold.data.folder import read_folder
@@ -37,12 +38,12 @@ from soundfold.data.synthetic import render
 from soundfold.errors import InputError
 from soundfold.frontend.crop import Crops
 from soundfold.frontend.front_end import FrontEnd
-from soundfold.frontend.mixing import Mixing, mix_images, mix_targets, mix_waves
+from soundfold.frontend.mixing import Mixing
+from soundfold.frontend.variation import WHOLE, Variation
 
 FETCH: dict[str, Callable[[Path], None]] = {"esc50": fetch_esc50, "synthetic": render}
 # where the names of a layout's files start, below its root
 AUDIO = {"esc50": "audio", "urbansound8k": "audio", "folder": "."}
-WHOLE = slice(0, None, 1)
 # of one clip, made before training
 MOST_COPIES = 1000
 # what lies on a device: of the process, as each job of a sweep opens its collection anew
@@ -292,6 +293,8 @@ class SoundDataModule(pl.LightningDataModule):
         seed: all randomness is a function of it, the fold and the epoch.
         resident: keep the waveforms on the device; None does so where they take less than half of its free memory.
         met: the clips behind the weights that training starts from; the audit counts them.
+        compile: how training images are made on an accelerator, see `compiled`; a processor makes them clip by clip,
+            and has nothing to gain.
 
     Attributes:
         split, audit: of this fold, after `setup`.
@@ -312,6 +315,7 @@ class SoundDataModule(pl.LightningDataModule):
         seed: int = 0,
         resident: bool | None = None,
         met: Met = NOBODY,
+        compile: str = "none",
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -321,7 +325,7 @@ class SoundDataModule(pl.LightningDataModule):
         self.mixing, self.batch_size, self.seed, self.resident = mixing, batch_size, seed, resident
         if copies and front_end.augmentation is None:
             raise InputError("augment.copies needs something to vary the copies by; give an augmentation.")
-        self.copies, self.met, self.crops, self.micro_batches = copies, met, crops, micro_batches
+        self.copies, self.met, self.crops, self.micro_batches, self.compile = copies, met, crops, micro_batches, compile
         self._copies: Copies | None = None
         self._owners: Tensor | None = None
         self.split: Split | None = None
@@ -351,7 +355,9 @@ class SoundDataModule(pl.LightningDataModule):
         self._samples = collection.samples(self.device if fits else torch.device("cpu"))
         self._targets = torch.from_numpy(table.targets)
         self.front_end.to(self.device)
-        self.front_end.fit(self._seen(wave) for wave, _, _ in self._batches(self.split.train, 16))
+        self.front_end.fit(self._seen(wave) for wave, _, _ in self._batches(self.split.train, self._at_once))
+        self._variation = Variation(self.front_end, len(self.classes), self.crops, self.mixing)
+        self._vary = compiled(self._variation, "none" if self.device.type == "cpu" else self.compile)
 
     def _draw_copies(self, copies: Copies, clips: int) -> None:
         assert self.front_end.augmentation is not None
@@ -397,9 +403,13 @@ class SoundDataModule(pl.LightningDataModule):
         return self._scored(self.split.test)
 
     def _scored(self, clips: np.ndarray) -> ClipBatches:
-        # as many images as a device trains on at once, or a clip's
+        return self._batches(clips[self._shares.rank :: self._shares.world_size], self._at_once)
+
+    @property
+    def _at_once(self) -> int:
+        """Of how many clips the images are seen at once: as many images as a device trains on, or a clip's."""
         images = self._shares.count * (1 if self.crops is None else self.crops.images)
-        return self._batches(clips[self._shares.rank :: self._shares.world_size], max(1, self.batch_size // images))
+        return max(1, self.batch_size // images)
 
     def _seen(self, wave: Tensor) -> Tensor:
         """What is scored of clips: (B, N) -> (B * K, L)."""
@@ -444,28 +454,6 @@ class SoundDataModule(pl.LightningDataModule):
 
         Everything is drawn for the whole batch, so that a clip's image does not depend on who trains on it.
         """
-        clips, classes, generator = len(wave), len(self.classes), self._generator
-        if self.crops is not None:
-            wave = self.crops.random(wave, generator)
-        pairs = self.mixing.draw_waves(clips, generator) if self.mixing else None
-        draw = None
-        if self.copies:
-            draw = self._drawn.rows(number)
-        elif self.front_end.augmentation:
-            draw = self.front_end.augmentation.draw(clips, generator)
-        mixed = self.mixing.draw_images(clips, generator) if self.mixing else None
-        if pairs is not None:
-            wave, target = mix_waves(wave.float(), pairs), mix_targets(target, classes, pairs)
-        if mixed is not None:
-            target = mix_targets(target, classes, mixed)
-
-        def images(rows: Tensor | slice) -> Tensor:
-            return self.front_end(wave[rows], None if draw is None else draw.rows(rows))
-
-        image = images(part)
-        if mixed is not None:
-            # a partner may be of another part
-            other = image[mixed.partner] if part == WHOLE else images(mixed.partner[part])
-            image = mix_images(image, other, mixed.rows(part))
-        number = number[part]
-        return image, target[part], number, len(number) * self._shares.count / clips
+        drawn = self._variation.draw(len(wave), self._generator, self._drawn.rows(number) if self.copies else None)
+        image, soft = self._vary(wave, target, drawn, part)
+        return image, soft, number[part], len(image) * self._shares.count / len(wave)

@@ -140,9 +140,14 @@ def memory_told(cfg: DictConfig, fold: int | None, parts: int) -> Iterator[None]
         bf16 = " trainer.precision=bf16-mixed halves what a step keeps;" if cfg.trainer.precision == "32-true" else ""
         raise OutOfMemory(
             f"Fold {fold or 'none'}: Out of memory with {-(-size // shares)} clips at once: "
-            f"{str(error).splitlines()[0]} Give {halves}{bf16} data.resident=false keeps the waveforms in the "
+            f"{_first_sentences(str(error))} Give {halves}{bf16} data.resident=false keeps the waveforms in the "
             "machine's memory."
         ) from error
+
+
+def _first_sentences(told: str) -> str:
+    """What was asked for; CUDA goes on with its allocator's accounts."""
+    return f"{'. '.join(told.splitlines()[0].split('. ')[:2]).removesuffix('.')}."
 
 
 def _of_memory(error: Exception) -> bool:

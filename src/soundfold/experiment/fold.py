@@ -40,7 +40,6 @@ from soundfold.experiment.loggers import fold_loggers
 from soundfold.experiment.opening import Run
 from soundfold.experiment.results import FoldResult, predictions_csv
 from soundfold.files import write_whole
-from soundfold.model.classifier import COMPILATIONS
 
 # its notes on devices and products, once per fold, would bury ours
 for library in ("lightning.pytorch", "lightning.fabric"):
@@ -117,13 +116,9 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
     trainer_options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = trainer_options.pop("tf32")
     del trainer_options["micro_batches"], trainer_options["halve_on_oom"]
-    front_end = build.front_end(cfg)
-    if cfg.model.compile != "none" and kind == "gpu":
-        # on a CPU it goes clip by clip, and has nothing to gain
-        front_end.compile(**COMPILATIONS[cfg.model.compile])
     data = SoundDataModule(
         run.collection,
-        front_end,
+        build.front_end(cfg),
         fold,
         protocol=protocol,
         crops=build.crops(cfg),
@@ -134,6 +129,7 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
         seed=cfg.seed,
         resident=cfg.data.resident,
         met=run.met,
+        compile=cfg.model.compile,
     )
     model = build.classifier(cfg, len(table.classes), cfg.model.weights)
     # random_clips only watches its validation clips, as its model: the last epoch's weights are scored

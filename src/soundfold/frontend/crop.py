@@ -51,9 +51,9 @@ class Crops:
         """How many images a clip is scored by."""
         return self.test or 1
 
-    def random(self, wave: Tensor, generator: Generator) -> Tensor:
-        """A crop of each clip: (B, samples) -> (B, length)."""
-        return self._cut(wave, torch.rand(len(wave), 1, generator=generator, device=wave.device))
+    def draw(self, clips: int, generator: Generator) -> Tensor:
+        """Where to crop each clip, from the first place, 0, to the last, 1: (clips, 1), on the generator's device."""
+        return torch.rand(clips, 1, generator=generator, device=generator.device)
 
     def spread(self, wave: Tensor) -> Tensor:
         """What each clip is scored by: (B, samples) -> (B * test, length), a clip's crops one after the other."""
@@ -61,10 +61,10 @@ class Crops:
             return wave
         place = torch.linspace(0, 1, self.test) if self.test > 1 else torch.tensor([0.5])
         # shape[0], which is free in a graph, where len is a number
-        return self._cut(wave, place.to(wave.device).expand(wave.shape[0], -1))
+        return self.cut(wave, place.to(wave.device).expand(wave.shape[0], -1))
 
-    def _cut(self, wave: Tensor, place: Tensor) -> Tensor:
-        """Crops at places (B, K) between the first, 0, and the last, 1."""
+    def cut(self, wave: Tensor, place: Tensor) -> Tensor:
+        """Crops at places (B, K), see `draw`: (B, samples) -> (B * K, length), a clip's one after the other."""
         first, last = self._bounds(wave)
         start = (first[:, None] + (last - first)[:, None] * place).round().long() % self.samples
         return _sliced(wave, start, self.length) if _values_at_hand(wave) else _indexed(wave, start, self.length)

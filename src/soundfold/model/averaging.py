@@ -86,6 +86,8 @@ class Averaging(pl.Callback):
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the network as the average: at the end of a fit, and of one that had nothing left to do."""
         if self._steps and not self._finished:
+            # Lightning has taken it off an accelerator at the end of a fit
+            pl_module.to(trainer.strategy.root_device)
             self._place(trainer, pl_module)
         self._finished = True
 

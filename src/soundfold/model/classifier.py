@@ -14,15 +14,10 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from soundfold.compilation import compiled
 from soundfold.errors import InputError
 from soundfold.model.resnet import STAGES
 from soundfold.model.schedule import check_schedule, parameter_groups, warm_up_and_decay
-
-# of `torch.compile`; a graph is of one shape, so a last, smaller batch has one of its own
-COMPILATIONS: dict[str, dict[str, Any]] = {
-    "default": {"mode": "default"},
-    "graphs": {"mode": "reduce-overhead", "dynamic": False},
-}
 
 
 class Classifier(pl.LightningModule):
@@ -40,8 +35,8 @@ class Classifier(pl.LightningModule):
         frozen_stages: so many of the network's `stages`, from the stem on, keep their weights and batch statistics.
         rate_decay: see `parameter_groups`; a part is one of the network's `stages`.
         channels_last: memory format of network and images.
-        compile: the network as it is (``none``), compiled (``default``), or compiled and replayed as CUDA graphs
-            (``graphs``), which leave out the cost of starting kernels one by one.
+        compile: how the network is trained, see `compiled`. It validates and scores as it is: what that would gain is
+            less than compiling it again for other batches, another mode and another precision costs.
 
     Raises:
         InputError: a value outside its rule.
@@ -67,9 +62,7 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
-        self._run: Callable[[Tensor], Tensor] = self.network
-        if compile != "none":
-            self._run = torch.compile(self.network, **COMPILATIONS[compile])
+        self._trained: Callable[[Tensor], Tensor] = compiled(self.network, compile)
         self.optimizer, self.decay, self.warmup = optimizer, decay, warmup
         self.label_smoothing, self.channels_last, self.rate_decay = label_smoothing, channels_last, rate_decay
         if not 0 <= frozen_stages < STAGES:
@@ -101,13 +94,18 @@ class Classifier(pl.LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, C) of images (B, 1, M, T)."""
-        if self.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return self._run(image)
+        return self.network(self._laid_out(image))
+
+    def training_logits(self, image: Tensor) -> Tensor:
+        """As `forward`, by the network as it was compiled."""
+        return self._trained(self._laid_out(image))
+
+    def _laid_out(self, image: Tensor) -> Tensor:
+        return image.contiguous(memory_format=torch.channels_last) if self.channels_last else image
 
     def training_step(self, batch: tuple, batch_idx: int) -> Tensor:
         image, target, _, *weight = batch
-        logits = self(image)
+        logits = self.training_logits(image)
         loss = self.loss(logits, target)
         # sums on the device: a metric's own step would compute, and reset, twice over
         hits = logits.detach().argmax(dim=1) == (target.argmax(dim=1) if target.ndim == 2 else target)

@@ -1,0 +1,88 @@
+"""What holds on a CUDA device and nowhere else can be seen."""
+
+import csv
+
+import pytest
+import torch
+from tiny import cross_validate, only, render
+
+from soundfold.benchmark.workload import noise, trained
+from soundfold.experiment.results import FoldResult
+from soundfold.model.classifier import Classifier
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+CUDA = ("trainer.accelerator=gpu", "report.page=none", "fold=1")
+FAST = ("trainer.precision=bf16-mixed", "model.channels_last=true")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return render(tmp_path_factory.mktemp("clips") / "tiny")
+
+
+def outcome(outputs) -> dict[str, str]:
+    return {name: (only(outputs) / "fold1" / name).read_text() for name in ("predictions.csv", "metrics.csv")}
+
+
+@pytest.mark.parametrize("words", [(), ("split=nested", "average=ema", "augment=strong", *FAST)])
+def test_a_deterministic_run_cut_anywhere_ends_as_an_uninterrupted_one(root, tmp_path, monkeypatch, words):
+    words = (*CUDA, *words, "trainer.deterministic=true", "trainer.max_epochs=4")
+    cross_validate(root, tmp_path / "whole", *words)
+    step = Classifier.training_step
+
+    def stop(self, batch, batch_idx):
+        if self.trainer.current_epoch == 2 and batch_idx == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "training_step", stop)
+        with pytest.raises(BaseException):  # noqa: B017, PT011  as Lightning turns it into an exit
+            cross_validate(root, tmp_path / "cut", *words)
+    assert (only(tmp_path / "cut") / "fold1" / "checkpoints" / "last.ckpt").exists()
+    cross_validate(root, tmp_path / "cut", *words)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_an_averaged_run_cut_after_its_last_epoch_is_scored_without_training(root, tmp_path, monkeypatch):
+    words = (*CUDA, "average=ema", "checkpoints.keep=all", "trainer.deterministic=true")
+    cross_validate(root, tmp_path, *words)
+    whole = outcome(tmp_path)
+    (only(tmp_path) / "fold1" / "result.json").unlink()
+    monkeypatch.setattr(Classifier, "training_step", lambda *_: pytest.fail("trained again"))
+    cross_validate(root, tmp_path, *words)
+    assert outcome(tmp_path) == whole
+
+
+@pytest.mark.parametrize("compile", ["default", "graphs"])
+def test_a_compiled_training_is_the_plain_one(root, tmp_path, compile):
+    """Losses of all epochs within 1 %: batches of eight and a last one of four, validated in between."""
+    words = (*CUDA, "split=nested", "augment=strong", "average=ema", "model.channels_last=true", "trainer.tf32=false")
+    losses = {}
+    for kind in ("none", compile):
+        cross_validate(root, tmp_path / kind, *words, f"model.compile={kind}", "trainer.max_epochs=4", "optim.lr=1e-4")
+        with (only(tmp_path / kind) / "fold1" / "metrics.csv").open() as stream:
+            rows = list(csv.DictReader(stream))
+        losses[kind] = [float(row[name]) for row in rows for name in ("train/loss", "val/loss")]
+    assert losses[compile] == pytest.approx(losses["none"], rel=0.01)
+
+
+def test_a_device_that_is_too_small_for_a_batch_trains_on_it_in_parts(tmp_path, capsys):
+    collection, device = noise(80, 5.0, 44100, 4), torch.device("cuda")
+    words = ("experiment=scratch", "trainer.max_steps=-1", "data.batch_size=64")
+    trained(collection, tmp_path / "whole", device, -1, *words)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    trained(collection, tmp_path / "whole", device, -1, *words)
+    share = 0.8 * torch.cuda.max_memory_reserved() / torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(share)
+    try:
+        trained(collection, tmp_path / "parts", device, -1, *words, "trainer.halve_on_oom=true")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    result = FoldResult.load(tmp_path / "parts" / "fold1" / "result.json")
+    assert result.environment["micro_batches"] in (2, 4)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "Out of memory with 64 clips at once: CUDA out of memory. Tried to allocate" in told
+    assert "Including non-PyTorch memory" not in told
