@@ -1,4 +1,4 @@
-"""Measure speed: python scripts/benchmark.py what=train device=cpu; or frontend, inference, loop, scaling."""
+"""Measure speed: python scripts/benchmark.py what=train device=cpu; or folds, frontend, inference, loop, scaling."""
 
 from pathlib import Path
 
@@ -29,6 +29,10 @@ def main(cfg: DictConfig) -> None:
         from soundfold.benchmark import inference
 
         inference.run(cfg.device, cfg.clips, cfg.repeats, outputs)
+    elif cfg.what == "folds":
+        from soundfold.benchmark import folds
+
+        print(folds.run(cfg.device, outputs))
     elif cfg.what == "loop":
         from soundfold.benchmark import loop
 

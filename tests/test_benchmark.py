@@ -3,7 +3,7 @@ import json
 import pytest
 from hydra import compose, initialize_config_dir
 
-from soundfold.benchmark import frontend, inference, loop, scaling, train
+from soundfold.benchmark import folds, frontend, inference, loop, scaling, train
 from soundfold.benchmark.timing import Timing
 from soundfold.config import CONF, register
 from soundfold.errors import InputError
@@ -68,13 +68,17 @@ def test_growth_is_told_against_the_least_of_its_axis():
 
 
 @pytest.mark.slow
-def test_training_is_measured_through_lightning_and_by_the_command(tmp_path):
+def test_training_is_measured_through_lightning(tmp_path):
     train.run("cpu", batch=4, steps=2, repeats=1, outputs=tmp_path)
     rows = json.loads((tmp_path / "train-cpu.json").read_text())["rows"]
     assert [row["contender"] for row in rows] == [train.NOTEBOOK, train.FLOAT32, train.BFLOAT16]
     assert all(row["epoch"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_folds_are_measured_by_the_command():
     words = ("features.n_mels=32", "features.hop_length=882", "trainer=cpu", "data.batch_size=8", "data.folds=2")
-    took = train.five_folds(8, 1.0, 1, words, folds=2)
+    took = folds.five_folds(8, 1.0, 1, words, folds=2)
     assert took["warm"] > 0
     assert took["cold"] > 0
 

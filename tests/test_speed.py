@@ -178,14 +178,12 @@ def _meta(drawn):
     ],
 )
 def test_training_images_compile_in_one_piece_and_once(words, part, shape):
-    """As on an accelerator, of which no value is read: no step would wait for it or be compiled anew."""
-    cfg = composed(*words, "data.seconds=5.0")
-    front_end, generator = build.front_end(cfg), torch.Generator().manual_seed(0)
-    variation = Variation(front_end.to("meta"), 10, build.crops(cfg), build.mixing(cfg))
-    counter = CompileCounter()
+    """As on an accelerator, of which no value is read: no step would wait for it, and no fold is compiled anew."""
+    cfg, counter, generator = composed(*words, "data.seconds=5.0"), CompileCounter(), torch.Generator().manual_seed(0)
     torch._dynamo.reset()
-    make = torch.compile(variation, backend=counter, fullgraph=True)
     for _ in range(3):
+        variation = Variation(build.front_end(cfg).to("meta"), 10, build.crops(cfg), build.mixing(cfg))
+        make = torch.compile(variation, backend=counter, fullgraph=True)
         wave = torch.zeros(8, 5 * 44100, dtype=torch.int16, device="meta")
         target = torch.zeros(8, dtype=torch.int64, device="meta")
         image, soft = make(wave, target, _meta(variation.draw(8, generator)), part)

@@ -25,7 +25,7 @@ COMPILATIONS = ("none", "default", "graphs")
 LAYOUTS = ("esc50", "urbansound8k", "folder")
 KEEP = ("none", "weights", "all")
 CHOICES = ("best", "last")
-BENCHMARKS = ("frontend", "inference", "loop", "scaling", "train")
+BENCHMARKS = ("folds", "frontend", "inference", "loop", "scaling", "train")
 PAGES = ("none", "plain", "full")
 SAMPLERS = ("tpe", "random")
 # of a stored clip: 6 minutes at 44.1 kHz

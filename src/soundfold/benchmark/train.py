@@ -1,11 +1,7 @@
-"""Training beside the published notebook's loop, on the same device in the same run; and five folds by the clock."""
+"""Training beside the published notebook's loop, on the same device in the same run."""
 
 from __future__ import annotations
 
-import csv
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,8 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-import soundfile
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,8 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from soundfold.benchmark.tables import keep, measured_on
 from soundfold.benchmark.timing import measure, synchronise
-from soundfold.benchmark.workload import FOLDS, Clock, noise, trained
-from soundfold.config import CONF
+from soundfold.benchmark.workload import Clock, noise, trained
 from soundfold.data.datamodule import Collection
 from soundfold.experiment import environment
 from soundfold.model.resnet import single_channel_resnet18
@@ -41,11 +34,11 @@ ON_CUDA = {
     f"{BFLOAT16}, compiled": (*CONTENDERS[BFLOAT16], "model.compile=default"),
     f"{BFLOAT16}, graphs": (*CONTENDERS[BFLOAT16], "model.compile=graphs"),
 }
-EPOCH_CLIPS, FIVE_FOLDS_CLIPS, EPOCHS = 1600, 2000, 50
+EPOCH_CLIPS = 1600
 
 
 def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Path:
-    """Measure, print, and write ``train-<device>.md`` and ``.json``; on a CUDA device five folds by the clock, too.
+    """Measure, print, and write ``train-<device>.md`` and ``.json``.
 
     Args:
         device: ``cpu`` or ``cuda``.
@@ -85,8 +78,6 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
         "flops_per_clip": flops,
         "ceilings": best,
     }
-    if device == "cuda":
-        header["five_folds"] = five_folds(FIVE_FOLDS_CLIPS, SECONDS, EPOCHS, ON_CUDA[f"{BFLOAT16}, graphs"])
     return keep(outputs / f"train-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=180)
 
 
@@ -193,47 +184,6 @@ def row(
     return out
 
 
-def five_folds(clips: int, seconds: float, epochs: int, words: tuple[str, ...], folds: int = FOLDS) -> dict[str, float]:
-    """Seconds from the command to the plain report, in a process of its own: ``cold``, with the audio to decode and
-    nothing compiled, and ``warm``, with both done before.
-
-    Args:
-        clips, seconds: of a collection of noise, rendered first; 50 classes.
-        epochs: of each fold.
-        words: of the configuration.
-        folds: of the collection.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        _render(folder / "sounds", clips, seconds, folds)
-        command = [sys.executable, str(CONF.parent / "scripts" / "train.py"), "data=esc50", "data.fetch=null"]
-        command += [f"data.root={folder / 'sounds'}", f"data.seconds={seconds}", f"paths.cache={folder / 'cache'}"]
-        command += [f"paths.outputs={folder / 'outputs'}", "logger=csv", f"trainer.max_epochs={epochs}", *words]
-        caches = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton")}
-        took = {}
-        for label in ("cold", "warm"):
-            started = time.perf_counter()
-            subprocess.run(
-                [*command, f"label={label}"], check=True, env={**os.environ, **caches}, stdout=subprocess.DEVNULL
-            )
-            took[label] = time.perf_counter() - started
-        return took
-
-
-def _render(root: Path, clips: int, seconds: float, folds: int) -> None:
-    """Noise in ESC-50's layout, each clip of its own source."""
-    rng = np.random.default_rng(0)
-    (root / "audio").mkdir(parents=True)
-    (root / "meta").mkdir()
-    with (root / "meta" / "esc50.csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
-        for i in range(clips):
-            target = i // folds % min(CLASSES, clips // folds)
-            soundfile.write(root / "audio" / f"{i}.wav", 0.1 * rng.standard_normal(round(seconds * RATE)), RATE)
-            writer.writerow([f"{i}.wav", i % folds + 1, target, f"class {target}", False, i, "A"])
-
-
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """The table, and what holds for all of its rows."""
     products = ", ".join(f"{kind} {value / 1e12:.2f}" for kind, value in header["ceilings"].items())
@@ -256,10 +206,4 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
             f"| {each['contender']} | {each['epoch']:.1f} | {each['clips_per_second']:.1f} "
             f"| {each['speed_over_notebook']:.2f} | {' | '.join(shares)} | {100 * each['utilisation']:.0f} | {peak} |"
         )
-    took = header.get("five_folds")
-    lines += [
-        "",
-        f"Five folds of {EPOCHS} epochs on {FIVE_FOLDS_CLIPS} clips, from command to plain report: "
-        + (f"{took['warm']:.0f} s; cold {took['cold']:.0f} s." if took else "measured on a CUDA device only."),
-    ]
     return "\n".join(lines) + "\n"
