@@ -114,6 +114,10 @@ class Classifier(pl.LightningModule):
         self.log("train/accuracy", hits.float().mean(), **shown)
         return loss * weight[0] if weight and weight[0] != 1 else loss  # of an uneven share of a batch
 
+    def on_train_end(self) -> None:
+        # what a graph wrote may not be read once another is replayed, and Lightning moves gradients off the device
+        self.zero_grad(set_to_none=True)
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """What training minimises, of logits (B, C): the mean cross entropy, targets that are certain smoothed."""
         if not self.label_smoothing:
