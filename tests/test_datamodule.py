@@ -67,6 +67,13 @@ def test_statistics_come_from_training_clips_only():
     assert images(loud, loud.test_dataloader()).mean() > 1
 
 
+def test_statistics_take_no_more_images_at_once_than_training(monkeypatch):
+    seen = []
+    monkeypatch.setattr(FrontEnd, "fit", lambda self, batches: seen.extend(map(len, batches)))
+    module(crops=Crops(RATE, RATE // 2, test=3), batch_size=6)
+    assert seen == [6, 6, 6, 6, 6, 6, 6, 3]
+
+
 def test_evaluation_is_neither_varied_nor_shuffled():
     made = module(protocol=Protocol("nested"))
     first = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()[0]]

@@ -80,7 +80,9 @@ def small_device(monkeypatch, most: int):
     def limited(self, batch, batch_idx):
         sizes.append(len(batch[0]))
         if len(batch[0]) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity. Including"
+            )
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", limited)

@@ -215,6 +215,16 @@ def test_only_what_is_certain_is_smoothed():
     torch.testing.assert_close(model.loss(logits[:2], mixed), cross_entropy(logits[:2], smoothed))
 
 
+@pytest.mark.parametrize("compile", ["none", "graphs"])
+def test_gradients_that_a_graph_wrote_do_not_outlive_their_step(compile):
+    """On a CUDA device the next replay writes over them; elsewhere a batch's parts add theirs."""
+    network = torch.nn.Linear(2, 2)
+    model = Classifier(network, 2, torch.optim.SGD, compile=compile)
+    network(torch.ones(1, 2)).sum().backward()
+    model.on_train_batch_end(None, None, 0)
+    assert (network.weight.grad is None) == (compile == "graphs")
+
+
 def test_a_clip_of_several_images_has_their_mean_logits(tmp_path):
     image, target = torch.randn(6, 1, 32, 32), torch.tensor([0, 2])
     model = classifier().eval()

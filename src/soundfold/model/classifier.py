@@ -62,6 +62,7 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        self.compile_kind = compile
         self._trained: Callable[[Tensor], Tensor] = compiled(self.network, compile)
         self.optimizer, self.decay, self.warmup = optimizer, decay, warmup
         self.label_smoothing, self.channels_last, self.rate_decay = label_smoothing, channels_last, rate_decay
@@ -114,9 +115,11 @@ class Classifier(pl.LightningModule):
         self.log("train/accuracy", hits.float().mean(), **shown)
         return loss * weight[0] if weight and weight[0] != 1 else loss  # of an uneven share of a batch
 
-    def on_train_end(self) -> None:
-        # what a graph wrote may not be read once another is replayed, and Lightning moves gradients off the device
-        self.zero_grad(set_to_none=True)
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.compile_kind == "graphs":
+            # what a graph wrote may not be read once another is replayed, and Lightning moves gradients off the device
+            # wherever a fit ends
+            self.zero_grad(set_to_none=True)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """What training minimises, of logits (B, C): the mean cross entropy, targets that are certain smoothed."""
