@@ -187,6 +187,7 @@ TABLES = (
     (lines("c.wav,1,0,x,perhaps,s"), {"subset": "esc10"}),  # was taken for False
     (lines("a\0.wav,1,0,x,True,s"), {}),  # opened later: ValueError
     (lines("..\\c.wav,1,0,x,True,s"), {}),  # leaves the folder on Windows
+    (lines("0:/c.wav,1,0,x,True,s"), {}),  # another drive on Windows
     (lines(".,1,0,x,True,s"), {}),  # is the folder
     (lines("./a.wav,2,0,x,True,s"), {}),  # one clip in two folds
     (lines("c, d.wav,1,0,x,True,s"), {}),  # a comma that moves the cells
@@ -235,6 +236,7 @@ TREES = st.tuples(
 KNOWN_TREES = (
     ([("\udcff", "a", ".wav"), ("b", "a", ".wav")], None, 1),  # no UTF-8: UnicodeEncodeError
     ([(" a", "a", ".wav"), ("b", "a", ".wav")], None, 1),  # read back without its blank, and not found
+    ([("0:", "a", ".wav"), ("b", "a", ".wav")], None, 1),  # another drive on Windows
     ([("a", "a", ".wav"), ("b", "a", ".wav")], "a{99999999999}", 1),  # OverflowError
     ([("a", "a", ".wav"), ("b", "a", ".wav")], "x*", 1),  # a source of no letters
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ntpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -191,7 +192,9 @@ def _inside(filename: str) -> bool:
     """Whether a name stays in its folder, on Windows too, and can be a file's anywhere."""
     windows = PureWindowsPath(filename)
     parts = {*windows.parts, *PurePosixPath(filename).parts}
-    return bool(PurePosixPath(filename).parts) and not windows.anchor and not parts & {".."} and "\0" not in filename
+    # a drive's name need not be a letter; pathlib knows it from Python 3.12 on
+    elsewhere = windows.anchor or ntpath.splitdrive(filename)[0] or ".." in parts
+    return bool(PurePosixPath(filename).parts) and not elsewhere and "\0" not in filename
 
 
 def _short(value: str | None) -> str:
