@@ -11,7 +11,6 @@ from torch.utils._pytree import tree_map_only
 
 # a graph is of one shape, so a last, smaller batch has one of its own
 COMPILATIONS: dict[str, dict[str, Any]] = {
-    "none": {},
     "default": {"mode": "default"},
     "graphs": {"mode": "reduce-overhead", "dynamic": False},
 }

@@ -15,13 +15,12 @@ import numpy as np
 import soundfile
 
 from soundfold.benchmark.tables import keep, measured_on
-from soundfold.benchmark.train import CLASSES, IMAGES, RATE, SECONDS
+from soundfold.benchmark.train import BFLOAT16, CLASSES, CONTENDERS, ON_CUDA, RATE, SECONDS
 from soundfold.benchmark.workload import FOLDS
 from soundfold.config import CONF
 from soundfold.experiment import environment
 
 CLIPS, EPOCHS = 2000, 50
-WORDS = (*IMAGES, "trainer.precision=bf16-mixed")
 
 
 def run(device: str, outputs: Path) -> Path:
@@ -35,7 +34,8 @@ def run(device: str, outputs: Path) -> Path:
         InputError: the device is not there.
     """
     target = environment.named_device(device)
-    words = (*WORDS, "trainer.accelerator=cpu") if device == "cpu" else (*WORDS, "model.compile=graphs")
+    cuda = ON_CUDA[f"{BFLOAT16}, graphs"]
+    words = (*CONTENDERS[BFLOAT16], "trainer.accelerator=cpu") if device == "cpu" else cuda
     header = {**environment.describe(target), "date": time.strftime("%Y-%m-%d"), "clips": CLIPS, "epochs": EPOCHS}
     took = five_folds(CLIPS, SECONDS, EPOCHS, words)
     return keep(outputs / f"folds-{device}", {"header": header, "seconds": took}, markdown(header, took), width=120)
