@@ -417,6 +417,7 @@ def link() -> zipfile.ZipInfo:
         ("/out.wav", "outside the folder"),
         ("..\\..\\out.wav", "outside the folder"),
         ("C:/out.wav", "outside the folder"),
+        ("0:/out.wav", "outside the folder"),
         (link(), "is a link"),
     ],
 )

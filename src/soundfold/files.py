@@ -1,15 +1,16 @@
-"""Files and folders that are whole or absent, and JSON that shows when its values were changed."""
+"""Files and folders that are whole or absent, names inside them, and JSON that shows when its values were changed."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import json
+import ntpath
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
 from soundfold.errors import InputError
@@ -141,3 +142,10 @@ def unseal(text: str, older: bool = True) -> dict[str, Any]:
 def _checksum(values: dict[str, Any]) -> str:
     # of the values as they are read back, so that neither layout nor tuples count
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def leads_outside(name: str) -> bool:
+    """Whether a name leads out of the folder that it is of, by the rules of Unix or of Windows."""
+    path = PureWindowsPath(name)  # knows both slashes, and drives
+    # whose name need not be a letter: pathlib knows that from Python 3.12 on
+    return bool(path.anchor or ntpath.splitdrive(name)[0] or ".." in path.parts)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import ntpath
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from soundfold.errors import InputError
+from soundfold.files import leads_outside
 
 
 @dataclass(frozen=True)
@@ -190,11 +190,7 @@ def _parse(path: Path, number: int, row: dict[Any, Any], columns: Columns) -> _R
 
 def _inside(filename: str) -> bool:
     """Whether a name stays in its folder, on Windows too, and can be a file's anywhere."""
-    windows = PureWindowsPath(filename)
-    parts = {*windows.parts, *PurePosixPath(filename).parts}
-    # a drive's name need not be a letter; pathlib knows it from Python 3.12 on
-    elsewhere = windows.anchor or ntpath.splitdrive(filename)[0] or ".." in parts
-    return bool(PurePosixPath(filename).parts) and not elsewhere and "\0" not in filename
+    return bool(PurePosixPath(filename).parts) and not leads_outside(filename) and "\0" not in filename
 
 
 def _short(value: str | None) -> str:

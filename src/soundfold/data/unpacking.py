@@ -9,9 +9,9 @@ import shutil
 import stat
 import zipfile
 import zlib
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
-from soundfold.files import whole_folder
+from soundfold.files import leads_outside, whole_folder
 
 TABLE = "meta/esc50.csv"
 # of the official table, 2,000 rows, with Unix line ends
@@ -65,8 +65,7 @@ def _members(opened: zipfile.ZipFile, table_sha256: str) -> dict[str, zipfile.Zi
     for member in every:
         if member.header_offset < 0:  # zipfile would raise OSError, as a faulty disk does
             raise ArchiveError("it is damaged (a member before its beginning)")
-        path = PureWindowsPath(member.filename)  # knows both slashes, and drives
-        if path.anchor or ".." in path.parts:
+        if leads_outside(member.filename):
             raise ArchiveError(f"its member {member.filename!r} would lie outside the folder")
         # the upper half is the mode of the file on Unix
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
