@@ -23,24 +23,56 @@ from soundfold.model.averaging import Averaging
 from soundfold.model.classifier import Classifier
 from soundfold.model.resnet import ResNet18, single_channel_resnet18
 
+# of a stored configuration: what makes images of waveforms, and logits of images
+IMAGE_SECTIONS: dict[str, Any] = {
+    "data": config.Data,
+    "features": config.Features,
+    "augment": config.Augment,
+    "crops": config.Crops,
+    "model": config.Model,
+}
 
-def image_sections(given: Any) -> DictConfig:
+
+def image_sections(given: Any, where: str = "the stored configuration") -> DictConfig:
     """The sections of a stored configuration that make images and logits of waveforms.
 
-    Keys that it did not know yet have their defaults; those that are no more are passed over.
+    Keys that it did not know yet have their defaults.
+
+    Args:
+        given: the stored configuration.
+        where: it was found, in words.
+
+    Raises:
+        InputError: one of these sections has a key that the schema does not know.
     """
-    types: dict[str, Any] = {
-        "data": config.Data,
-        "features": config.Features,
-        "augment": config.Augment,
-        "crops": config.Crops,
-        "model": config.Model,
-    }
+    refuse_foreign_keys(given, where)
     known: Any = {}
-    for name, kind in types.items():
-        values = {key: value for key, value in given.get(name, {}).items() if key in kind.__dataclass_fields__}
-        known[name] = OmegaConf.merge(OmegaConf.structured(kind), values)
+    for name, kind in IMAGE_SECTIONS.items():
+        known[name] = OmegaConf.merge(OmegaConf.structured(kind), given.get(name, {}))
     return OmegaConf.create(known)
+
+
+def refuse_foreign_keys(given: Any, where: str) -> None:
+    """Refuse a stored configuration whose sections for images and logits have a key that the schema does not know.
+
+    What the key meant is not known, so a model rebuilt without it might not be the one that was trained.
+
+    Raises:
+        InputError: names the key and where it was found.
+    """
+    plain: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    if not isinstance(plain, dict):
+        return
+    known = config.known_keys()
+    for key in config.flat({name: plain[name] for name in IMAGE_SECTIONS if name in plain}):
+        parts = key.split(".")
+        # the outermost: of an unknown section its own name
+        for length in range(2, len(parts) + 1):
+            if (outer := ".".join(parts[:length])) not in known:
+                raise InputError(
+                    f"{where} has the key {outer}, which this version of soundfold does not know: this model was "
+                    "written by another version of soundfold; use that version or train again."
+                )
 
 
 def front_end(cfg: DictConfig) -> FrontEnd:

@@ -53,11 +53,11 @@ class KeptModel:
         """Read what `save` wrote.
 
         Raises:
-            InputError: the file is not a model kept by a run, or is damaged.
+            InputError: the file is not a model kept by a run, is damaged, or has a configuration of another version.
         """
         try:
             found = read_archive(path)
-            return cls(
+            kept = cls(
                 found["network"],
                 found["mean"],
                 found["deviation"],
@@ -65,6 +65,7 @@ class KeptModel:
                 found["config"],
                 _met(found),
             )
+            given = OmegaConf.create(kept.config)
         except Exception as error:  # torch raises many kinds for a file that is not one of its own
             # torch's own words advise to load it unsafely
             reason = f"it has no {error}" if isinstance(error, KeyError) else type(error).__name__
@@ -74,6 +75,9 @@ class KeptModel:
                 f"{path} is not a model that a run has kept ({reason}). Give checkpoints/weights.pt of a finished "
                 "fold; one that was damaged is made anew by the fold's command with rerun=true."
             ) from error
+        # here as well as where it is rebuilt: only here is the file known
+        build.refuse_foreign_keys(given, str(path))
+        return kept
 
     def rebuild(self) -> tuple[FrontEnd, ResNet18]:
         """The front end with its statistics, and the network with its weights, for evaluation on the CPU."""

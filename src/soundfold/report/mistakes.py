@@ -93,7 +93,8 @@ def look_at_mistakes(folder: Path, run: ScoredRun, most: int) -> Iterator[tuple[
     Raises:
         InputError: the clips' audio is not where the run found it, or a kept model cannot be read.
     """
-    cfg = build.image_sections(OmegaConf.create(run.config))
+    source = folder / f"fold{run.total.folds[0]['fold']}" / "config.yaml"
+    cfg = build.image_sections(OmegaConf.create(run.config), str(source))
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
     frames = round(cfg.data.seconds * rate)
     named = read_attributions(root)
