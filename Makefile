@@ -22,10 +22,11 @@ setup: .venv/.installed  ## create .venv with the locked dependencies
 demo: setup  ## cross-validate a small model on sounds rendered here: minutes on two CPU cores
 	$(BIN)/python scripts/train.py experiment=demo
 
-lint: setup  ## ruff (lint and format) and mypy
+lint: setup  ## ruff (lint and format), mypy and the contract between packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: setup  ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix .

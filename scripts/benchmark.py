@@ -8,12 +8,12 @@ from omegaconf import DictConfig
 from soundfold.cli import run
 from soundfold.config import CONF, Benchmark
 from soundfold.errors import InputError
-from soundfold.rules import check_benchmark
+from soundfold.validation import validate_benchmark
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="benchmark")
 def main(cfg: DictConfig) -> None:
-    check_benchmark(cfg)
+    validate_benchmark(cfg)
     # imported here, so that --help and a misspelt key answer at once
     outputs = Path(cfg.outputs)
     try:
@@ -21,28 +21,28 @@ def main(cfg: DictConfig) -> None:
     except OSError as error:
         raise InputError(f"outputs={outputs} cannot be written: {error}. Give another folder.") from error
     if cfg.what == "frontend":
-        from soundfold.benchmark import frontend
+        from benchmarks import frontend
 
         root = None if cfg.root is None else Path(cfg.root)
         print(frontend.run(cfg.device, cfg.clips, cfg.repeats, root, outputs))
     elif cfg.what == "inference":
-        from soundfold.benchmark import inference
+        from benchmarks import inference
 
         inference.run(cfg.device, cfg.clips, cfg.repeats, outputs)
     elif cfg.what == "folds":
-        from soundfold.benchmark import folds
+        from benchmarks import folds
 
         print(folds.run(cfg.device, outputs))
     elif cfg.what == "loop":
-        from soundfold.benchmark import loop
+        from benchmarks import loop
 
         print(loop.run(cfg.device, cfg.batch, cfg.repeats, outputs))
     elif cfg.what == "train":
-        from soundfold.benchmark import train
+        from benchmarks import train
 
         print(train.run(cfg.device, cfg.batch, cfg.steps, cfg.repeats, outputs))
     else:
-        from soundfold.benchmark import scaling
+        from benchmarks import scaling
 
         print(scaling.run(cfg.device, cfg.repeats, outputs))
 

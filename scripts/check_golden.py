@@ -70,13 +70,13 @@ def read_numbers(outputs: Path, name: str) -> Numbers:
     with (result.parent / "metrics.csv").open(newline="") as stream:
         _, *lines = csv.reader(stream)
     kept = torch.load(result.parent / "checkpoints" / "weights.pt", map_location="cpu", weights_only=True)
-    deviation = next(kept[key] for key in ("deviation", "std") if key in kept)
+    std = next(kept[key] for key in ("std", "std") if key in kept)
     return Numbers(
         tuple(row[0] for row in rows),
         np.array([[float(row[i]) for i in logits] for row in rows]),
         {key: metrics[key] for key in METRICS},
         np.array([[number(cell) for cell in line] for line in lines]),
-        {**kept["network"], "mean": kept["mean"], "deviation": deviation},
+        {**kept["network"], "mean": kept["mean"], "std": std},
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from soundfold.errors import InputError, told
+from soundfold.errors import InputError, exit_code_of
 
 
 def main() -> None:
@@ -25,13 +25,13 @@ def main() -> None:
     if given.port is not None and not 0 < given.port < 65536:
         raise InputError(f"--port={given.port} must lie between 1 and 65535; from 1024 on it needs no privileges.")
     # imported here, so that --help answers at once
-    from soundfold.experiment.environment import named_device
-    from soundfold.inference.page import serve
+    from soundfold.experiment.device import choose_device
+    from soundfold.inference.app import serve
     from soundfold.inference.predictor import Predictor
 
-    predictor = Predictor.load(given.run, given.fold, named_device(given.device, "--device"))
+    predictor = Predictor.load(given.run, given.fold, choose_device(given.device, "--device"))
     serve(predictor, given.port, given.max_seconds, given.max_megabytes)
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(exit_code_of(main))

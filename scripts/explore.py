@@ -5,14 +5,14 @@ from omegaconf import DictConfig
 
 from soundfold.cli import run
 from soundfold.config import CONF, Explore
-from soundfold.rules import check_explore
+from soundfold.validation import validate_explore
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="explore")
 def main(cfg: DictConfig) -> None:
-    check_explore(cfg)
+    validate_explore(cfg)
     # imported here, so that --help and a misspelt key answer at once
-    from soundfold.experiment.explore import explore
+    from soundfold.eda.explore import explore
 
     explore(cfg)
 

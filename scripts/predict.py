@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from soundfold.errors import InputError, told
+from soundfold.errors import InputError, exit_code_of
 
 
 def main() -> int:
@@ -37,4 +37,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(exit_code_of(main))

@@ -5,14 +5,14 @@ from omegaconf import DictConfig
 
 from soundfold.cli import run
 from soundfold.config import CONF, Prepare
-from soundfold.rules import check_data
+from soundfold.validation import validate_data
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="prepare")
 def main(cfg: DictConfig) -> None:
-    check_data(cfg)
+    validate_data(cfg)
     # imported here, so that --help and a misspelt key answer at once
-    from soundfold.experiment.prepare import prepare
+    from soundfold.eda.prepare import prepare
 
     prepare(cfg)
 

@@ -6,8 +6,8 @@ import sys
 from itertools import combinations
 from pathlib import Path
 
-from soundfold.errors import InputError, told
-from soundfold.rules import report_options
+from soundfold.errors import InputError, exit_code_of
+from soundfold.validation import report_options
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
         raise InputError("Name a run's folder, outputs/<name>-<id>.")
     options = report_options(settings)
     # imported here, so that --help answers at once
-    from soundfold.report.overview import holds_runs
+    from soundfold.report.leaderboard import holds_runs
 
     if len(folders) == 1 and holds_runs(folders[0]):
         list_finished(folders[0], given.where, given.sort or "finished", given.format or "table")
@@ -55,41 +55,41 @@ def main() -> None:
     elif len(folders) > 1:
         side_by_side(folders, options.page != "none")
     else:
-        from soundfold.experiment.results import load_folds
-        from soundfold.experiment.run import report
+        from soundfold.evaluation.results import load_folds
+        from soundfold.report.reporter import RunReporter
 
-        report(folders[0], load_folds(folders[0]), options)
+        RunReporter().report_run(folders[0], load_folds(folders[0]), options)
 
 
 def list_finished(folder: Path, where: list[str], sort: str, form: str) -> None:
     """Print the finished runs in a folder, and in a line on the error stream those that are not."""
-    from soundfold.report.overview import as_csv, list_runs, markdown, ordered, print_overview
+    from soundfold.report.leaderboard import as_csv, as_markdown, list_runs, print_leaderboard, sort_runs
 
     runs, unfinished = list_runs(folder, where)
-    runs = ordered(runs, sort)
+    runs = sort_runs(runs, sort)
     if form == "table":
-        print_overview(runs)
+        print_leaderboard(runs)
     else:
-        print({"csv": as_csv, "markdown": markdown}[form](runs), end="")
+        print({"csv": as_csv, "markdown": as_markdown}[form](runs), end="")
     if unfinished:
         print(f"Not finished: {'; '.join(unfinished)}.", file=sys.stderr)
 
 
 def side_by_side(folders: list[Path], page: bool) -> None:
     """Print the runs' table, then each pair's comparison; raise where the only pair has none."""
-    from soundfold.experiment.comparison import compare, read_run, seed_groups
+    from soundfold.evaluation.compare import compare, load_run, seed_groups
     from soundfold.report.comparison_page import write_comparison_page
-    from soundfold.report.terminal import print_ladder, print_runs
+    from soundfold.report.terminal import print_published, print_runs
 
     places = [folder.resolve() for folder in folders]
     if twice := [folder for folder in folders if places.count(folder.resolve()) > 1]:
         raise InputError(f"{twice[0]} is named twice; a run differs from itself in nothing. Name each run once.")
-    runs = [read_run(folder) for folder in folders]
+    runs = [load_run(folder) for folder in folders]
     print_runs(runs, seed_groups(runs))
-    print_ladder(runs)
+    print_published(runs)
     for a, b in combinations(runs, 2):
         try:
-            print(compare(a, b).words())
+            print(compare(a, b).describe())
         except InputError as error:
             if len(runs) == 2:
                 raise
@@ -99,4 +99,4 @@ def side_by_side(folders: list[Path], page: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(told(main))
+    sys.exit(exit_code_of(main))

@@ -6,22 +6,24 @@ from omegaconf import DictConfig
 
 from soundfold.cli import run
 from soundfold.config import CONF
-from soundfold.experiment.sweep import recorded
-from soundfold.rules import check
+from soundfold.experiment.sweep import record_job
+from soundfold.validation import validate
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    with recorded(cfg) as opened:
-        check(cfg)
+    with record_job(cfg) as opened:
+        validate(cfg)
         # imported here, so that --help, a misspelt key and a bad value answer at once
+        from soundfold.report.reporter import RunReporter
+
         if cfg.search is not None:
             from soundfold.experiment.search import search
 
-            return search(cfg, list(HydraConfig.get().overrides.task))
+            return search(cfg, list(HydraConfig.get().overrides.task), RunReporter())
         from soundfold.experiment.run import cross_validate
 
-        return cross_validate(cfg, opened=opened)
+        return cross_validate(cfg, RunReporter(), opened=opened)
 
 
 if __name__ == "__main__":

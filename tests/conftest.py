@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+from helpers.shared import SHARED
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +62,7 @@ def shared_run(factory, name: str, train: Callable[[Path], None]) -> Path:
 def tiny_run(tmp_path_factory) -> Path:
     """A finished cross-validation of three folds on tones and noises of half a second at 8 kHz; the clips lie in
     ``../../tiny``. Not to be changed."""
-    import tiny
+    from helpers import tiny
 
     def train(folder: Path) -> None:
         tiny.cross_validate(tiny.render(folder / "tiny"), folder / "outputs", "report.page=none")
@@ -74,7 +73,7 @@ def tiny_run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def real_run(tmp_path_factory, esc10) -> Path:
     """Fold 1 of ESC-10 after one epoch on coarse images, with all options that scores depend on. Not to be changed."""
-    import tiny
+    from helpers import tiny
 
     def train(folder: Path) -> None:
         small = ("features.n_fft=2048", "features.hop_length=1764", "features.n_mels=32", "features.f_max=20000")

@@ -1,13 +1,13 @@
 import json
 
 import pytest
+from benchmarks import folds, frontend, inference, loop, scaling, train
+from benchmarks.timing import Timing
 from hydra import compose, initialize_config_dir
 
-from soundfold.benchmark import folds, frontend, inference, loop, scaling, train
-from soundfold.benchmark.timing import Timing
 from soundfold.config import CONF, register
 from soundfold.errors import InputError
-from soundfold.rules import check_benchmark
+from soundfold.validation import validate_benchmark
 
 
 def test_the_front_end_is_measured_beside_its_peers(tmp_path):
@@ -88,7 +88,7 @@ def test_benchmarks_are_named():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for word in ("what=speed", "steps=0", "batch=0"):
             with pytest.raises(InputError, match=word.split("=")[0]):
-                check_benchmark(compose("benchmark", [word]))
+                validate_benchmark(compose("benchmark", [word]))
 
 
 def test_a_model_in_use_is_measured(tmp_path):

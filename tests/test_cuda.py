@@ -4,11 +4,11 @@ import csv
 
 import pytest
 import torch
-from tiny import cross_validate, only, render
+from benchmarks.workload import noise, trained
+from helpers.tiny import cross_validate, only, render
 
-from soundfold.benchmark.workload import noise, trained
-from soundfold.experiment.results import FoldResult
-from soundfold.model.classifier import Classifier
+from soundfold.evaluation.results import FoldResult
+from soundfold.models.classifier import Classifier
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CUDA = ("trainer.accelerator=gpu", "report.page=none", "fold=1")

@@ -13,11 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from helpers import tiny
 
-from soundfold.config import composed
+from soundfold.config import compose_config
 from soundfold.experiment.run import cross_validate
+from soundfold.report.reporter import RunReporter
 
 NEAR = 1e-4
 VALUES = json.loads((tiny.ROOT / "tests" / "golden" / "values.json").read_text())
@@ -49,7 +50,7 @@ def one_thread():
 
 @pytest.mark.parametrize("name", VALUES)
 def test_a_setting_computes_the_stored_numbers(name, check, work, one_thread):
-    cross_validate(composed(*check.read_settings(tiny.ROOT / check.SETTINGS, work)[name]))
+    cross_validate(compose_config(*check.read_settings(tiny.ROOT / check.SETTINGS, work)[name]), RunReporter())
     then, numbers = VALUES[name], check.read_numbers(work / "outputs", name)
     now = check.stored(numbers)
     assert now["clips"] == then["clips"]

@@ -26,29 +26,29 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from conftest import SHARED
+from helpers.shared import SHARED
+from helpers.tiny import overrides, train
 from hydra.errors import HydraException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from tiny import overrides, train
 from torchaudio import functional
 
-from soundfold.config import composed, known_keys
+from soundfold.config import compose_config, known_keys
 from soundfold.data.folder import read_folder
-from soundfold.data.folds import BENCHMARK, make_split
-from soundfold.data.integrity import inspect_file
-from soundfold.data.metadata import ESC50, URBANSOUND8K, ClipTable, read_table
-from soundfold.data.recording import Recording
-from soundfold.data.waveforms import decode, load, quantise
+from soundfold.data.splits import BENCHMARK, make_split
+from soundfold.data.store import decode, open_store, to_int16
+from soundfold.data.tables import ESC50, URBANSOUND8K, ClipTable, read_table
+from soundfold.eda.checks import inspect_file
 from soundfold.errors import InputError
 from soundfold.experiment import build
-from soundfold.experiment.opening import open_run
-from soundfold.frontend.variation import Variation
-from soundfold.inference.models import read_models
-from soundfold.inference.stream import resampled
-from soundfold.model.resnet import single_channel_resnet18
+from soundfold.experiment.setup import open_run
+from soundfold.features.batch_transform import BatchTransform
+from soundfold.inference.fold_models import read_models
+from soundfold.inference.streaming import resampled
+from soundfold.io.audio import Recording
+from soundfold.models.resnet import single_channel_resnet18
 
 SECONDS = 30
 MEMORY = 3 << 30
@@ -365,7 +365,7 @@ def test_a_sound_is_finite_and_in_shape_or_refused(case, tmp_path):
     assert np.isfinite(mono).all()
     assert np.isfinite(heard).all()
     np.testing.assert_allclose(mono, heard[:frames], atol=1e-4 * max(1, np.abs(heard).max()))
-    stored = quantise(mono, frames)
+    stored = to_int16(mono, frames)
     assert stored.dtype == np.int16
     assert stored.shape == (frames,)
     peak = np.abs(mono).max()
@@ -422,7 +422,9 @@ READERS = {
     "table": lambda path: read_table(path),
     "decode": lambda path: decode(path, 8000, 100),
     "recording": lambda path: list(Recording.open(path).blocks()),
-    "store": lambda path: load(path.parent, [path.name], seconds=0.1, sample_rate=8000, cache=path.parent / "cache"),
+    "store": lambda path: open_store(
+        path.parent, [path.name], seconds=0.1, sample_rate=8000, cache=path.parent / "cache"
+    ),
     "weights": lambda path: single_channel_resnet18(2, str(path), width=16),
     "models": lambda path: read_models(path),
     "folder": lambda path: read_folder(path, path.parent / "cache"),
@@ -467,7 +469,7 @@ CHANGES = st.lists(st.tuples(st.sampled_from(KEYS), VALUES), min_size=1, max_siz
 @functools.cache
 def base(name: str) -> DictConfig:
     nowhere = Path("nowhere")
-    return composed(*overrides(nowhere / "clips", nowhere / "outputs", *BASES[name]))
+    return compose_config(*overrides(nowhere / "clips", nowhere / "outputs", *BASES[name]))
 
 
 def check_images(cfg: DictConfig) -> None:
@@ -477,8 +479,8 @@ def check_images(cfg: DictConfig) -> None:
     samples = round(cfg.data.seconds * cfg.data.sample_rate)
     noise = torch.randint(-3000, 3000, (samples,), generator=generator)
     wave = torch.stack([noise, torch.zeros_like(noise), torch.full_like(noise, -32768)]).short()
-    front_end.fit([wave if crops is None else crops.cut(wave, crops.draw(len(wave), generator))])
-    variation = Variation(front_end, 3, crops, build.mixing(cfg))
+    front_end.fit([wave if crops is None else crops.crop_at(wave, crops.draw(len(wave), generator))])
+    variation = BatchTransform(front_end, 3, crops, build.mixing(cfg))
     image, target = variation(wave, torch.arange(3), variation.draw(3, generator))
     assert image.shape[:2] == (3, 1)
     assert image.isfinite().all()
@@ -494,15 +496,15 @@ CONFIGS = (
     ("plain", [("data.seconds", math.nan)]),
     ("plain", [("data.seconds", 1e9)]),
     ("plain", [("data.seconds", 1e-9)]),  # a clip of no samples
-    ("plain", [("augment.stretch.low", math.nan)]),
-    ("plain", [("augment.stretch.high", math.inf)]),
+    ("plain", [("augment.time_stretch.low", math.nan)]),
+    ("plain", [("augment.time_stretch.high", math.inf)]),
     ("rich", [("augment.gain_db.high", 1e6)]),  # beyond float32
-    ("plain", [("augment.semitones.high", 1e9)]),
+    ("plain", [("augment.pitch_shift.high", 1e9)]),
     ("rich", [("augment.noise_colours", [100.0])]),
     ("rich", [("augment.time_masks.count", 10**9)]),
     ("rich", [("augment.mixing.alpha", math.nan)]),
     ("rich", [("augment.polarity", "${nowhere}")]),  # was not resolved, and compared as text
-    ("rich", [("augment.roll.low", "???")]),  # missing, and compared as text
+    ("rich", [("augment.time_shift.low", "???")]),  # missing, and compared as text
     ("leaky", [("augment.copies.high", 10**9)]),
     ("rich", [("crops.test", 10**9)]),
     ("plain", [("model.width", 2**40)]),
@@ -566,7 +568,7 @@ HUGE = "1" + 400 * "0"
     ids=["float", "list", "digits", "section"],
 )
 def test_the_command_line_tells_what_no_type_can_hold(word, told):
-    done = train(word, "data.root=nowhere", "data.fetch=null")
+    done = train(word, "data.root=nowhere", "data.download=null")
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr

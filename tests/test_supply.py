@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.tiny import ROOT, only, overrides, render, train
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from tiny import ROOT, only, overrides, render, train
 
 from soundfold.cli import run
 from soundfold.config import CONF

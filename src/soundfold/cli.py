@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from soundfold.config import Config, refuse_unknown_keys, register
 from soundfold.errors import InputError, TrainingError
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
-from soundfold.signals import Stopped, stoppable
+from soundfold.io.signals import Stopped, handle_stop_signals
 
 # what the presets in conf/hydra/launcher build on, and an extra of this package brings
 LAUNCHERS = ("hydra/launcher/joblib", "hydra/launcher/submitit_slurm", "hydra/launcher/submitit_local")
@@ -41,7 +41,7 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     # Hydra would print its own summary of every exception and exit; ours tells bad input from a fault
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        with stoppable():
+        with handle_stop_signals():
             _refuse_secrets(sys.argv[1:])
             refuse_unknown_keys(_value_keys(sys.argv[1:], groups), schema)
             try:

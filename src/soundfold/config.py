@@ -29,7 +29,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 class Data:
     name: str = MISSING
     root: str = MISSING
-    fetch: str | None = None
+    download: str | None = None
     layout: str = "esc50"
     folds: int = 5
     source_pattern: str | None = None
@@ -38,7 +38,7 @@ class Data:
     seconds: float = 5.0
     sample_rate: int = 44100
     batch_size: int = 64
-    resident: bool | None = None
+    on_device: bool | None = None
 
 
 @dataclass
@@ -72,15 +72,15 @@ class Features:
 class Uniform:
     low: float = MISSING
     high: float = MISSING
-    probability: float = 1.0
-    whole: bool = False
+    p: float = 1.0
+    integer: bool = False
 
 
 @dataclass
-class Stripes:
+class MaskSpec:
     count: int = MISSING
     width: float = MISSING
-    probability: float = 1.0
+    p: float = 1.0
 
 
 @dataclass
@@ -101,16 +101,16 @@ class Copies:
 
 @dataclass
 class Augment:
-    stretch: Uniform | None = None
-    semitones: Uniform | None = None
+    time_stretch: Uniform | None = None
+    pitch_shift: Uniform | None = None
     noise_std: Uniform | None = None
     noise_snr_db: Uniform | None = None
     noise_colours: list[float] = field(default_factory=lambda: [0.0])
     gain_db: Uniform | None = None
     polarity: float = 0.0
-    roll: Uniform | None = None
-    time_masks: Stripes | None = None
-    frequency_masks: Stripes | None = None
+    time_shift: Uniform | None = None
+    time_masks: MaskSpec | None = None
+    frequency_masks: MaskSpec | None = None
     one_of: bool = False
     copies: Copies | None = None
     mixing: Mixing = field(default_factory=Mixing)
@@ -134,7 +134,7 @@ class Model:
     squeeze_excitation: bool = False
     stochastic_depth: float = 0.0
     frozen_stages: int = 0
-    rate_decay: float = 1.0
+    layer_decay: float = 1.0
     label_smoothing: float = 0.0
     channels_last: bool = False
     compile: str = "none"
@@ -197,7 +197,7 @@ class Trainer:
 
 
 @dataclass
-class Callbacks:
+class Selection:
     monitor: str = "val/loss"
     choose: str = "best"
     patience: int = 10
@@ -237,7 +237,7 @@ class Parameter:
     low: float | None = None
     high: float | None = None
     log: bool = False
-    whole: bool = False
+    integer: bool = False
     choices: list[Any] | None = None
 
 
@@ -270,7 +270,7 @@ class Config:
     schedule: Schedule = MISSING
     average: Average = MISSING
     trainer: Trainer = MISSING
-    callbacks: Callbacks = MISSING
+    selection: Selection = MISSING
     logger: Logger = MISSING
     crops: Crops = field(default_factory=Crops)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
@@ -332,8 +332,8 @@ NOT_IDENTITY = (
     "search",
     "data.root",
     "data.name",
-    "data.fetch",
-    "data.resident",
+    "data.download",
+    "data.on_device",
     "trainer.accelerator",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
@@ -342,7 +342,7 @@ NOT_IDENTITY = (
 )
 
 
-def without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def drop_keys(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """A configuration's plain values less some keys, dotted; what it lacks is left out."""
     kept = dict(values)
     for key in keys:
@@ -350,7 +350,7 @@ def without(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
         if not rest:
             kept.pop(first, None)
         elif isinstance(kept.get(first), dict):
-            kept[first] = without(kept[first], (rest,))
+            kept[first] = drop_keys(kept[first], (rest,))
     return kept
 
 
@@ -400,7 +400,7 @@ def refuse_unknown_keys(keys: list[str], schema: type = Config) -> None:
         raise InputError(f"{key} is not a key of the configuration. Did you mean {near[0]}?{choice}")
 
 
-def composed(*overrides: str) -> DictConfig:
+def compose_config(*overrides: str) -> DictConfig:
     """What ``scripts/train.py`` with these words would run; with those of its own search path where Hydra runs."""
     if GlobalHydra.instance().is_initialized():
         return compose("train", list(overrides))
@@ -409,12 +409,12 @@ def composed(*overrides: str) -> DictConfig:
         return compose("train", list(overrides))
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values by their dotted keys; an empty section is a value."""
     out: dict[str, Any] = {}
     for key, value in values.items():
         nested = isinstance(value, dict) and value
-        out |= flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+        out |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return out
 
 
@@ -429,7 +429,38 @@ def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
         digests: of what the configuration only points at: the table, the audio, a weights file.
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    values = without(plain, NOT_IDENTITY)
+    values = drop_keys(plain, NOT_IDENTITY)
     values["model"]["weights"] = digests["weights"]
     text = json.dumps([values, digests], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+# keys of the first edition
+RENAMED = {
+    "augment.stretch": "augment.time_stretch",
+    "augment.semitones": "augment.pitch_shift",
+    "augment.roll": "augment.time_shift",
+    "model.rate_decay": "model.layer_decay",
+    "data.fetch": "data.download",
+    "data.resident": "data.on_device",
+    "callbacks": "selection",
+}
+RENAMED_OPTIONS = {"probability": "p", "whole": "integer"}
+
+
+def migrate(values: dict[str, Any]) -> dict[str, Any]:
+    """Translate the keys of a configuration that the first edition stored; keys of this edition stay as they are."""
+    migrated: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            value = {RENAMED.get(f"{key}.{name}", f"{key}.{name}").split(".", 1)[1]: v for name, v in value.items()}
+        migrated[RENAMED.get(key, key)] = value
+    if isinstance(migrated.get("augment"), dict):
+        migrated["augment"] = {key: _renamed_options(value) for key, value in migrated["augment"].items()}
+    return migrated
+
+
+def _renamed_options(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {RENAMED_OPTIONS.get(name, name): v for name, v in value.items()}

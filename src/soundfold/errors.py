@@ -11,6 +11,14 @@ class InputError(Exception):
     """
 
 
+class ArgumentError(InputError, ValueError):
+    """An argument of a library class or function breaks its rule.
+
+    The message puts names of arguments in backticks, as in "`n_fft`=1 must be at least 2". The configuration layer
+    replaces them by its keys, see `soundfold.validation.config_keys`.
+    """
+
+
 class TrainingError(Exception):
     """Training began and cannot go on: one paragraph that says where, the likeliest cause and the remedy.
 
@@ -22,7 +30,7 @@ class OutOfMemory(TrainingError):
     """A device's memory does not hold what a step needs."""
 
 
-def told(work: Callable[[], int | None]) -> int:
+def exit_code_of(work: Callable[[], int | None]) -> int:
     """The exit code of a script's work: its own, 0 where it gives none; 2 after telling bad input in a paragraph."""
     try:
         return work() or 0

@@ -22,8 +22,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from soundfold.data.unpacking import LIMIT, TABLE, TABLE_SHA256, ArchiveError, require_room, unpack
 from soundfold.errors import InputError
-from soundfold.files import write_whole
-from soundfold.locks import alone
+from soundfold.io.atomic import write_text
+from soundfold.io.locks import exclusive_lock
 
 ESC50_URL = "https://github.com/karolpiczak/ESC-50/archive/refs/heads/master.zip"
 ATTEMPTS = 5
@@ -74,7 +74,7 @@ def fetch_esc50(
         if (root / TABLE).is_file():
             return
         root.parent.mkdir(parents=True, exist_ok=True)
-        with alone(root.with_name(f"{root.name}.lock"), "is fetching ESC-50"):
+        with exclusive_lock(root.with_name(f"{root.name}.lock"), "is fetching ESC-50"):
             if (root / TABLE).is_file():  # another process had the lock
                 return
             if root.exists() and (not root.is_dir() or any(root.iterdir()) or root.is_mount()):
@@ -136,7 +136,7 @@ class Part:
 
     @told.setter
     def told(self, told: Told) -> None:
-        write_whole(self._note, json.dumps(asdict(told)))
+        write_text(self._note, json.dumps(asdict(told)))
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)

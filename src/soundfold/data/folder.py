@@ -11,14 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from soundfold.data.metadata import ClipTable, read_table
+from soundfold.data.tables import ClipTable, read_table
 from soundfold.errors import InputError
-from soundfold.files import write_whole, writing
-
-# a .raw file does not say its rate, depth and channels
-EXTENSIONS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
+from soundfold.io.atomic import explain_write_errors, write_text
+from soundfold.io.audio import EXTENSIONS
 
 
 def read_folder(
@@ -57,9 +54,9 @@ def read_folder(
     writer.writerows(zip(files, numbers, targets, [names[t] for t in targets], sources, strict=True))
     # a damaged one is not read: to make it again takes a tenth of a second
     if not path.is_file() or path.read_bytes() != out.getvalue().encode():
-        with writing(cache, "Free some space or give paths.cache=DIRECTORY."):
+        with explain_write_errors(cache, "Free some space or give paths.cache=DIRECTORY."):
             cache.mkdir(parents=True, exist_ok=True)
-            write_whole(path, out.getvalue())
+            write_text(path, out.getvalue())
     return read_table(path)
 
 

@@ -6,8 +6,6 @@ from math import ceil, gcd
 
 import numpy as np
 
-# of a sound that is read or made, Hz; a header that says another rate is damaged, or of something else
-LOWEST, HIGHEST = 1000, 1_000_000
 # of a kernel that holds every phase; 44,099 to 44,100 Hz would have 2e9
 MOST_TAPS = 1 << 23
 # weights of the direct sum at once

@@ -14,8 +14,8 @@ import numpy as np
 import soundfile
 
 from soundfold.errors import InputError
-from soundfold.files import whole_folder
-from soundfold.locks import alone
+from soundfold.io.atomic import atomic_folder
+from soundfold.io.locks import exclusive_lock
 
 RATE = 44100
 SECONDS = 2.0
@@ -118,9 +118,9 @@ def render(root: Path, seed: int = 0) -> None:
     """
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with alone(root.with_name(f"{root.name}.lock"), "is rendering the synthetic collection"):
+        with exclusive_lock(root.with_name(f"{root.name}.lock"), "is rendering the synthetic collection"):
             if not root.is_dir():
-                with whole_folder(root) as folder:
+                with atomic_folder(root) as folder:
                     _render(folder, seed)
     except (OSError, soundfile.SoundFileError) as error:
         raise InputError(

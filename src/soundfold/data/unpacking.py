@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from soundfold.files import leads_outside, whole_folder
+from soundfold.io.atomic import atomic_folder, escapes_folder
 
 TABLE = "meta/esc50.csv"
 # of the official table, 2,000 rows, with Unix line ends
@@ -38,7 +38,7 @@ def unpack(archive: Path, root: Path, table_sha256: str = TABLE_SHA256) -> None:
         OSError: ``root`` cannot be written.
     """
     try:
-        with zipfile.ZipFile(archive) as opened, whole_folder(root) as folder:
+        with zipfile.ZipFile(archive) as opened, atomic_folder(root) as folder:
             members = _members(opened, table_sha256)
             require_room(root.parent, sum(member.file_size for member in members.values()))
             for place, member in members.items():
@@ -65,7 +65,7 @@ def _members(opened: zipfile.ZipFile, table_sha256: str) -> dict[str, zipfile.Zi
     for member in every:
         if member.header_offset < 0:  # zipfile would raise OSError, as a faulty disk does
             raise ArchiveError("it is damaged (a member before its beginning)")
-        if leads_outside(member.filename):
+        if escapes_folder(member.filename):
             raise ArchiveError(f"its member {member.filename!r} would lie outside the folder")
         # the upper half is the mode of the file on Unix
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):

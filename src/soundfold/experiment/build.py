@@ -12,16 +12,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold import config
 from soundfold.data.datamodule import OfflineCopies
-from soundfold.data.folds import Protocol
+from soundfold.data.splits import Protocol
 from soundfold.errors import InputError
-from soundfold.frontend.augment import Augmentation, Stripes, Uniform
-from soundfold.frontend.crop import Crops
-from soundfold.frontend.front_end import FrontEnd
-from soundfold.frontend.logmel import ClipStandardisedResize, LogMel
-from soundfold.frontend.mixing import Mixing
-from soundfold.model.averaging import Averaging
-from soundfold.model.classifier import Classifier
-from soundfold.model.resnet import ResNet18, single_channel_resnet18
+from soundfold.features.augment import Augmentation, MaskSpec, Uniform
+from soundfold.features.crops import Crops
+from soundfold.features.logmel import LogMel, NormalizeAndResize
+from soundfold.features.mixing import Mixing
+from soundfold.features.pipeline import FrontEnd
+from soundfold.models.averaging import Averaging
+from soundfold.models.classifier import Classifier
+from soundfold.models.resnet import ResNet18, single_channel_resnet18
+from soundfold.validation import config_keys
 
 # of a stored configuration: what makes images of waveforms, and logits of images
 IMAGE_SECTIONS: dict[str, Any] = {
@@ -33,7 +34,7 @@ IMAGE_SECTIONS: dict[str, Any] = {
 }
 
 
-def image_sections(given: Any, where: str = "the stored configuration") -> DictConfig:
+def stored_sections(given: Any, where: str = "the stored configuration") -> DictConfig:
     """The sections of a stored configuration that make images and logits of waveforms.
 
     Keys that it did not know yet have their defaults.
@@ -46,6 +47,8 @@ def image_sections(given: Any, where: str = "the stored configuration") -> DictC
         InputError: one of these sections has a key that the schema does not know.
     """
     refuse_foreign_keys(given, where)
+    stored: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
+    given = config.migrate(stored)
     known: Any = {}
     for name, kind in IMAGE_SECTIONS.items():
         known[name] = OmegaConf.merge(OmegaConf.structured(kind), given.get(name, {}))
@@ -63,8 +66,8 @@ def refuse_foreign_keys(given: Any, where: str) -> None:
     plain: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
     if not isinstance(plain, dict):
         return
-    known = config.known_keys()
-    for key in config.flat({name: plain[name] for name in IMAGE_SECTIONS if name in plain}):
+    plain, known = config.migrate(plain), config.known_keys()
+    for key in config.flatten({name: plain[name] for name in IMAGE_SECTIONS if name in plain}):
         parts = key.split(".")
         # the outermost: of an unknown section its own name
         for length in range(2, len(parts) + 1):
@@ -75,29 +78,33 @@ def refuse_foreign_keys(given: Any, where: str) -> None:
                 )
 
 
+@config_keys("features", "augment", "data")
 def front_end(cfg: DictConfig) -> FrontEnd:
     """From ``features``, ``augment`` and ``data``; its statistics are still 0 and 1."""
     image = cfg.features.image
-    resize = image and ClipStandardisedResize(cfg.features.n_mels, image.frames, image.size)
+    resize = image and NormalizeAndResize(cfg.features.n_mels, image.frames, image.size)
     return FrontEnd(logmel(cfg), resize, augmentation(cfg))
 
 
+@config_keys("features", "data")
 def logmel(cfg: DictConfig) -> LogMel:
     """From ``features``, for clips of ``data``."""
     options = {key: value for key, value in cfg.features.items() if key != "image"}
     return LogMel(sample_rate=cfg.data.sample_rate, **options)
 
 
+@config_keys("augment", "data")
 def augmentation(cfg: DictConfig) -> Augmentation:
     """From ``augment``, for clips of ``data``."""
     options: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     del options["mixing"], options["copies"]
     for key, value in options.items():
         if isinstance(value, dict):
-            options[key] = Stripes(**value) if "count" in value else Uniform(**value)
+            options[key] = MaskSpec(**value) if "count" in value else Uniform(**value)
     return Augmentation(round(cfg.data.seconds * cfg.data.sample_rate), **options)
 
 
+@config_keys("crops", "data")
 def crops(cfg: DictConfig) -> Crops | None:
     """From ``crops``, for clips of ``data``."""
     if cfg.crops.seconds is None:
@@ -106,15 +113,17 @@ def crops(cfg: DictConfig) -> Crops | None:
     return Crops(samples, length, cfg.crops.trim, cfg.crops.test)
 
 
+@config_keys("model")
 def network(cfg: DictConfig, classes: int, weights: str = "none") -> ResNet18:
     """From ``model``, starting from weights as `single_channel_resnet18` takes them."""
     architecture = {key: cfg.model[key] for key in signature(ResNet18).parameters if key in cfg.model}
     return single_channel_resnet18(classes, weights, cfg.model.stem, **architecture)
 
 
+@config_keys("model", "optim", "schedule")
 def classifier(cfg: DictConfig, classes: int, weights: str = "none") -> Classifier:
     """From ``model``, ``optim`` and ``schedule``."""
-    options = ("label_smoothing", "frozen_stages", "rate_decay", "channels_last", "compile")
+    options = ("label_smoothing", "frozen_stages", "layer_decay", "channels_last", "compile")
     return Classifier(
         network(cfg, classes, weights),
         classes,
@@ -125,16 +134,19 @@ def classifier(cfg: DictConfig, classes: int, weights: str = "none") -> Classifi
     )
 
 
+@config_keys("average")
 def averaging(cfg: DictConfig) -> Averaging | None:
     """From ``average``."""
     return None if cfg.average.kind == "none" else Averaging(**cfg.average)
 
 
+@config_keys("augment.mixing")
 def mixing(cfg: DictConfig) -> Mixing:
     """From ``augment.mixing``."""
     return Mixing(**cfg.augment.mixing)
 
 
+@config_keys("augment.copies")
 def copies(cfg: DictConfig) -> OfflineCopies | None:
     """From ``augment.copies``."""
     return None if cfg.augment.copies is None else OfflineCopies(**cfg.augment.copies)
@@ -161,6 +173,7 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     return made
 
 
+@config_keys("split")
 def protocol(cfg: DictConfig) -> Protocol:
     """From ``split``."""
     options: Any = OmegaConf.to_container(cfg.split, resolve=True)

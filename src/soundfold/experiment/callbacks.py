@@ -14,10 +14,10 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from soundfold.archive import damage, read_archive, write_archive
-from soundfold.console import console
 from soundfold.errors import InputError
-from soundfold.files import write_whole
+from soundfold.io.atomic import write_text
+from soundfold.io.checkpoints import find_damage, load_checkpoint, save_checkpoint
+from soundfold.io.console import console
 
 
 class MetricsCsv(pl.Callback):
@@ -75,7 +75,7 @@ class MetricsCsv(pl.Callback):
     def _write(self, header: list[str]) -> None:
         self._header = header
         lines = [",".join(header), *(",".join(str(row.get(name, "")) for name in header) for row in self.rows)]
-        write_whole(self.path, "\n".join(lines) + "\n")
+        write_text(self.path, "\n".join(lines) + "\n")
 
 
 class EpochSeed(pl.Callback):
@@ -93,7 +93,7 @@ class EpochSeed(pl.Callback):
         torch.manual_seed(int(np.random.SeedSequence([*self.seed, trainer.current_epoch]).generate_state(1)[0]))
 
 
-class CalmProgressBar(RichProgressBar):
+class ThrottledProgressBar(RichProgressBar):
     """A progress bar that draws a few times a second, where Lightning's own does so in every step and epoch.
 
     Figures are read from the device where an epoch's end is drawn, and nowhere else.
@@ -136,7 +136,7 @@ class CalmProgressBar(RichProgressBar):
             super().on_train_epoch_start(trainer, pl_module)
 
 
-class SpacedCheckpoint(ModelCheckpoint):
+class PeriodicCheckpoint(ModelCheckpoint):
     """A checkpoint at the end of an epoch, but no sooner than some time after the one before; and always of the last.
 
     A checkpoint of 134 MB takes longer to write than a short epoch to train. What a run cut short has to train again
@@ -167,7 +167,7 @@ class SpacedCheckpoint(ModelCheckpoint):
             self._taken = time.monotonic()
 
 
-class LastingEarlyStopping(EarlyStopping):
+class ResumableEarlyStopping(EarlyStopping):
     """Early stopping that is not forgotten: a run resumed after its stop does not train another epoch."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -175,7 +175,7 @@ class LastingEarlyStopping(EarlyStopping):
         trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
 
-class LastingBest(ModelCheckpoint):
+class ResumableBest(ModelCheckpoint):
     """The best epoch's checkpoint, which a run resumed from another folder, or under another name of it, keeps."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -189,19 +189,19 @@ class LastingBest(ModelCheckpoint):
         super().load_state_dict({**state_dict, **moved, "best_k_models": scores, "dirpath": self.dirpath})
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or absent, so that a run killed while one is written keeps the one before; what was
     damaged since is refused, where Lightning would go on from it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_archive(Path(path), checkpoint)
+        save_checkpoint(Path(path), checkpoint)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-        return read_archive(Path(path))
+        return load_checkpoint(Path(path))
 
 
-def resumable(folder: Path) -> bool:
+def can_resume(folder: Path) -> bool:
     """Whether a fold can go on from its checkpoints.
 
     Where one is damaged all are removed, with a note: the fold is trained anew, and comes out the same.
@@ -212,7 +212,7 @@ def resumable(folder: Path) -> bool:
     # the last goes first: killed in between, the fold does not go on from it
     found = sorted(folder.glob("*.ckpt"), key=lambda path: path.name != "last.ckpt")
     for path in found:
-        if reason := damage(path):
+        if reason := find_damage(path):
             note = f"The checkpoint {path} is damaged ({reason}). The fold is trained anew."
             console.print(note, style="yellow", soft_wrap=True)
             for given_up in found:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from omegaconf import DictConfig
 
-from soundfold.console import console
 from soundfold.errors import InputError
+from soundfold.io.console import console
 
 
-def accelerator(cfg: DictConfig) -> str:
+def choose_accelerator(cfg: DictConfig) -> str:
     """The device to train on: ``auto`` takes a CUDA device or the CPU, as MPS is untested and used only where named.
 
     Raises:
@@ -31,7 +31,7 @@ def accelerator(cfg: DictConfig) -> str:
     return wanted
 
 
-def refuse_devices(cfg: DictConfig, kind: str) -> None:
+def check_device_count(cfg: DictConfig, kind: str) -> None:
     """Refuse more devices than there are; on processors a device is a process.
 
     Raises:
@@ -55,3 +55,19 @@ def note_bfloat16(cfg: DictConfig, kind: str) -> None:
         console.print("note: this CPU multiplies bfloat16 in hardware; trainer.precision=bf16-mixed may train faster.")
     if has is False and cfg.trainer.precision == "bf16-mixed":
         console.print("note: this CPU has no bfloat16 arithmetic; trainer.precision=32-true trains faster.")
+
+
+def choose_device(name: str, option: str = "device") -> torch.device:
+    """The device of a name: ``auto`` (a CUDA device where there is one), ``cpu`` or ``cuda``.
+
+    Args:
+        option: what the user calls it.
+
+    Raises:
+        InputError: the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"{option}=cuda: PyTorch sees no CUDA device here. Give {option}=cpu.")
+    return torch.device(name)

@@ -10,8 +10,6 @@ from typing import Any
 
 import torch
 
-from soundfold.errors import InputError
-
 LIBRARIES = ("torch", "torchvision", "torchaudio", "lightning", "torchmetrics", "numpy", "soundfile")
 
 
@@ -25,22 +23,6 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
     }
-
-
-def named_device(name: str, option: str = "device") -> torch.device:
-    """The device of a name: ``auto`` (a CUDA device where there is one), ``cpu`` or ``cuda``.
-
-    Args:
-        option: what the user calls it.
-
-    Raises:
-        InputError: the device is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"{option}=cuda: PyTorch sees no CUDA device here. Give {option}=cpu.")
-    return torch.device(name)
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -18,28 +18,29 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.archive import read_archive
-from soundfold.data.datamodule import ALONE, Shares, SoundDataModule
-from soundfold.data.folds import Split, make_split
+from soundfold.data.datamodule import SoundDataModule
+from soundfold.data.loader import SINGLE_PROCESS, BatchShard
+from soundfold.data.splits import Split, make_split
 from soundfold.errors import InputError
+from soundfold.evaluation.results import FoldResult, predictions_csv
 from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks import (
-    CalmProgressBar,
+    AtomicCheckpointIO,
     EpochSeed,
-    LastingBest,
-    LastingEarlyStopping,
     MetricsCsv,
-    SpacedCheckpoint,
-    WholeCheckpoints,
-    resumable,
+    PeriodicCheckpoint,
+    ResumableBest,
+    ResumableEarlyStopping,
+    ThrottledProgressBar,
+    can_resume,
 )
-from soundfold.experiment.device import accelerator
-from soundfold.experiment.faults import FiniteLoss, memory_told
-from soundfold.experiment.kept import KeptModel
+from soundfold.experiment.device import choose_accelerator
+from soundfold.experiment.guards import FiniteLoss, explain_oom
 from soundfold.experiment.loggers import fold_loggers
-from soundfold.experiment.opening import Run
-from soundfold.experiment.results import FoldResult, predictions_csv
-from soundfold.files import write_whole
+from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.experiment.setup import RunContext
+from soundfold.io.atomic import write_text
+from soundfold.io.checkpoints import load_checkpoint
 
 # its notes on devices and products, once per fold, would bury ours
 for library in ("lightning.pytorch", "lightning.fabric"):
@@ -49,7 +50,7 @@ warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.", ca
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
-def epochs_of(cfg: DictConfig, clips: int) -> int:
+def epoch_count(cfg: DictConfig, clips: int) -> int:
     """Epochs over so many training clips, whichever of trainer.max_epochs and trainer.max_steps ends them.
 
     Raises:
@@ -59,15 +60,15 @@ def epochs_of(cfg: DictConfig, clips: int) -> int:
     ends = (cfg.trainer.max_epochs, -(-cfg.trainer.max_steps // batches))
     epochs = min(end for end in ends if end > 0)
     every = cfg.trainer.check_val_every_n_epoch
-    if cfg.split.protocol == "nested" and cfg.callbacks.choose == "best" and epochs < every:
+    if cfg.split.protocol == "nested" and cfg.selection.choose == "best" and epochs < every:
         raise InputError(
             f"trainer.check_val_every_n_epoch={every} leaves none of the {epochs} epochs to choose the best from. "
-            "Give fewer, or callbacks.choose=last."
+            "Give fewer, or selection.choose=last."
         )
     return epochs
 
 
-def refuse_few(cfg: DictConfig, split: Split) -> None:
+def check_split_sizes(cfg: DictConfig, split: Split) -> None:
     """Refuse a fold with fewer clips than share its batches.
 
     Raises:
@@ -86,7 +87,9 @@ def refuse_few(cfg: DictConfig, split: Split) -> None:
             )
 
 
-def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
+def train_fold(
+    run: RunContext, fold: int | None, shard: BatchShard = SINGLE_PROCESS, watchers: Sequence[pl.Callback] = ()
+) -> FoldResult:
     """Train one fold, score its test clips once, and write its files.
 
     Of several processes that train it together each calls this; the first writes the files.
@@ -94,25 +97,25 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
     Args:
         run: see `open_run`.
         fold: its number; None trains on every clip and scores none.
-        shares: which process this is of how many, and in how many parts it trains on its share of a batch.
+        shard: which process this is of how many, and in how many parts it trains on its share of a batch.
         watchers: callbacks beside the run's own, such as a benchmark's clock.
 
     Raises:
         TrainingError: a loss is not finite, or memory does not suffice.
     """
-    cfg, table, first = run.cfg, run.collection.table, shares.rank == 0
+    cfg, table, first = run.cfg, run.collection.table, shard.rank == 0
     folder = run.folder / f"fold{fold or 'none'}"
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     if first:
-        write_whole(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     last = checkpoints / "last.ckpt"
-    resumed = not cfg.rerun and not cfg.debug and resumable(checkpoints)
+    resumed = not cfg.rerun and not cfg.debug and can_resume(checkpoints)
     started = time.perf_counter()
 
     protocol, copies = build.protocol(cfg), build.copies(cfg)
     pl.seed_everything(int(np.random.SeedSequence([cfg.seed, fold or 0]).generate_state(1)[0]), verbose=False)
-    kind = accelerator(cfg)
+    kind = choose_accelerator(cfg)
     trainer_options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = trainer_options.pop("tf32")
     del trainer_options["micro_batches"], trainer_options["halve_on_oom"]
@@ -125,20 +128,20 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
         mixing=build.mixing(cfg),
         copies=copies,
         batch_size=cfg.data.batch_size,
-        micro_batches=shares.parts,
+        micro_batches=shard.accumulate,
         seed=cfg.seed,
-        resident=cfg.data.resident,
-        met=run.met,
+        on_device=cfg.data.on_device,
+        seen=run.seen,
         compile=cfg.model.compile,
     )
     model = build.classifier(cfg, len(table.classes), cfg.model.weights)
     # random_clips only watches its validation clips, as its model: the last epoch's weights are scored
     validates = protocol.name in ("nested", "random_clips") and fold is not None
     nested = protocol.name == "nested" and fold is not None
-    selects = nested and cfg.callbacks.choose == "best"
-    chosen = {"monitor": cfg.callbacks.monitor, "mode": _mode(cfg)}
+    selects = nested and cfg.selection.choose == "best"
+    chosen = {"monitor": cfg.selection.monitor, "mode": _mode(cfg)}
     # when validation ends: the network still is what was validated, which an average of weights is only then
-    best = LastingBest(
+    best = ResumableBest(
         checkpoints,
         "best",
         save_weights_only=True,
@@ -150,17 +153,17 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
     callbacks: list[pl.Callback] = [
         MetricsCsv(folder / "metrics.csv", leaky=protocol.leaky),
         FiniteLoss(fold, cfg.trainer.precision),
-        EpochSeed(cfg.seed, fold or 0, 3, *([shares.rank] if shares.rank else [])),
+        EpochSeed(cfg.seed, fold or 0, 3, *([shard.rank] if shard.rank else [])),
         *([averaging] if averaging else []),
         *watchers,
     ]
     if cfg.trainer.enable_progress_bar and first:
-        callbacks.append(CalmProgressBar())
+        callbacks.append(ThrottledProgressBar())
     if selects:
-        callbacks += [LastingEarlyStopping(patience=cfg.callbacks.patience, **chosen), best]
+        callbacks += [ResumableEarlyStopping(patience=cfg.selection.patience, **chosen), best]
     # last of all: it holds the state of the others at the end of the epoch
     callbacks.append(
-        SpacedCheckpoint(
+        PeriodicCheckpoint(
             checkpoints,
             "last",
             every_seconds=cfg.checkpoints.every_seconds,
@@ -171,22 +174,22 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
     )
     trainer_options["accelerator"] = kind
     # told even where the steps end the run: the progress bar counts epochs
-    trainer_options["max_epochs"] = epochs_of(cfg, len(make_split(table, protocol, fold, cfg.seed).train))
-    if shares.world_size > 1:
+    trainer_options["max_epochs"] = epoch_count(cfg, len(make_split(table, protocol, fold, cfg.seed).train))
+    if shard.world_size > 1:
         trainer_options["strategy"] = DDPStrategy(process_group_backend="nccl" if kind == "gpu" else "gloo")
         # what a norm sees is the batch, however it is divided; on processors there is no such norm
         trainer_options["sync_batchnorm"] = kind == "gpu"
         trainer_options["enable_progress_bar"] &= first
     if cfg.trainer.limit_train_batches is not None:
-        trainer_options["limit_train_batches"] *= shares.parts
+        trainer_options["limit_train_batches"] *= shard.accumulate
     shown: AbstractContextManager[list[Logger]] = fold_loggers(run, folder, fold) if first else nullcontext([])
-    with shown as loggers, memory_told(cfg, fold, shares.parts):
+    with shown as loggers, explain_oom(cfg, fold, shard.accumulate):
         trainer = pl.Trainer(
             **trainer_options,
             callbacks=callbacks,
-            accumulate_grad_batches=shares.parts,
+            accumulate_grad_batches=shard.accumulate,
             # else SLURM's variables have Lightning save within an epoch and requeue, which is submitit's
-            plugins=[WholeCheckpoints(), LightningEnvironment()],
+            plugins=[AtomicCheckpointIO(), LightningEnvironment()],
             logger=loggers,
             default_root_dir=folder,
             num_sanity_val_steps=0,
@@ -207,7 +210,7 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
         done = trainer.fit_loop.epoch_progress.current
         done.completed = done.processed  # type: ignore[attr-defined]
         if selects:
-            found = read_archive(checkpoints / "best.ckpt")
+            found = load_checkpoint(checkpoints / "best.ckpt")
             model.load_state_dict(found["state_dict"])
         epochs, steps = trainer.current_epoch, trainer.global_step
         validated = trainer.validate(model, data, verbose=False)[0] if validates else {}
@@ -215,18 +218,18 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
         assert data.audit is not None
         assert data.split is not None
         where = environment.describe(trainer.strategy.root_device)
-        where |= {"devices": shares.world_size, "micro_batches": shares.parts}
+        where |= {"devices": shard.world_size, "micro_batches": shard.accumulate}
         for logger in loggers:
             logger.log_hyperparams({"audit": data.audit.as_dict(), "environment": where})
         if cfg.checkpoints.keep != "none" and not cfg.debug and first:
             # before the loggers are closed: W&B may be given it
-            KeptModel(
+            ModelBundle(
                 model.network.state_dict(),
                 data.front_end.mean,
-                data.front_end.deviation,
+                data.front_end.std,
                 table.classes,
                 OmegaConf.to_yaml(cfg, resolve=True),
-                data.met,
+                data.seen,
             ).save(checkpoints / "weights.pt")
     predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None
     result = FoldResult(
@@ -255,7 +258,7 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
     if not first:
         return result
     if predictions is not None:
-        write_whole(folder / "predictions.csv", predictions)
+        write_text(folder / "predictions.csv", predictions)
     if not cfg.debug:
         # last: a fold with a result is finished, and all its other files are there
         result.save(folder / "result.json")
@@ -266,9 +269,9 @@ def train_fold(run: Run, fold: int | None, shares: Shares = ALONE, watchers: Seq
 
 
 def _objective(validated: Mapping[str, float], cfg: DictConfig) -> float:
-    score = validated[cfg.callbacks.monitor]
+    score = validated[cfg.selection.monitor]
     return -score if _mode(cfg) == "min" else score
 
 
 def _mode(cfg: DictConfig) -> str:
-    return "min" if cfg.callbacks.monitor == "val/loss" else "max"
+    return "min" if cfg.selection.monitor == "val/loss" else "max"

@@ -13,11 +13,11 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
 from soundfold.experiment import build, environment
-from soundfold.experiment.opening import Run
+from soundfold.experiment.setup import RunContext
 
 
 @contextmanager
-def fold_loggers(run: Run, folder: Path, fold: int | None) -> Iterator[list[Logger]]:
+def fold_loggers(run: RunContext, folder: Path, fold: int | None) -> Iterator[list[Logger]]:
     """What a fold is logged to beside metrics.csv: nothing (``logger=csv``), W&B, TensorBoard, or both
     (``logger=[wandb,tensorboard]``, or ``logger.tensorboard=true`` with any)."""
     cfg = run.cfg
@@ -32,7 +32,7 @@ def fold_loggers(run: Run, folder: Path, fold: int | None) -> Iterator[list[Logg
             stack.callback(board.finalize, "success")
             loggers.append(board)
         if cfg.logger.wandb is not None:
-            from soundfold.experiment.tracking import fold_logger
+            from soundfold.experiment.wandb_runs import fold_logger
 
             protocol = build.protocol(cfg)
             config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]

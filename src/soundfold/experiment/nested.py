@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from soundfold.config import composed
-from soundfold.experiment.run import cross_validate
-from soundfold.files import write_whole
+from soundfold.config import compose_config
+from soundfold.experiment.run import Reporter, cross_validate
+from soundfold.io.atomic import write_text
 
 if TYPE_CHECKING:
     import optuna
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 OBJECTIVES = "objectives"
 
 
-def as_words(params: dict[str, Any]) -> list[str]:
+def as_overrides(params: dict[str, Any]) -> list[str]:
     """Settings as Hydra's overrides."""
     return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
 
 
-def choose(objectives: np.ndarray) -> np.ndarray:
+def best_trials(objectives: np.ndarray) -> np.ndarray:
     """The trial to score each fold with: objectives (trials, folds) -> int64 (folds,); the earliest of equals.
 
     Column k is of trainings that fold k had no part in: it was to be scored, and neither trained nor validated.
@@ -35,7 +35,9 @@ def choose(objectives: np.ndarray) -> np.ndarray:
     return objectives.argmax(axis=0)
 
 
-def score_nested(study: optuna.Study, cfg: DictConfig, overrides: list[str], folder: Path) -> dict[str, Any]:
+def score_nested(
+    study: optuna.Study, cfg: DictConfig, overrides: list[str], folder: Path, reporter: Reporter
+) -> dict[str, Any]:
     """Score every fold once, under ``split=benchmark``, with the settings of the trial that its own validation chose.
 
     The mean over folds estimates how good *searching* is on clips that no choice has seen, where the best settings of
@@ -47,19 +49,20 @@ def score_nested(study: optuna.Study, cfg: DictConfig, overrides: list[str], fol
     Args:
         study: its trials finished, each on every fold.
         overrides: the words that composed the search.
+        reporter: see `cross_validate`.
     """
     import optuna
 
     complete = optuna.trial.TrialState.COMPLETE
     done = [t for t in study.get_trials(deepcopy=False) if t.state == complete and OBJECTIVES in t.user_attrs]
-    chosen = choose(np.array([list(trial.user_attrs[OBJECTIVES].values()) for trial in done]))
+    chosen = best_trials(np.array([list(trial.user_attrs[OBJECTIVES].values()) for trial in done]))
     rows = []
     for fold, index in zip(done[0].user_attrs[OBJECTIVES], chosen, strict=True):
         trial = done[index]
         # all that the search was composed of but for what makes it one
-        scored = composed(*overrides, *as_words(trial.params), f"fold={fold}")
-        scored.search, scored.split = None, composed("split=benchmark").split
-        score = cross_validate(scored)
+        scored = compose_config(*overrides, *as_overrides(trial.params), f"fold={fold}")
+        scored.search, scored.split = None, compose_config("split=benchmark").split
+        score = cross_validate(scored, reporter)
         rows.append(
             {
                 "fold": int(fold),
@@ -72,13 +75,13 @@ def score_nested(study: optuna.Study, cfg: DictConfig, overrides: list[str], fol
     scores = [row["accuracy"] for row in rows]
     summary = {
         "protocol": "nested search: settings by each fold's own validation, scored by split=benchmark",
-        "monitor": cfg.callbacks.monitor,
+        "monitor": cfg.selection.monitor,
         "trials": len(done),
         "folds": rows,
         "accuracy": float(np.mean(scores)),
-        "deviation": float(np.std(scores, ddof=1)),
+        "std": float(np.std(scores, ddof=1)),
     }
-    write_whole(folder / "nested.json", json.dumps(summary, indent=2) + "\n")
+    write_text(folder / "nested.json", json.dumps(summary, indent=2) + "\n")
     _print(summary)
     return summary
 
@@ -88,8 +91,8 @@ def _print(summary: dict[str, Any]) -> None:
     for name in ("fold", "trial", "settings", summary["monitor"], "accuracy %"):
         table.add_column(name, justify="left" if name == "settings" else "right")
     for row in summary["folds"]:
-        settings = " ".join(as_words(row["settings"]))
+        settings = " ".join(as_overrides(row["settings"]))
         told = (f"{row['objective']:.4f}", f"{100 * row['accuracy']:.2f}")
         table.add_row(str(row["fold"]), str(row["trial"]), settings, *told)
-    table.add_row("mean ± sd", "", "", "", f"{100 * summary['accuracy']:.2f} ± {100 * summary['deviation']:.2f}")
+    table.add_row("mean ± sd", "", "", "", f"{100 * summary['accuracy']:.2f} ± {100 * summary['std']:.2f}")
     Console(markup=False).print(table)

@@ -20,19 +20,19 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from soundfold.console import console
-from soundfold.data.datamodule import Shares
+from soundfold.data.loader import BatchShard
 from soundfold.errors import InputError, OutOfMemory, TrainingError
-from soundfold.experiment.callbacks import resumable
+from soundfold.evaluation.results import FoldResult
+from soundfold.experiment.callbacks import can_resume
 from soundfold.experiment.fold import train_fold
-from soundfold.experiment.opening import Run, open_run
-from soundfold.experiment.results import FoldResult
-from soundfold.signals import ends_on_sigterm, stoppable
+from soundfold.experiment.setup import RunContext, open_run
+from soundfold.io.console import console
+from soundfold.io.signals import ends_on_sigterm, handle_stop_signals
 
 SECONDS_TO_END = 10
 
 
-def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
+def run_fold(run: RunContext, fold: int | None, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
     """Train one fold on the devices of ``trainer.devices``, score its test clips once, and write its files.
 
     Where memory does not suffice and ``trainer.halve_on_oom`` allows it, the fold goes on from its last checkpoint with
@@ -49,7 +49,7 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
         try:
             if options.devices > 1:
                 return _on_several(run, fold, parts, watchers)
-            return train_fold(run, fold, Shares(parts=parts), watchers)
+            return train_fold(run, fold, BatchShard(accumulate=parts), watchers)
         except OutOfMemory as error:
             # four clips in each part, as where so many were asked for
             if not options.halve_on_oom or run.cfg.data.batch_size < 8 * parts * options.devices:
@@ -63,10 +63,10 @@ def run_fold(run: Run, fold: int | None, watchers: Sequence[pl.Callback] = ()) -
         console.print(f"{told.split(' Give ')[0]} Fold {fold or 'none'} goes on with each batch in {parts} parts.")
 
 
-def _on_several(run: Run, fold: int | None, parts: int, watchers: Sequence[pl.Callback]) -> FoldResult:
+def _on_several(run: RunContext, fold: int | None, parts: int, watchers: Sequence[pl.Callback]) -> FoldResult:
     """Train a fold in a process for each device; if one fails, the others, which would wait for it, are ended."""
     # what is damaged is removed here, before several look at it
-    resumable(run.folder / f"fold{fold or 'none'}" / "checkpoints")
+    can_resume(run.folder / f"fold{fold or 'none'}" / "checkpoints")
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -75,8 +75,8 @@ def _on_several(run: Run, fold: int | None, parts: int, watchers: Sequence[pl.Ca
     processes = []
     try:
         for rank in range(run.cfg.trainer.devices):
-            shares = Shares(rank, run.cfg.trainer.devices, parts)
-            given = (run.cfg, fold, shares, watchers, port, outbox, HydraConfig.instance().cfg, ends_on_sigterm())
+            shard = BatchShard(rank, run.cfg.trainer.devices, parts)
+            given = (run.cfg, fold, shard, watchers, port, outbox, HydraConfig.instance().cfg, ends_on_sigterm())
             process = context.Process(target=_member, args=given, name=f"rank {rank}")
             process.start()
             processes.append(process)
@@ -134,7 +134,7 @@ def _received(inbox: Connection) -> Any:
 def _member(
     cfg: DictConfig,
     fold: int | None,
-    shares: Shares,
+    shard: BatchShard,
     watchers: Sequence[pl.Callback],
     port: int,
     outbox: Connection,
@@ -152,17 +152,17 @@ def _member(
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         HydraConfig.instance().cfg = hydra  # a sweep's words are shown with its runs
-        torch.set_num_threads(max(1, torch.get_num_threads() // shares.world_size))
+        torch.set_num_threads(max(1, torch.get_num_threads() // shard.world_size))
         console.quiet = True  # what there is to say was said when the run was opened
         run = open_run(cfg)
-        console.quiet = shares.rank > 0
-        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": shares.rank, "NODE_RANK": 0}
+        console.quiet = shard.rank > 0
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": shard.rank, "NODE_RANK": 0}
         os.environ.update({name: str(value) for name, value in group.items()})
-        with stoppable():
-            result = train_fold(run, fold, shares, watchers)
+        with handle_stop_signals():
+            result = train_fold(run, fold, shard, watchers)
         # before Python ends: its threads would outlive what they use
         torch.distributed.destroy_process_group()
-        if shares.rank == 0:
+        if shard.rank == 0:
             outbox.send(result)
     except (InputError, TrainingError) as error:
         outbox.send(error)
@@ -173,7 +173,7 @@ def _member(
         sys.exit(1)
     except Exception:
         # not every exception survives the way
-        outbox.send(RuntimeError(f"rank {shares.rank}:\n{traceback.format_exc()}"))
+        outbox.send(RuntimeError(f"rank {shard.rank}:\n{traceback.format_exc()}"))
         sys.exit(1)
 
 

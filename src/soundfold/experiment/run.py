@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.console import console
-from soundfold.data.folds import audit, make_split, refuse_leak
+from soundfold.data.splits import audit, check_leakage, make_split
 from soundfold.errors import InputError, TrainingError
+from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.experiment import build, environment
-from soundfold.experiment.comparison import read_run
-from soundfold.experiment.fold import epochs_of, refuse_few
-from soundfold.experiment.opening import Run, open_run
+from soundfold.experiment.fold import check_split_sizes, epoch_count
 from soundfold.experiment.processes import run_fold
-from soundfold.experiment.results import FoldResult, load_folds, summarise
-from soundfold.files import remove_parts, writing
-from soundfold.locks import alone
-from soundfold.report.terminal import print_folds, print_run
-from soundfold.rules import is_trial, parse_fold
+from soundfold.experiment.setup import RunContext, open_run
+from soundfold.io.atomic import explain_write_errors, remove_partial_files
+from soundfold.io.console import console
+from soundfold.io.locks import exclusive_lock
+from soundfold.validation import is_wandb_trial, parse_fold
 
 REMEDY = "Free some space, or give paths.outputs=DIRECTORY elsewhere; the same command goes on from what is whole."
 
 
+class Reporter(Protocol):
+    """Shows results: on the terminal, as a page, in W&B."""
+
+    def print_folds(self, results: Sequence[FoldResult]) -> None:
+        """Print finished folds of a run that is not complete."""
+
+    def report_run(
+        self, folder: Path, results: list[FoldResult], options: DictConfig, logger: DictConfig | None, *, tell: bool
+    ) -> None:
+        """Summarise a complete run, see `soundfold.report.reporter.RunReporter`."""
+
+
 def cross_validate(
     cfg: DictConfig,
+    reporter: Reporter,
     watch: Callable[[list[FoldResult]], None] | None = None,
     opened: Callable[[Path], None] | None = None,
 ) -> float | None:
@@ -40,6 +50,7 @@ def cross_validate(
 
     Args:
         cfg: the composed configuration.
+        reporter: shows the results, see `soundfold.report.reporter.RunReporter`.
         watch: called after every fold with the results so far; what it raises ends the cross-validation.
         opened: is told the run's folder before anything is trained. Given by a sweep, which shows a cross-validation
             that its jobs share when all have ended: a job of one fold then prints that fold only.
@@ -62,11 +73,11 @@ def cross_validate(
         )
     for fold in folds:  # refuse the last fold's fault before the first is trained
         split = make_split(run.collection.table, build.protocol(cfg), fold, cfg.seed)
-        found = audit(run.collection.table, split, run.collection.waves.hashes, met=run.met)
-        refuse_leak(found, build.protocol(cfg), fold)
-        epochs_of(cfg, len(split.train))
-        refuse_few(cfg, split)
-    with writing(run.folder, REMEDY):
+        found = audit(run.collection.table, split, run.collection.waves.hashes, seen=run.seen)
+        check_leakage(found, build.protocol(cfg), fold)
+        epoch_count(cfg, len(split.train))
+        check_split_sizes(cfg, split)
+    with explain_write_errors(run.folder, REMEDY):
         run.folder.mkdir(parents=True, exist_ok=True)
     if opened is not None:
         opened(run.folder)
@@ -93,8 +104,8 @@ def cross_validate(
                 f"{next(iter(failed.values()))}{kept}"
             )
     except Exception:
-        if is_trial():
-            from soundfold.experiment.tracking import cv_run
+        if is_wandb_trial():
+            from soundfold.experiment.wandb_runs import cv_run
 
             plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
             # else the sweep would not hear of it
@@ -105,7 +116,7 @@ def cross_validate(
         console.print(f"Trained on every clip, so there is no score. The model: {run.folder / 'foldnone'}")
         return None
     if cfg.debug:
-        print_folds(results)
+        reporter.print_folds(results)
         console.print("debug: a run of two batches says nothing of accuracy, and is not stored as finished.")
     else:
         # of jobs that end together each finds all folds finished; each then writes the same, one after the other
@@ -113,22 +124,25 @@ def cross_validate(
         whole = len(done) == len(numbers)
         tell = wanted == "all" or opened is None
         if whole:
-            report(run.folder, done, cfg.report, cfg.logger, tell=tell)
+            reporter.report_run(run.folder, done, cfg.report, cfg.logger, tell=tell)
         if not (whole and tell):
-            print_folds(results)
+            reporter.print_folds(results)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
     return float(np.mean([r.objective for r in results]))
 
 
-def _settled(run: Run, fold: int | None) -> FoldResult:
+def _settled(run: RunContext, fold: int | None) -> FoldResult:
     """The fold's result: kept, or trained now. One process at a time: another that wants it waits, and reuses it."""
     name = f"fold{fold or 'none'}"
-    with writing(run.folder, REMEDY), alone(run.folder / f"{name}.lock", f"is training {name} of this run"):
-        remove_parts((run.folder / name).rglob("*"))
+    with (
+        explain_write_errors(run.folder, REMEDY),
+        exclusive_lock(run.folder / f"{name}.lock", f"is training {name} of this run"),
+    ):
+        remove_partial_files((run.folder / name).rglob("*"))
         return _finished(run, fold) or run_fold(run, fold)
 
 
-def _finished(run: Run, fold: int | None) -> FoldResult | None:
+def _finished(run: RunContext, fold: int | None) -> FoldResult | None:
     """The fold's result where it is finished and may be reused, with a warning where other code made it."""
     path = run.folder / f"fold{fold or 'none'}" / "result.json"
     if run.cfg.debug or run.cfg.rerun or not path.is_file():
@@ -146,39 +160,3 @@ def _finished(run: Run, fold: int | None) -> FoldResult | None:
     if changed:
         console.print(f"warning: it was made by other code: {'; '.join(changed)}.", style="yellow")
     return result
-
-
-def report(
-    folder: Path, results: list[FoldResult], options: DictConfig, logger: DictConfig | None = None, *, tell: bool = True
-) -> None:
-    """Sum up a run's folds: ``cv.json``, the table, ``report.html``, and W&B's run of the cross-validation where the
-    run logs to W&B.
-
-    Args:
-        options: `soundfold.config.Report`.
-        logger: `soundfold.config.Logger`; None takes the run's own.
-        tell: print the table, too.
-
-    Raises:
-        InputError: a fold is missing, comes twice, or belongs to another cross-validation, or nothing can be written.
-    """
-    summarise(results)  # refuses a set that is not one whole cross-validation
-    run = read_run(folder)
-    remedy = "Free some space, or copy the run to a place that can be written."
-    with writing(folder, remedy), alone(folder / "cv.lock", "is summing up this run"):
-        remove_parts([*folder.glob("*"), *folder.glob("figures/*")])
-        replace(run.total, interval=run.interval).save(folder / "cv.json")
-        if tell:
-            print_run(results, run)
-        if options.page != "none":
-            # imported here: drawing takes a second to import
-            from soundfold.report.run_page import write_run_page
-
-            console.print(f"Report: {write_run_page(folder, run, options)}", soft_wrap=True)
-        wandb = run.config["logger"]["wandb"] if logger is None else logger.wandb
-        if wandb is not None:
-            from soundfold.report.wandb_run import log_cv
-
-            missing = log_cv(folder, run, options, wandb)
-            if missing:
-                console.print(f"W&B has no pictures and no sound of the mistakes: {missing}")

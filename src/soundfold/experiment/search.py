@@ -18,14 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from soundfold.config import CONF, Parameter, composed
-from soundfold.console import console
+from soundfold.config import CONF, Parameter, compose_config
 from soundfold.errors import InputError
-from soundfold.experiment.nested import OBJECTIVES, as_words, score_nested
-from soundfold.experiment.opening import open_run
-from soundfold.experiment.results import FoldResult
-from soundfold.experiment.run import cross_validate
-from soundfold.files import write_whole
+from soundfold.evaluation.results import FoldResult
+from soundfold.experiment.nested import OBJECTIVES, as_overrides, score_nested
+from soundfold.experiment.run import Reporter, cross_validate
+from soundfold.experiment.setup import open_run
+from soundfold.io.atomic import write_text
+from soundfold.io.console import console
 
 if TYPE_CHECKING:
     import optuna
@@ -36,7 +36,7 @@ MOST_SETTINGS = 10_000
 MOST_FAILURES = 5
 
 
-def search(cfg: DictConfig, overrides: list[str]) -> float:
+def search(cfg: DictConfig, overrides: list[str], reporter: Reporter) -> float:
     """Run the trials of a study that are missing, and say which settings were best.
 
     The study lies in ``<outputs>/<name>-search-<id>/study.db``; the id is that of the configuration with its space, so
@@ -48,9 +48,10 @@ def search(cfg: DictConfig, overrides: list[str]) -> float:
     Args:
         cfg: with ``search``; the space's keys are what is varied.
         overrides: the words that composed it, which each trial repeats before its own.
+        reporter: see `cross_validate`.
 
     Returns:
-        The best trial's objective: the mean over validation folds of ``callbacks.monitor``, greater is better.
+        The best trial's objective: the mean over validation folds of ``selection.monitor``, greater is better.
 
     Raises:
         InputError: a value breaks its rule, Optuna is not installed, or every trial failed.
@@ -86,7 +87,7 @@ def search(cfg: DictConfig, overrides: list[str]) -> float:
         with _next_trial(study, folder, cfg) as trial:
             if trial is None:
                 break
-            failures = 0 if _run_trial(study, trial, overrides) else failures + 1
+            failures = 0 if _run_trial(study, trial, overrides, reporter) else failures + 1
         if failures == MOST_FAILURES:
             console.print(f"{failures} trials in a row failed; the same command goes on when that is mended.")
             break
@@ -95,7 +96,7 @@ def search(cfg: DictConfig, overrides: list[str]) -> float:
         if any(trial.state == optuna.trial.TrialState.RUNNING for trial in _counted(study)):
             console.print("Others still run trials; the process that ends last scores the folds.")
         else:
-            score_nested(study, cfg, overrides, folder)
+            score_nested(study, cfg, overrides, folder, reporter)
     return best
 
 
@@ -172,7 +173,7 @@ def _untried(cfg: DictConfig, tried: list[dict[str, Any]]) -> list[dict[str, Any
     for parameter in cfg.search.space.values():
         if parameter.choices is not None:
             options.append(list(parameter.choices))
-        elif parameter.whole:
+        elif parameter.integer:
             options.append(list(range(round(parameter.low), round(parameter.high) + 1)))
         else:
             return None
@@ -203,17 +204,17 @@ def _suggest(study: optuna.Study, trial: optuna.Trial, cfg: DictConfig) -> None:
             continue
         assert parameter.low is not None
         assert parameter.high is not None
-        if parameter.whole:
+        if parameter.integer:
             trial.suggest_int(key, round(parameter.low), round(parameter.high), log=parameter.log)
         else:
             trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)
 
 
-def _run_trial(study: optuna.Study, trial: optuna.Trial, overrides: list[str]) -> bool:
+def _run_trial(study: optuna.Study, trial: optuna.Trial, overrides: list[str], reporter: Reporter) -> bool:
     """Cross-validate with the trial's settings; whether that could be done."""
     import optuna
 
-    words = as_words(trial.params)
+    words = as_overrides(trial.params)
     console.rule(f"trial {trial.number}: {' '.join(words)}")
 
     def watch(results: list[FoldResult]) -> None:
@@ -226,7 +227,7 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, overrides: list[str]) -
             raise optuna.TrialPruned(f"{mean:.4f} after {len(results)} folds")
 
     try:
-        value = cross_validate(composed(*overrides, *words), watch)
+        value = cross_validate(compose_config(*overrides, *words), reporter, watch)
         study.tell(trial, value)
     except optuna.TrialPruned as end:
         console.print(f"Trial {trial.number} is given up: {end}.")
@@ -249,7 +250,7 @@ def _say(study: optuna.Study, cfg: DictConfig, overrides: list[str], folder: Pat
         raise InputError(
             f"No trial of {folder} has come to its end: {'; '.join(sorted(errors)) or 'all were given up'}"
         )
-    table = Table(title=f"{cfg.search.name}: {cfg.callbacks.monitor} on validation folds, best first")
+    table = Table(title=f"{cfg.search.name}: {cfg.selection.monitor} on validation folds, best first")
     for name in ("trial", *cfg.search.space, "objective", "folds"):
         table.add_column(name, justify="right")
     # who is left running is another process's
@@ -263,12 +264,12 @@ def _say(study: optuna.Study, cfg: DictConfig, overrides: list[str], folder: Pat
     out.print(table)
     best = study.best_trial
     repeated = [word for word in overrides if not word.startswith(("search=", "search."))]
-    out.print(f"Best: {' '.join(as_words(best.params))}", soft_wrap=True, highlight=False)
-    command = shlex.join(["python", "scripts/train.py", *repeated, "split=nested", *as_words(best.params)])
+    out.print(f"Best: {' '.join(as_overrides(best.params))}", soft_wrap=True, highlight=False)
+    command = shlex.join(["python", "scripts/train.py", *repeated, "split=nested", *as_overrides(best.params)])
     out.print(f"The same validation figure: {command}", soft_wrap=True, highlight=False)
     (folder / "experiment").mkdir(exist_ok=True)
     text = _overlay(best.params, repeated, f"{best.value:.4f}", cfg, len(done))
-    write_whole(folder / "experiment" / f"{cfg.search.name}_best.yaml", text)
+    write_text(folder / "experiment" / f"{cfg.search.name}_best.yaml", text)
     # what the overlay says, or the protocol, must not be said otherwise by a word after it
     said = {"experiment", "split", *best.params}
     others = [word for word in repeated if word.split("=")[0].lstrip("+") not in said]
@@ -290,5 +291,5 @@ def _overlay(params: dict[str, Any], overrides: list[str], value: str, cfg: Dict
         for section in sections:
             node = node.setdefault(section, {})
         node[last] = params[key]
-    found = f"best of {trials} trials over {', '.join(params)}; {cfg.callbacks.monitor} {value} on validation folds"
+    found = f"best of {trials} trials over {', '.join(params)}; {cfg.selection.monitor} {value} on validation folds"
     return f"# @package _global_\n# {found}\n{yaml.safe_dump(values, sort_keys=False)}"

@@ -19,8 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from soundfold.errors import InputError, TrainingError
-from soundfold.files import write_whole
-from soundfold.signals import stoppable
+from soundfold.io.atomic import write_text
+from soundfold.io.signals import handle_stop_signals
 
 RECORD, TRACEBACK = "job.json", "traceback.txt"
 
@@ -69,7 +69,7 @@ class Sweep(Callback):
 
 
 @contextmanager
-def recorded(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
+def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
     """Record what becomes of a job of a sweep, and give it a device of its own where there are several.
 
     Yields:
@@ -86,7 +86,7 @@ def recorded(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
     job = Job(hydra.job.num, list(hydra.overrides.task), cfg.fold)
 
     def save() -> None:
-        write_whole(folder / RECORD, json.dumps(asdict(job), indent=1))
+        write_text(folder / RECORD, json.dumps(asdict(job), indent=1))
 
     def opened(run: Path) -> None:
         job.run = str(run.resolve())
@@ -95,16 +95,16 @@ def recorded(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
     save()
     try:
         # a launcher's process has not come by the command line
-        with stoppable():
+        with handle_stop_signals():
             if cfg.trainer.devices == 1:
-                take_device(folder.parent, job.number)
+                claim_gpu(folder.parent, job.number)
             yield opened
     except Exception as error:
         job.status, job.error = "failed", str(error)
         if not isinstance(error, InputError | TrainingError):
             job.error = f"{type(error).__name__}: {error}"
             job.traceback = str(folder / TRACEBACK)
-            write_whole(folder / TRACEBACK, traceback.format_exc())
+            write_text(folder / TRACEBACK, traceback.format_exc())
         save()
         # at once, too: the others may go on for hours
         print(f"Job {job.number} failed: {job.error}", file=sys.stderr)
@@ -123,7 +123,7 @@ def read_jobs(folder: Path) -> list[Job]:
 _held: list[FileLock] = []
 
 
-def take_device(folder: Path, number: int) -> None:
+def claim_gpu(folder: Path, number: int) -> None:
     """Let this process see one of several CUDA devices: one that no other process of the sweep has taken.
 
     The choice is the process's, for all its jobs: CUDA reads the variable once. Where all devices are taken, the

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 
 from soundfold import __version__
 from soundfold.errors import InputError
-from soundfold.files import whole_file
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.scoring import ClipScorer
+from soundfold.io.atomic import atomic_file
+from soundfold.io.pcm import FULL_SCALE
 
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
 OPSET = 20
 TOLERANCE = 1e-4
 
 
-class Graph(nn.Module):
+class ExportGraph(nn.Module):
     """A predictor without its control flow: float32 (B, samples) in [-1, 1] -> probabilities float32 (B, C).
 
     The clip as it is stored in training (16 bits), its crops, their log-mel once, then each model's statistics, network
@@ -40,9 +41,9 @@ class Graph(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         logmel = self.scorer.logmel
-        stored = (wave * 32768).round().clamp(-32768, 32767) / 32768
+        stored = (wave * FULL_SCALE).round().clamp(-FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE
         # the whole bank at once, as on an accelerator: a CPU's shorter way reads values while the graph is traced
-        level = logmel.decibels(logmel.bank @ logmel.power(self.scorer.seen(stored)))
+        level = logmel.to_db(logmel.bank @ logmel.power(self.scorer.test_crops(stored)))
         return (self.scorer.logits(level) / self.temperatures).softmax(dim=-1).mean(dim=0)
 
 
@@ -59,7 +60,7 @@ def metadata(predictor: Predictor) -> dict[str, str]:
         "temperatures": [model.temperature for model in predictor.models],
         "normalisation": "each clip"
         if fronts[0].image is not None
-        else [[float(front.mean), float(front.deviation)] for front in fronts],
+        else [[float(front.mean), float(front.std)] for front in fronts],
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
@@ -77,11 +78,11 @@ def export(predictor: Predictor, path: Path, form: str) -> None:
     Raises:
         InputError: a package is missing, or the file cannot be written.
     """
-    graph = Graph(predictor).eval()
+    graph = ExportGraph(predictor).eval()
     example = (torch.zeros(2, predictor.samples, device=predictor.device),)
     dynamic = {"wave": {0: torch.export.Dim("batch", min=1)}}
     try:
-        with torch.no_grad(), whole_file(path) as stream, warnings.catch_warnings():
+        with torch.no_grad(), atomic_file(path) as stream, warnings.catch_warnings():
             # deprecations within the exporters
             warnings.simplefilter("ignore")
             if form == "torch_export":
@@ -119,7 +120,7 @@ def _onnx(graph: nn.Module, example: tuple[Tensor], dynamic: dict, words: dict[s
 
 
 def write_export(given: Namespace) -> None:
-    """Export, check against PyTorch, and with ``--int8`` quantise and say what that costs.
+    """Export, check against PyTorch, and with ``--int8`` to_int16 and say what that costs.
 
     Args:
         given: arguments of scripts/export.py.
@@ -171,7 +172,7 @@ def difference(predictor: Predictor, path: Path, form: str) -> float:
             return program(wave).detach()
 
     return max(
-        float((run(wave) - predictor.probabilities((wave * 32768).round().short())).abs().max())
+        float((run(wave) - predictor.probabilities((wave * FULL_SCALE).round().short())).abs().max())
         for wave in (noise[:1], noise)
     )
 

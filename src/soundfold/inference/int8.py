@@ -12,12 +12,13 @@ import numpy as np
 from omegaconf import OmegaConf
 from rich.progress import track
 
-from soundfold.data.datamodule import AUDIO
-from soundfold.data.waveforms import decode, quantise
+from soundfold.data.collection import AUDIO
+from soundfold.data.store import decode, to_int16
 from soundfold.errors import InputError
+from soundfold.evaluation.results import Predictions, load_predictions
 from soundfold.experiment import build
-from soundfold.experiment.results import Predictions, read_predictions
 from soundfold.inference.predictor import Predictor
+from soundfold.io.pcm import pcm_to_float
 
 CALIBRATION_CLIPS = 64
 
@@ -41,7 +42,7 @@ class FoldClips:
                 "--int8 says what it costs on clips that the model has not met, which only one fold's model of a run "
                 "has. Give the run's folder and --fold=NUMBER."
             )
-        cfg = build.image_sections(OmegaConf.create(predictor.models[0].kept.config))
+        cfg = build.stored_sections(OmegaConf.create(predictor.models[0].bundle.config))
         self.audio = (Path(cfg.data.root) if root is None else root) / AUDIO[cfg.data.layout]
         if not self.audio.is_dir():
             raise InputError(
@@ -49,9 +50,9 @@ class FoldClips:
                 "root."
             )
         self.rate, self.samples, classes = predictor.sample_rate, predictor.samples, predictor.classes
-        self.test = read_predictions(run / f"fold{folds[0]}" / "predictions.csv", classes)
+        self.test = load_predictions(run / f"fold{folds[0]}" / "predictions.csv", classes)
         others = [p for p in sorted(run.glob("fold*/predictions.csv")) if p.parent.name != f"fold{folds[0]}"]
-        files = [name for path in others for name in read_predictions(path, classes).files]
+        files = [name for path in others for name in load_predictions(path, classes).files]
         if not files:
             raise InputError(
                 f"--int8 measures ranges on training clips, which are named by the other folds' predictions.csv in "
@@ -62,7 +63,7 @@ class FoldClips:
     def waves(self, files: Iterable[str]) -> Iterator[np.ndarray]:
         """float32 (1, samples) each, in [-1, 1]."""
         for name in files:
-            yield quantise(decode(self.audio / name, self.rate, self.samples), self.samples)[None] / np.float32(32768)
+            yield pcm_to_float(to_int16(decode(self.audio / name, self.rate, self.samples), self.samples)[None])
 
 
 def quantise_model(source: Path, target: Path, clips: Iterator[np.ndarray]) -> None:

@@ -10,18 +10,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from soundfold.data.recording import audio_files
 from soundfold.errors import InputError
-from soundfold.experiment.environment import named_device
+from soundfold.experiment.device import choose_device
+from soundfold.inference.output import Found, describe_models, prediction_as_json, predictions_as_csv, print_predictions
 from soundfold.inference.predictor import Prediction, Predictor
 from soundfold.inference.timeline import write_timeline
-from soundfold.report.predictions import (
-    Found,
-    models_in_words,
-    prediction_as_json,
-    predictions_as_csv,
-    print_predictions,
-)
+from soundfold.io.audio import audio_files
 
 
 def predict(given: Namespace) -> int:
@@ -33,11 +27,11 @@ def predict(given: Namespace) -> int:
     Raises:
         InputError: the model, a folder or an option cannot be used.
     """
-    predictor = Predictor.load(given.run, given.fold, named_device(given.device, "--device"))
+    predictor = Predictor.load(given.run, given.fold, choose_device(given.device, "--device"))
     predictor.hop_samples(given.hop)  # refused once, not for every file
     files = audio_files(given.files)
     err = Console(stderr=True, markup=False, soft_wrap=True)
-    for line in models_in_words(predictor.models):
+    for line in describe_models(predictor.models):
         err.print(line)
     found: list[Found] = []
     taken: set[str] = set()

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soundfold.data.recording import Recording, mono
-from soundfold.data.resampling import HIGHEST, LOWEST
-from soundfold.data.waveforms import quantise
+from soundfold.data.store import to_int16
 from soundfold.errors import InputError
-from soundfold.frontend.logmel import LogMel
-from soundfold.inference.models import FoldModel, read_models
+from soundfold.features.logmel import LogMel
+from soundfold.inference.fold_models import FoldModel, read_models
 from soundfold.inference.scoring import ClipScorer
-from soundfold.inference.stream import Sketch, resampled, windows
+from soundfold.inference.streaming import SpectrogramSketch, resampled, windows
+from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Recording, to_mono
+from soundfold.io.pcm import FULL_SCALE, pcm_to_float
 
 BATCH = 8
 
@@ -36,7 +36,7 @@ class Prediction:
         starts, ends: float64 (W,), s, of the windows in the recording.
         seconds: length of the recording.
         calibrated: whether a temperature scaled every model's logits.
-        met: the folds whose model was trained or chosen on this very clip: its probabilities are then no evidence.
+        seen: the folds whose model was trained or chosen on this very clip: its probabilities are then no evidence.
         notes: what is to be known beside the figures, in words.
         level, column: log-mel of the whole recording, dB (M, columns), and the seconds of a column; None where it was
             not asked for.
@@ -49,7 +49,7 @@ class Prediction:
     ends: np.ndarray
     seconds: float
     calibrated: bool
-    met: tuple[str, ...]
+    seen: tuple[str, ...]
     notes: tuple[str, ...]
     level: np.ndarray | None = None
     column: float = 0.0
@@ -81,7 +81,7 @@ class Predictor:
 
     def __init__(self, models: Sequence[FoldModel], device: torch.device | str = "cpu") -> None:
         self.models, self.device = tuple(models), torch.device(device)
-        self.scorer = ClipScorer([model.kept for model in models]).eval().to(self.device)
+        self.scorer = ClipScorer([model.bundle for model in models]).eval().to(self.device)
         self.classes, self.sample_rate, self.samples = self.scorer.classes, self.scorer.sample_rate, self.scorer.samples
         self.calibrated = all(model.temperature is not None for model in models)
         # 1 where there is none
@@ -138,11 +138,13 @@ class Predictor:
             )
         if not array.size:
             raise InputError("The waveform holds no samples.")
-        if not (LOWEST <= sample_rate <= HIGHEST and sample_rate == int(sample_rate)):
-            raise InputError(f"sample_rate={sample_rate} must be a whole number from {LOWEST} to {HIGHEST} Hz.")
+        if not (MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE and sample_rate == int(sample_rate)):
+            raise InputError(
+                f"sample_rate={sample_rate} must be a whole number from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz."
+            )
         if array.dtype == np.int16:
-            array = array / np.float32(32768)
-        block = mono(array.reshape(len(array), -1), "The waveform", 0, sample_rate)
+            array = pcm_to_float(array)
+        block = to_mono(array.reshape(len(array), -1), "The waveform", 0, sample_rate)
         return self._over([block], int(sample_rate), hop, None, None)
 
     def file(
@@ -166,7 +168,7 @@ class Predictor:
             InputError: it is no audio, holds no samples or such as are not numbers, or is too long.
         """
         recording = Recording.open(Path(path))
-        claimed = recording.claimed / recording.sample_rate
+        claimed = recording.header_frames / recording.sample_rate
 
         def watched() -> Iterator[np.ndarray]:
             came = 0
@@ -178,11 +180,16 @@ class Predictor:
                 if progress is not None:
                     progress(came / recording.sample_rate, claimed)
 
-        kept = Sketch(self.logmel, self.sample_rate) if sketch else None
+        kept = SpectrogramSketch(self.logmel, self.sample_rate) if sketch else None
         return self._over(watched(), recording.sample_rate, hop, kept, claimed)
 
     def _over(
-        self, blocks: Iterable[np.ndarray], rate: int, hop: float | None, sketch: Sketch | None, claimed: float | None
+        self,
+        blocks: Iterable[np.ndarray],
+        rate: int,
+        hop: float | None,
+        sketch: SpectrogramSketch | None,
+        claimed: float | None,
     ) -> Prediction:
         step = self.hop_samples(hop)
         came, loudest = 0, 0.0
@@ -194,7 +201,7 @@ class Predictor:
                 loudest = max(loudest, float(np.abs(block).max(initial=0)))
                 if sketch is not None:
                     sketch.add(block)
-                yield quantise(block, len(block))
+                yield to_int16(block, len(block))
 
         found = windows(quantised(), self.samples, step)
         first = next(found)
@@ -208,7 +215,7 @@ class Predictor:
         probabilities = np.concatenate(scored)
         begins = np.array(starts) / self.sample_rate
         seconds = came / self.sample_rate
-        met = tuple(model.fold for model in self.models if heard in model.kept.met.hashes)
+        seen = tuple(model.fold for model in self.models if heard in model.bundle.seen.hashes)
         level, column = sketch.end() if sketch is not None and len(starts) > 1 else (None, 0.0)
         return Prediction(
             self.classes,
@@ -218,8 +225,8 @@ class Predictor:
             np.minimum(begins + self.seconds, seconds),
             seconds,
             self.calibrated,
-            met,
-            tuple(self._notes(rate, seconds, loudest, met, claimed)),
+            seen,
+            tuple(self._notes(rate, seconds, loudest, seen, claimed)),
             level,
             column,
         )
@@ -240,10 +247,10 @@ class Predictor:
         return samples
 
     def _notes(
-        self, rate: int, seconds: float, loudest: float, met: tuple[str, ...], claimed: float | None
+        self, rate: int, seconds: float, loudest: float, seen: tuple[str, ...], claimed: float | None
     ) -> Iterator[str]:
-        if met:
-            which = "the model" if len(self.models) == 1 else f"{len(met)} of {len(self.models)} models"
+        if seen:
+            which = "the model" if len(self.models) == 1 else f"{len(seen)} of {len(self.models)} models"
             yield f"{which} met this very clip in training, so the probabilities are no evidence of skill"
         bands = self.centres
         if missing := int((bands > rate / 2).sum()):
@@ -251,7 +258,7 @@ class Predictor:
                 f"sampled at {rate} Hz, so {missing} of the {len(bands)} mel bands that the model was trained on, "
                 f"those above {rate // 2} Hz, are empty"
             )
-        if loudest < 0.5 / 32768:
+        if loudest < 0.5 / FULL_SCALE:
             yield "digital silence"
         # decoding and resampling overshoot full scale a little; this is another scale
         elif loudest > 1.5:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from soundfold.errors import InputError
 from soundfold.experiment import build
-from soundfold.experiment.kept import KeptModel
-from soundfold.frontend.logmel import LogMel
+from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.features.logmel import LogMel
+from soundfold.io.pcm import pcm_to_float
 
 
 class ClipScorer(nn.Module):
@@ -23,13 +24,13 @@ class ClipScorer(nn.Module):
     The log-mel is computed once; statistics and weights are each model's own.
 
     Args:
-        models: see `KeptModel`; everything is rebuilt from their plain values.
+        models: see `ModelBundle`; everything is rebuilt from their plain values.
 
     Attributes:
         classes: names.
         sample_rate, samples: of a clip, Hz and its length.
         crops: that a clip is scored by; None scores the whole clip.
-        front_ends, networks: see `KeptModel.rebuild`.
+        front_ends, networks: see `ModelBundle.rebuild`.
 
     Raises:
         InputError: values do not make a model, or the models differ in classes, clips, features or crops.
@@ -37,12 +38,12 @@ class ClipScorer(nn.Module):
 
     logmel: LogMel
 
-    def __init__(self, models: Sequence[KeptModel]) -> None:
+    def __init__(self, models: Sequence[ModelBundle]) -> None:
         super().__init__()
         kinds, parts = [], []
         for kept in models:
             try:
-                sections = build.image_sections(OmegaConf.create(kept.config))
+                sections = build.stored_sections(OmegaConf.create(kept.config))
                 rate, seconds = sections.data.sample_rate, sections.data.seconds
                 image = [OmegaConf.to_container(sections[name]) for name in ("features", "crops")]
                 kinds.append((kept.classes, rate, seconds, image))
@@ -72,17 +73,17 @@ class ClipScorer(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """int16 (B, samples) -> float32 logits (models, B, C)."""
         # on a CPU one crop at a time: its spectrum stays in the processor's cache
-        crops = self.seen(wave)
+        crops = self.test_crops(wave)
         parts = crops.split(1) if wave.device.type == "cpu" else (crops,)
-        return self.logits(torch.cat([self.logmel(part.float() / 32768) for part in parts]))
+        return self.logits(torch.cat([self.logmel(pcm_to_float(part)) for part in parts]))
 
-    def seen(self, wave: Tensor) -> Tensor:
+    def test_crops(self, wave: Tensor) -> Tensor:
         """What is scored of clips: (B, samples) -> (B * K, L)."""
-        return wave if self.crops is None else self.crops.spread(wave)
+        return wave if self.crops is None else self.crops.tta_crops(wave)
 
     def logits(self, level: Tensor) -> Tensor:
         """Log-mel (B * K, 1, M, T), dB, of what is scored -> logits (models, B, C), means over a clip's K crops."""
-        images = [front_end.standardised(level) for front_end in self.front_ends]
+        images = [front_end.normalize(level) for front_end in self.front_ends]
         images = [image.contiguous(memory_format=torch.channels_last) for image in images]
         scored = torch.stack([network(image) for network, image in zip(self.networks, images, strict=True)])
-        return scored.unflatten(1, (-1, 1 if self.crops is None else self.crops.images)).mean(dim=2)
+        return scored.unflatten(1, (-1, 1 if self.crops is None else self.crops.per_clip)).mean(dim=2)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from soundfold.errors import InputError
-from soundfold.files import write_whole
 from soundfold.inference.predictor import Prediction
+from soundfold.io.atomic import write_text
 
 
 def timeline_csv(prediction: Prediction) -> str:
@@ -54,14 +54,14 @@ def write_timeline(prediction: Prediction, centres: np.ndarray, folder: Path, na
         InputError: the folder cannot be written.
     """
     # imported here: drawing takes a second to import
+    from soundfold.inference.timeline_figure import timeline_figure
     from soundfold.report.drawing import save_figure
-    from soundfold.report.timeline_picture import timeline_picture
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / f"{name}.csv", timeline_csv(prediction))
-        write_whole(folder / f"{name}.txt", audacity(prediction))
-        save_figure(timeline_picture(prediction, centres), folder, name, ("png",))
+        write_text(folder / f"{name}.csv", timeline_csv(prediction))
+        write_text(folder / f"{name}.txt", audacity(prediction))
+        save_figure(timeline_figure(prediction, centres), folder, name, ("png",))
     except OSError as error:
         raise InputError(f"The timeline cannot be written to {folder}: {error}. Give --timelines=DIRECTORY.") from error
     return [folder / f"{name}.{suffix}" for suffix in ("csv", "png", "txt")]

@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from soundfold.config import NOT_IDENTITY, flat, without
+from soundfold.config import NOT_IDENTITY, drop_keys, flatten
 from soundfold.errors import InputError
-from soundfold.experiment.comparison import ScoredRun, compare, seed_groups, seed_words
-from soundfold.experiment.results import load_curves
-from soundfold.experiment.scores import calibration, class_scores, probabilities
+from soundfold.evaluation.compare import RunResult, compare, describe_seeds, seed_groups
+from soundfold.evaluation.metrics import calibration, class_metrics, probabilities
+from soundfold.evaluation.published import published_leaderboard
+from soundfold.evaluation.results import load_curves
 from soundfold.report import plots
 from soundfold.report.drawing import inline_svg, save_figure
-from soundfold.report.page import words, write_page
-from soundfold.report.published import ladder_of
+from soundfold.report.page import display_name, write_page
 
 
-def write_comparison_page(folders: Sequence[Path], runs: Sequence[ScoredRun]) -> Path:
+def write_comparison_page(folders: Sequence[Path], runs: Sequence[RunResult]) -> Path:
     """Write ``comparison-<id>/report.html`` and its figures beside the first run; the id is a hash of the runs' names.
 
     Args:
         folders: of the runs.
-        runs: see `read_run`.
+        runs: see `load_run`.
 
     Returns:
         The page.
@@ -40,7 +40,7 @@ def write_comparison_page(folders: Sequence[Path], runs: Sequence[ScoredRun]) ->
     figures = {
         "accuracies": plots.accuracies(
             names,
-            np.array([run.right.mean() for run in runs]),
+            np.array([run.correct.mean() for run in runs]),
             np.array([run.interval for run in runs]),
             [[fold["accuracy"] for fold in run.total.folds] for run in runs],
             [run.total.leaky for run in runs],
@@ -65,8 +65,8 @@ def write_comparison_page(folders: Sequence[Path], runs: Sequence[ScoredRun]) ->
             rows=[_row(run) for run in runs],
             figures={name: inline_svg(figure, ALT[name]) for name, figure in figures.items()},
             sentences=[_verdict(a, b) for a, b in combinations(runs, 2)],
-            seeds=[seed_words(group, summary) for group, summary in seed_groups(runs)],
-            rungs=ladder_of(runs),
+            seeds=[describe_seeds(group, summary) for group, summary in seed_groups(runs)],
+            leaderboard_rows=published_leaderboard(runs),
             names=names,
             chosen=_chosen(runs),
             class_rows=_class_rows(runs),
@@ -84,14 +84,14 @@ ALT = {
 }
 
 
-def _sections(runs: Sequence[ScoredRun], curves: bool) -> list[tuple[str, str]]:
+def _sections(runs: Sequence[RunResult], curves: bool) -> list[tuple[str, str]]:
     names = {"runs": "Runs", "verdict": "Which is better", "chosen": "What differs"}
     names |= {"curves": "Learning curves"} if curves else {}
     names |= {"classes": "Classes"} if _class_rows(runs) else {}
     return list(names.items())
 
 
-def _row(run: ScoredRun) -> list[Any]:
+def _row(run: RunResult) -> list[Any]:
     total, (low, high) = run.total, run.interval
     return [
         run.name,
@@ -101,22 +101,22 @@ def _row(run: ScoredRun) -> list[Any]:
         f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}",
         f"{100 * low:.2f} to {100 * high:.2f}",
         f"{100 * total.f1:.2f}",
-        f"{100 * calibration(probabilities(run.logits).max(axis=1), run.right).error:.1f}",
+        f"{100 * calibration(probabilities(run.logits).max(axis=1), run.correct).error:.1f}",
         run.leaks(),
         f"{total.seconds:.0f}",
     ]
 
 
-def _verdict(a: ScoredRun, b: ScoredRun) -> str:
+def _verdict(a: RunResult, b: RunResult) -> str:
     try:
-        return compare(a, b).words()
+        return compare(a, b).describe()
     except InputError as error:
         return str(error)
 
 
-def _chosen(runs: Sequence[ScoredRun]) -> list[list[Any]]:
+def _chosen(runs: Sequence[RunResult]) -> list[list[Any]]:
     """Keys whose values differ between the runs, with each run's."""
-    values = [flat(without(run.config, NOT_IDENTITY)) for run in runs]
+    values = [flatten(drop_keys(run.config, NOT_IDENTITY)) for run in runs]
     keys = sorted(set().union(*values))
     return [
         [key, *(str(value.get(key, "not set")) for value in values)]
@@ -125,10 +125,10 @@ def _chosen(runs: Sequence[ScoredRun]) -> list[list[Any]]:
     ]
 
 
-def _class_rows(runs: Sequence[ScoredRun]) -> list[list[Any]]:
+def _class_rows(runs: Sequence[RunResult]) -> list[list[Any]]:
     """F1 of each class in each run, in %; empty where the runs' classes differ."""
     classes = runs[0].total.classes
     if any(run.total.classes != classes for run in runs):
         return []
-    f1 = [class_scores(np.array(run.total.confusion)).f1 for run in runs]
-    return [[words(name), *(f"{100 * of_run[i]:.1f}" for of_run in f1)] for i, name in enumerate(classes)]
+    f1 = [class_metrics(np.array(run.total.confusion)).f1 for run in runs]
+    return [[display_name(name), *(f"{100 * of_run[i]:.1f}" for of_run in f1)] for i, name in enumerate(classes)]

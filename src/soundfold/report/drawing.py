@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from soundfold.files import whole_file
+from soundfold.io.atomic import atomic_file
 
 # M. Okabe and K. Ito's colours that have a contrast of 3 to 1 both to white and to the dark page
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
@@ -73,7 +73,7 @@ def styled(draw: Any) -> Any:
 def save_figure(figure: Figure, folder: Path, name: str, formats: Iterable[str] = FORMATS) -> None:
     """Write ``folder/name.<format>`` on white, each whole or not at all; text in SVG becomes outlines."""
     for form in formats:
-        with whole_file(folder / f"{name}.{form}") as stream, mpl.rc_context(STYLE):
+        with atomic_file(folder / f"{name}.{form}") as stream, mpl.rc_context(STYLE):
             figure.savefig(stream, format=form, dpi=200, facecolor="white", metadata=_undated(form))
 
 

@@ -12,17 +12,18 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from soundfold.data import waveforms
+from soundfold.data import store
 from soundfold.data.attribution import Attribution, attribution, read_attributions
-from soundfold.data.datamodule import AUDIO
+from soundfold.data.collection import AUDIO
+from soundfold.evaluation.compare import RunResult
+from soundfold.evaluation.metrics import probabilities
 from soundfold.experiment import build
-from soundfold.experiment.comparison import ScoredRun
-from soundfold.experiment.kept import KeptModel
-from soundfold.experiment.scores import probabilities
-from soundfold.frontend.front_end import FrontEnd
-from soundfold.model.activation import class_activation, over_clip
-from soundfold.model.resnet import ResNet18
-from soundfold.report.clip_picture import clip_picture
+from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.features.pipeline import FrontEnd
+from soundfold.io.pcm import pcm_to_float
+from soundfold.models.cam import class_activation, upsample_cam
+from soundfold.models.resnet import ResNet18
+from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import inline_svg
 from soundfold.report.page import audio_uri
 
@@ -49,15 +50,15 @@ class Mistake:
     attribution: Attribution | None = None
 
 
-def most_confident(run: ScoredRun, most: int) -> np.ndarray:
+def most_confident(run: RunResult, most: int) -> np.ndarray:
     """Indices of up to ``most`` mistakes of a run, the most confident first; a clip that several repeats score once."""
     confidence = probabilities(run.logits).max(axis=1)
-    order = [i for i in np.argsort(-confidence, kind="stable") if not run.right[i]]
+    order = [i for i in np.argsort(-confidence, kind="stable") if not run.correct[i]]
     first = {run.clips[i][1]: i for i in reversed(order)}
     return np.array([i for i in order if first[run.clips[i][1]] == i][:most], dtype=np.int64)
 
 
-def name_mistakes(run: ScoredRun, most: int) -> list[Mistake]:
+def list_mistakes(run: RunResult, most: int) -> list[Mistake]:
     """The mistakes without sound and pictures."""
     confidence = probabilities(run.logits).max(axis=1)
     classes = run.total.classes
@@ -68,7 +69,7 @@ def name_mistakes(run: ScoredRun, most: int) -> list[Mistake]:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MistakeMedia:
     """What a mistake sounds and looks like.
 
     Attributes:
@@ -84,8 +85,8 @@ class Evidence:
     attribution: Attribution
 
 
-def look_at_mistakes(folder: Path, run: ScoredRun, most: int) -> Iterator[tuple[Mistake, Evidence]]:
-    """The mistakes of `name_mistakes`, each with its sound and its picture.
+def render_mistakes(folder: Path, run: RunResult, most: int) -> Iterator[tuple[Mistake, MistakeMedia]]:
+    """The mistakes of `list_mistakes`, each with its sound and its picture.
 
     Args:
         folder: of the run; a fold that kept no weights gives no activation.
@@ -94,35 +95,35 @@ def look_at_mistakes(folder: Path, run: ScoredRun, most: int) -> Iterator[tuple[
         InputError: the clips' audio is not where the run found it, or a kept model cannot be read.
     """
     source = folder / f"fold{run.total.folds[0]['fold']}" / "config.yaml"
-    cfg = build.image_sections(OmegaConf.create(run.config), str(source))
+    cfg = build.stored_sections(OmegaConf.create(run.config), str(source))
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
     frames = round(cfg.data.seconds * rate)
     named = read_attributions(root)
     models: dict[int, tuple[FrontEnd, ResNet18 | None]] = {}
-    for mistake, i in zip(name_mistakes(run, most), most_confident(run, most), strict=True):
+    for mistake, i in zip(list_mistakes(run, most), most_confident(run, most), strict=True):
         if mistake.fold not in models:
             weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
             models[mistake.fold] = (
-                KeptModel.load(weights).rebuild() if weights.is_file() else (build.front_end(cfg), None)
+                ModelBundle.load(weights).rebuild() if weights.is_file() else (build.front_end(cfg), None)
             )
         front_end, network = models[mistake.fold]
-        mono = waveforms.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate, frames)
-        wave = waveforms.quantise(mono, frames)
-        level = front_end.logmel(torch.from_numpy(wave)[None].float() / 32768)[0, 0]
+        mono = store.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate, frames)
+        wave = store.to_int16(mono, frames)
+        level = front_end.logmel(pcm_to_float(torch.from_numpy(wave)[None]))[0, 0]
         looked_at = None
         if network is not None:
             image = front_end(torch.from_numpy(wave)[None])
             share = class_activation(network, image, torch.tensor([int(run.predictions[i])]))
             of_image = level.shape[1] if front_end.image is None else front_end.image.frames
-            looked_at = over_clip(share, len(level), level.shape[1], of_image).numpy()
+            looked_at = upsample_cam(share, len(level), level.shape[1], of_image).numpy()
         centres = front_end.logmel.edges[1:-1].numpy()
-        picture = clip_picture(wave / 32768, cfg.data.seconds, level.numpy(), centres, looked_at)
+        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, level.numpy(), centres, looked_at)
         whose = attribution(mistake.filename, run.sources[i], named)
-        yield mistake, Evidence(wave[: len(mono)], rate, picture, whose)
+        yield mistake, MistakeMedia(wave[: len(mono)], rate, picture, whose)
 
 
-def show_mistakes(folder: Path, run: ScoredRun, most: int, audio: bool) -> list[Mistake]:
-    """The mistakes for a page, with their pictures and, with ``audio``, their sound; see `look_at_mistakes`."""
+def mistake_cards(folder: Path, run: RunResult, most: int, audio: bool) -> list[Mistake]:
+    """The mistakes for a page, with their pictures and, with ``audio``, their sound; see `render_mistakes`."""
     return [
         replace(
             mistake,
@@ -133,5 +134,5 @@ def show_mistakes(folder: Path, run: ScoredRun, most: int, audio: bool) -> list[
             audio=audio_uri(evidence.samples, evidence.sample_rate) if audio else None,
             attribution=evidence.attribution,
         )
-        for mistake, evidence in look_at_mistakes(folder, run, most)
+        for mistake, evidence in render_mistakes(folder, run, most)
     ]

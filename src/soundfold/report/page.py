@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from soundfold.files import write_whole
+from soundfold.io.atomic import write_text
 
 # rates that MP3 knows; ISO/IEC 11172-3 and 13818-3
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
@@ -21,7 +21,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template of this package's ``templates/`` and write the page, whole or not at all.
 
     Every value is escaped but figures, see `soundfold.report.drawing.inline_svg`. A name that the template uses and
-    ``values`` lacks is an error. Templates have `words` as a filter.
+    ``values`` lacks is an error. Templates have `display_name` as a filter.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -30,11 +30,11 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["words"] = words
-    write_whole(path, environment.get_template(template).render(values))
+    environment.filters["display_name"] = display_name
+    write_text(path, environment.get_template(template).render(values))
 
 
-def words(name: str) -> str:
+def display_name(name: str) -> str:
     """A class's name as text: ``crying_baby`` is a crying baby."""
     return name.replace("_", " ")
 

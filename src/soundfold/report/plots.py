@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from soundfold.experiment.scores import Calibration
+from soundfold.evaluation.metrics import Calibration
 from soundfold.report.drawing import COLOURS, COUNTS, FOREGROUND, MARKERS, new_figure, styled
-from soundfold.report.page import words
+from soundfold.report.page import display_name
 
 # above this many classes a confusion matrix has no room for the counts of what is right
 FEW_CLASSES = 20
@@ -127,7 +127,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], linked: bool
                 fontsize=8 if few else 6,
                 color="black" if share[true, predicted] > 0.4 else "white",
             )
-    names = [words(name) for name in classes]
+    names = [display_name(name) for name in classes]
     axes.set_xticks(range(size), names, rotation=90, fontsize=8 if few else 7)
     axes.set_yticks(range(size), names, fontsize=8 if few else 7)
     axes.set_xlabel("predicted")
@@ -169,7 +169,7 @@ def class_bars(f1: np.ndarray, classes: Sequence[str]) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.hlines(range(len(order)), 0, 100 * f1[order], color=COLOURS[0], linewidth=1, alpha=0.5)
     axes.plot(100 * f1[order], range(len(order)), "o", color=COLOURS[0], markersize=4)
-    axes.set_yticks(range(len(order)), [words(classes[i]) for i in order], fontsize=8)
+    axes.set_yticks(range(len(order)), [display_name(classes[i]) for i in order], fontsize=8)
     axes.set_ylim(-0.7, len(order) - 0.3)
     axes.set_xlim(0, 102)
     axes.set_xlabel("F1, %")

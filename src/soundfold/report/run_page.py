@@ -11,17 +11,17 @@ import numpy as np
 from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config import NOT_IDENTITY, composed, flat, without
+from soundfold.config import NOT_IDENTITY, compose_config, drop_keys, flatten
 from soundfold.data.groups import esc50_groups
 from soundfold.errors import InputError
-from soundfold.experiment.comparison import ScoredRun
-from soundfold.experiment.results import load_curves
-from soundfold.experiment.scores import ClassScores, calibration, class_scores, merge_classes, probabilities
+from soundfold.evaluation.compare import RunResult
+from soundfold.evaluation.metrics import ClassMetrics, calibration, class_metrics, merge_classes, probabilities
+from soundfold.evaluation.published import published_leaderboard
+from soundfold.evaluation.results import load_curves
 from soundfold.report import plots
 from soundfold.report.drawing import inline_svg, save_figure
-from soundfold.report.mistakes import name_mistakes, show_mistakes
-from soundfold.report.page import words, write_page
-from soundfold.report.published import ladder_of
+from soundfold.report.mistakes import list_mistakes, mistake_cards
+from soundfold.report.page import display_name, write_page
 
 AUDIT = {
     "train": "clips that trained",
@@ -32,18 +32,18 @@ AUDIT = {
     "same_source_and_class": "… that share source and class with training",
     "same_source": "… that share a source with training",
     "same_audio": "… whose very audio trained",
-    "met_before": "… met by the weights that training started from",
+    "seen_before": "… met by the weights that training started from",
     "val_copies": "validation images of a clip that trained",
 }
 
 
-def write_run_page(folder: Path, run: ScoredRun, report: DictConfig) -> Path:
+def write_run_page(folder: Path, run: RunResult, report: DictConfig) -> Path:
     """Write ``<folder>/report.html``; with ``report.page=full`` the mistakes can be seen and heard in it, and every
     figure is written to ``<folder>/figures`` as PDF, SVG and PNG.
 
     Args:
         folder: of the run.
-        run: see `read_run`.
+        run: see `load_run`.
         report: `soundfold.config.Report`.
 
     Returns:
@@ -53,8 +53,8 @@ def write_run_page(folder: Path, run: ScoredRun, report: DictConfig) -> Path:
     total, confusion = run.total, np.array(run.total.confusion)
     classes, folds = total.classes, [fold["fold"] for fold in total.folds]
     confidence = probabilities(run.logits).max(axis=1)
-    certainty = calibration(confidence, run.right)
-    scores = class_scores(confusion)
+    certainty = calibration(confidence, run.correct)
+    scores = class_metrics(confusion)
     curves = load_curves(folder, folds)
     figures = {
         "confusion": plots.confusion_matrix(confusion, classes, linked=True),
@@ -63,17 +63,19 @@ def write_run_page(folder: Path, run: ScoredRun, report: DictConfig) -> Path:
     }
     if curves:
         figures["curves"] = plots.learning_curves(curves, total.accuracy)
-    mistakes, missing = name_mistakes(run, report.mistakes), None
+    mistakes, missing = list_mistakes(run, report.mistakes), None
     if full:
         try:
-            mistakes = show_mistakes(folder, run, report.mistakes, report.audio)
+            mistakes = mistake_cards(folder, run, report.mistakes, report.audio)
         except InputError as error:
             missing = f"Pictures and sound are left out: {error}"
         for name, figure in figures.items():
             save_figure(figure, _made(folder / "figures"), name)
     cells = _cells(run, confidence)
     links = {
-        f"#{cell['id']}": f"{words(cell['true'])} predicted as {words(cell['predicted'])}: {len(cell['rows'])} clips"
+        f"#{cell['id']}": (
+            f"{display_name(cell['true'])} predicted as {display_name(cell['predicted'])}: {len(cell['rows'])} clips"
+        )
         for cell in cells
     }
     path = folder / "report.html"
@@ -94,7 +96,7 @@ def write_run_page(folder: Path, run: ScoredRun, report: DictConfig) -> Path:
         },
         cells=cells,
         confused=_most_confused(confusion, classes),
-        class_rows=_score_rows([words(name) for name in classes], scores),
+        class_rows=_score_rows([display_name(name) for name in classes], scores),
         group_rows=_group_rows(confusion, classes),
         calibration_error=certainty.error,
         mean_confidence=confidence.mean(),
@@ -102,7 +104,7 @@ def write_run_page(folder: Path, run: ScoredRun, report: DictConfig) -> Path:
         heard=any(mistake.audio for mistake in mistakes),
         missing=missing,
         plain=not full,
-        rungs=ladder_of([run]),
+        leaderboard_rows=published_leaderboard([run]),
         audit_rows=[[said, *(fold["audit"].get(key, "—") for fold in total.folds)] for key, said in AUDIT.items()],
         numbers=folds,
         changed=_changed(run.config),
@@ -135,7 +137,7 @@ def _sections(curves: bool, groups: bool) -> list[tuple[str, str]]:
     return [(key, name) for key, name in names.items() if name]
 
 
-def _alt(name: str, run: ScoredRun, error: float) -> str:
+def _alt(name: str, run: RunResult, error: float) -> str:
     return {
         "confusion": f"Confusion matrix of {run.total.n} clips; the most frequent confusions stand in the table below",
         "reliability": f"Accuracy against confidence; the expected calibration error is {100 * error:.1f} %",
@@ -144,7 +146,7 @@ def _alt(name: str, run: ScoredRun, error: float) -> str:
     }[name]
 
 
-def _cells(run: ScoredRun, confidence: np.ndarray) -> list[dict[str, Any]]:
+def _cells(run: RunResult, confidence: np.ndarray) -> list[dict[str, Any]]:
     """The clips of every cell that is not empty, mistakes first, the surest first."""
     clips: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i in np.argsort(-confidence, kind="stable"):
@@ -173,7 +175,7 @@ def _most_confused(confusion: np.ndarray, classes: Sequence[str], most: int = 10
     ]
 
 
-def _score_rows(names: Sequence[str], scores: ClassScores) -> list[list[Any]]:
+def _score_rows(names: Sequence[str], scores: ClassMetrics) -> list[list[Any]]:
     columns = (scores.precision, scores.recall, scores.f1)
     return [
         [name, *(f"{100 * column[i]:.1f}" for column in columns), int(scores.clips[i])] for i, name in enumerate(names)
@@ -186,15 +188,15 @@ def _group_rows(confusion: np.ndarray, classes: Sequence[str]) -> list[list[Any]
     if grouped is None:
         return []
     names, group_of = grouped
-    rows = _score_rows(names, class_scores(merge_classes(confusion, group_of)))
-    f1 = class_scores(confusion).f1
+    rows = _score_rows(names, class_metrics(merge_classes(confusion, group_of)))
+    f1 = class_metrics(confusion).f1
     return [[*row, f"{100 * f1[group_of == group].mean():.1f}"] for group, row in enumerate(rows)]
 
 
 def _changed(config: dict[str, Any]) -> list[list[Any]]:
     """Key, default and value of what differs from a run without a word, where it changes the numbers."""
-    plain: Any = OmegaConf.to_container(composed(), resolve=True)
-    default, own = (flat(without(values, NOT_IDENTITY)) for values in (plain, config))
+    plain: Any = OmegaConf.to_container(compose_config(), resolve=True)
+    default, own = (flatten(drop_keys(values, NOT_IDENTITY)) for values in (plain, config))
     absent = Markup("<span class='muted'>not set</span>")
 
     def shown(values: dict[str, Any], key: str) -> Any:
@@ -207,7 +209,7 @@ def _changed(config: dict[str, Any]) -> list[list[Any]]:
     ]
 
 
-def _environments(run: ScoredRun) -> list[dict[str, Any]]:
+def _environments(run: RunResult) -> list[dict[str, Any]]:
     """Where the folds were trained: one entry for each different place, with its folds and their time."""
     places: dict[str, dict[str, Any]] = {}
     for fold in run.total.folds:

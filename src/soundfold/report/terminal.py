@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from soundfold.errors import InputError
-from soundfold.experiment.comparison import ScoredRun, read_run, seed_words
-from soundfold.experiment.results import CVResult, FoldResult, load_folds, summarise
-from soundfold.experiment.statistics import SeedSummary
+from soundfold.evaluation.compare import RunResult, describe_seeds, load_run
+from soundfold.evaluation.published import published_leaderboard
+from soundfold.evaluation.results import CVResult, FoldResult, load_folds, summarise
+from soundfold.evaluation.statistics import SeedSummary
 from soundfold.experiment.sweep import Job
-from soundfold.report.published import ladder_of
 
 
 def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
@@ -44,22 +44,24 @@ def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) ->
     Console(markup=False).print(table)
 
 
-def print_interval(run: ScoredRun) -> None:
+def print_interval(run: RunResult) -> None:
     """Print how far the score of all clips can be trusted."""
     low, high = (100 * end for end in run.interval)
     sources = len(set(run.sources))
     mark = "LEAKY, and so too high: " if run.total.leaky else ""
-    text = f"{mark}{100 * run.right.mean():.2f} % of {len(run.right)} clips; 95 % interval {low:.2f} to {high:.2f} %,"
+    text = (
+        f"{mark}{100 * run.correct.mean():.2f} % of {len(run.correct)} clips; 95 % interval {low:.2f} to {high:.2f} %,"
+    )
     Console(markup=False).print(
         f"{text} resampling {sources} sources. Shared with training: {run.leaks()}.", highlight=False
     )
 
 
-def print_run(results: Sequence[FoldResult], run: ScoredRun) -> None:
+def print_run(results: Sequence[FoldResult], run: RunResult) -> None:
     """Print a whole cross-validation: its folds, how far its score can be trusted, its place among published ones."""
     print_folds(results, run.total)
     print_interval(run)
-    print_ladder([run])
+    print_published([run])
 
 
 def print_jobs(jobs: Sequence[Job]) -> None:
@@ -85,7 +87,7 @@ def print_jobs(jobs: Sequence[Job]) -> None:
             print(f"{_short(run)}: fold(s) {', '.join(map(str, missing))} are missing for its mean.")
         elif run is not None:
             try:
-                print_run(results[run], read_run(Path(run)))
+                print_run(results[run], load_run(Path(run)))
             except InputError as error:
                 print(f"error: {error}", file=sys.stderr)
 
@@ -119,7 +121,7 @@ def _short(path: str | None) -> str:
     return "" if path is None else path.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
-def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun], SeedSummary]]) -> None:
+def print_runs(runs: Sequence[RunResult], groups: Sequence[tuple[list[RunResult], SeedSummary]]) -> None:
     """Print a row per run: its score, what can be trusted of it, and what leaked; then several seeds summed up."""
     table = Table(title="Runs side by side")
     for name in ("run", "protocol", "clips trained on", "scored", "accuracy %", "95 % interval", "leaked"):
@@ -131,17 +133,17 @@ def print_runs(runs: Sequence[ScoredRun], groups: Sequence[tuple[list[ScoredRun]
         table.add_row(run.name, total.protocol, run.trained_on(), str(total.n), _score(total), interval, run.leaks())
     Console(markup=False).print(table)
     for group, summary in groups:
-        Console(markup=False).print(seed_words(group, summary), highlight=False)
+        Console(markup=False).print(describe_seeds(group, summary), highlight=False)
 
 
-def print_ladder(runs: Sequence[ScoredRun]) -> None:
-    """Print where runs stand among published five-fold figures, see `soundfold.report.published.ladder_of`."""
-    rungs = ladder_of(runs)
-    if not rungs:
+def print_published(runs: Sequence[RunResult]) -> None:
+    """Print where runs stand among published five-fold figures, see `published_leaderboard`."""
+    leaderboard_rows = published_leaderboard(runs)
+    if not leaderboard_rows:
         return
     table = Table(title=f"Among published figures on {runs[0].collection.upper().replace('ESC', 'ESC-')}")
     for name in ("accuracy %", "system", "protocol", "source"):
         table.add_column(name, justify="right" if name == "accuracy %" else "left")
-    for rung in rungs:
+    for rung in leaderboard_rows:
         table.add_row(f"{rung.accuracy:.2f}", rung.name, rung.protocol, rung.source, style="bold" if rung.own else None)
     Console(markup=False).print(table)

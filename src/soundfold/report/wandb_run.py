@@ -12,14 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config import Wandb
 from soundfold.errors import InputError
-from soundfold.experiment.comparison import ScoredRun
-from soundfold.experiment.results import load_curves
-from soundfold.experiment.scores import class_scores
-from soundfold.experiment.tracking import cv_run, wandb_mode
-from soundfold.files import write_whole
+from soundfold.evaluation.compare import RunResult
+from soundfold.evaluation.metrics import class_metrics
+from soundfold.evaluation.results import load_curves
+from soundfold.experiment.wandb_runs import cv_run, wandb_mode
+from soundfold.io.atomic import write_text
 from soundfold.report.drawing import pixels
-from soundfold.report.mistakes import Mistake, look_at_mistakes, name_mistakes
-from soundfold.rules import is_trial
+from soundfold.report.mistakes import Mistake, list_mistakes, render_mistakes
+from soundfold.validation import is_wandb_trial
 
 FIGURES = (
     "accuracy",
@@ -36,7 +36,7 @@ FIGURES = (
 )
 
 
-def log_cv(folder: Path, run: ScoredRun, report: DictConfig, logged_to: Any) -> str | None:
+def log_cv(folder: Path, run: RunResult, report: DictConfig, logged_to: Any) -> str | None:
     """Log the figures of the whole cross-validation: mean, spread and interval, pooled confusion matrix, scores of
     each class, learning curves of the folds, and the most confident mistakes to see and to hear.
 
@@ -45,7 +45,7 @@ def log_cv(folder: Path, run: ScoredRun, report: DictConfig, logged_to: Any) -> 
 
     Args:
         folder: of the run.
-        run: see `read_run`.
+        run: see `load_run`.
         report: `soundfold.config.Report`; its mistakes and audio hold here too.
         logged_to: values of `soundfold.config.Wandb`.
 
@@ -59,7 +59,7 @@ def log_cv(folder: Path, run: ScoredRun, report: DictConfig, logged_to: Any) -> 
     options: Any = OmegaConf.merge(OmegaConf.structured(Wandb), logged_to)
     figures, logged = (folder / "cv.json").read_text(), folder / "wandb" / "cv.json"
     same = logged.is_file() and logged.read_text() == figures
-    if wandb_mode(options) == "disabled" or (same and not is_trial()):
+    if wandb_mode(options) == "disabled" or (same and not is_wandb_trial()):
         return None
     mistakes, missing = _mistakes(folder, run, report)
     summary = {f"cv/{name}": getattr(total, name) for name in FIGURES}
@@ -87,12 +87,12 @@ def log_cv(folder: Path, run: ScoredRun, report: DictConfig, logged_to: Any) -> 
                 **_curves(folder, [fold["fold"] for fold in total.folds]),
             }
         )
-    write_whole(logged, figures)
+    write_text(logged, figures)
     return missing
 
 
 def _classes(confusion: np.ndarray, classes: Sequence[str]) -> wandb.Table:
-    scores = class_scores(confusion)
+    scores = class_metrics(confusion)
     columns = {name: getattr(scores, name).tolist() for name in ("precision", "recall", "f1", "clips")}
     return wandb.Table(
         columns=["class", *columns], data=[list(row) for row in zip(classes, *columns.values(), strict=True)]
@@ -120,13 +120,13 @@ def _curves(folder: Path, folds: Sequence[int]) -> dict[str, Any]:
     return charts
 
 
-def _mistakes(folder: Path, run: ScoredRun, report: DictConfig) -> tuple[dict[str, Any], str | None]:
+def _mistakes(folder: Path, run: RunResult, report: DictConfig) -> tuple[dict[str, Any], str | None]:
     """A table of the mistakes, and galleries of their pictures and sounds; why there are no galleries, where so."""
     columns: list[str | int] = ["clip", "fold", "true", "predicted", "confidence"]
     try:
-        seen = list(look_at_mistakes(folder, run, report.mistakes))
+        seen = list(render_mistakes(folder, run, report.mistakes))
     except InputError as error:
-        named = name_mistakes(run, report.mistakes)
+        named = list_mistakes(run, report.mistakes)
         return {"cv/mistakes": wandb.Table(columns=columns, data=[_row(mistake) for mistake in named])}, str(error)
     galleries: dict[str, list[Any]] = {"picture": []} | ({"sound": []} if report.audio else {})
     table = wandb.Table(columns=[*columns, "attribution", *galleries])

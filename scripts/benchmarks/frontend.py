@@ -1,0 +1,215 @@
+"""The front end beside its peers, on the same clips, with the same threads."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from benchmarks.tables import keep, measured_on
+from benchmarks.timing import Timing, measure
+from soundfold.data.store import decode
+from soundfold.data.tables import read_table
+from soundfold.errors import InputError
+from soundfold.experiment import environment
+from soundfold.experiment.device import choose_device
+from soundfold.features.augment import Augmentation, MaskSpec, Uniform
+from soundfold.features.logmel import LogMel, area_weights
+from soundfold.features.pipeline import FrontEnd
+from soundfold.io.pcm import float_to_pcm, pcm_to_float
+from soundfold.models.compilation import compile_function
+
+RATE, SECONDS, N_FFT, HOP, MELS = 44100, 5.0, 2048, 441, 128
+OURS = "soundfold, all augmentations"
+
+
+def run(device: str, clips: int, repeats: int, root: Path | None, outputs: Path) -> Path:
+    """Measure, print, and write ``frontend-<device>.md`` and ``.json``.
+
+    Args:
+        device: ``cpu`` or ``cuda``; peers of the CPU alone (librosa) stay there.
+        clips: clips in the batch.
+        repeats: timed runs of each method.
+        root: an ESC-50-format collection whose clips are used; None uses synthetic noise.
+        outputs: folder of the two files.
+
+    Raises:
+        InputError: the device is not there, or the collection has too few clips.
+    """
+    target = choose_device(device)
+    wave = _clips(clips, root).to(target)
+    methods = {**_ours(wave), **_torchaudio(wave), **_audiomentations(wave)}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.wav" for i in range(clips)]
+        for path, clip in zip(files, wave.cpu().numpy(), strict=True):
+            soundfile.write(path, clip, RATE, subtype="PCM_16")
+        if find_spec("librosa"):
+            methods["notebook: librosa, one of three"] = _notebook(files)
+        timings = measure(methods, repeats, target)
+    header = {
+        **environment.describe(target),
+        "peers": {name: _version(name) for name in ("librosa", "torchaudio", "torch-audiomentations")},
+        "date": time.strftime("%Y-%m-%d"),
+        "clips": clips,
+        "repeats": repeats,
+        "source": "synthetic noise" if root is None else f"real clips of {root.name}",
+    }
+    rows = [_row(name, timing, timings[OURS], clips) for name, timing in timings.items()]
+    content = {"header": header, "rows": rows}
+    return keep(outputs / f"frontend-{device}", content, _markdown(header, rows), width=200)
+
+
+def _clips(clips: int, root: Path | None) -> Tensor:
+    """int16 (clips, samples): real ones, spread over the table, or noise."""
+    samples = round(RATE * SECONDS)
+    if root is None:
+        return (3000 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(0))).short()
+    table = read_table(root / "meta" / "esc50.csv")
+    if len(table) < clips:
+        raise InputError(f"clips={clips}: {root} has {len(table)} clips. Give fewer.")
+    out = np.zeros((clips, samples), dtype=np.int16)
+    for row, i in zip(out, np.linspace(0, len(table) - 1, clips).astype(int), strict=True):
+        mono = decode(root / "audio" / table.files[i], RATE, samples)
+        row[: len(mono)] = float_to_pcm(mono)
+    return torch.from_numpy(out)
+
+
+def _ours(wave: Tensor) -> dict[str, Callable[[], Any]]:
+    augmentation = Augmentation(
+        wave.shape[1],
+        time_stretch=Uniform(0.8, 1.2),
+        pitch_shift=Uniform(-2, 2),
+        noise_snr_db=Uniform(0, 30),
+        noise_colours=(0, 1, 2),
+        gain_db=Uniform(-6, 6),
+        polarity=0.5,
+        time_shift=Uniform(0, 1),
+        time_masks=MaskSpec(2, 0.1),
+        frequency_masks=MaskSpec(2, 0.1),
+    )
+    logmel = LogMel(RATE, N_FFT, HOP, MELS, 0.0, 20000.0)
+    front = FrontEnd(logmel, augmentation=augmentation).to(wave.device)
+    generator = torch.Generator(wave.device).manual_seed(0)
+
+    def methods(make: Callable[..., Tensor], suffix: str = "") -> dict[str, Callable[[], Any]]:
+        return {
+            f"{OURS}{suffix}": lambda: make(wave, augmentation.draw(len(wave), generator)),
+            f"soundfold, plain{suffix}": lambda: make(wave, None),
+        }
+
+    if wave.device.type == "cpu":
+        return methods(front)
+    return methods(front) | methods(compile_function(front, "graphs"), ", graphs")
+
+
+def _torchaudio(wave: Tensor) -> dict[str, Callable[[], Any]]:
+    from torchaudio import transforms
+
+    mel = transforms.MelSpectrogram(RATE, N_FFT, hop_length=HOP, n_mels=MELS).to(wave.device)
+    scale = transforms.MelScale(MELS, RATE, n_stft=N_FFT // 2 + 1).to(wave.device)
+    level = transforms.AmplitudeToDB(top_db=80)
+    spectrogram = transforms.Spectrogram(N_FFT, hop_length=HOP, power=None).to(wave.device)
+    stretch = transforms.TimeStretch(HOP, N_FFT // 2 + 1).to(wave.device)
+    shift = transforms.PitchShift(RATE, 2).to(wave.device)
+
+    @torch.no_grad()
+    def shifted() -> Tensor:
+        return level(mel(shift(pcm_to_float(wave)))[:, None])
+
+    @torch.no_grad()
+    def stretched() -> Tensor:
+        return level(scale(stretch(spectrogram(pcm_to_float(wave)), 1.2).abs().square())[:, None])
+
+    @torch.no_grad()
+    def plain() -> Tensor:
+        return level(mel(pcm_to_float(wave))[:, None])
+
+    return {
+        "torchaudio PitchShift, then mel": shifted,
+        "torchaudio TimeStretch, then mel": stretched,
+        "torchaudio mel, plain": plain,
+    }
+
+
+def _audiomentations(wave: Tensor) -> dict[str, Callable[[], Any]]:
+    if not find_spec("torch_audiomentations"):
+        return {}
+    from torch_audiomentations import PitchShift
+    from torchaudio import transforms
+
+    mel = transforms.MelSpectrogram(RATE, N_FFT, hop_length=HOP, n_mels=MELS).to(wave.device)
+    shift = PitchShift(-2, 2, p=1.0, sample_rate=RATE, output_type="tensor").to(wave.device)
+    return {"torch-audiomentations PitchShift, then mel": lambda: mel(shift(pcm_to_float(wave[:, None])))}
+
+
+def _notebook(files: list[Path]) -> Callable[[], Any]:
+    """The published notebook's procedure: load, one of noise, stretch and shift, log-mel, 128x128; clip by clip."""
+    import librosa
+
+    rng = np.random.default_rng(0)
+
+    def image(path: Path) -> np.ndarray:
+        sound, _ = librosa.load(path, sr=RATE)
+        choice = rng.integers(3)
+        if choice == 0:
+            sound = sound + 0.005 * rng.standard_normal(len(sound))
+        elif choice == 1:
+            sound = librosa.effects.time_stretch(sound, rate=rng.uniform(0.8, 1.2))
+        else:
+            sound = librosa.effects.pitch_shift(sound, sr=RATE, n_steps=int(rng.integers(-2, 3)))
+        mel = librosa.feature.melspectrogram(y=sound, sr=RATE, n_fft=N_FFT, hop_length=512, n_mels=MELS)
+        level = librosa.power_to_db(mel, ref=np.max)
+        return level @ area_weights(level.shape[1], MELS).numpy().T
+
+    return lambda: [image(path) for path in files]
+
+
+def _row(name: str, timing: Timing, ours: Timing, clips: int) -> dict[str, Any]:
+    ratios = sorted(theirs / mine for theirs, mine in zip(timing.seconds, ours.seconds, strict=True))
+    return {
+        "method": name,
+        "ms_per_clip": 1000 * timing.median / clips,
+        "ms_min": 1000 * min(timing.seconds) / clips,
+        "ms_max": 1000 * max(timing.seconds) / clips,
+        "clips_per_second": clips / timing.median,
+        "peak_mb": None if timing.peak_bytes is None else timing.peak_bytes / 1e6,
+        "ratio": ratios[len(ratios) // 2],
+    }
+
+
+def _markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    versions = {**header["versions"], **{k: v for k, v in header["peers"].items() if v}}
+    lines = [
+        f"{header['clips']} clips of {SECONDS:g} s at {RATE} Hz ({header['source']}), median of "
+        f"{header['repeats']} runs in turn after a warm-up.",
+        f"{measured_on(header)}; " + ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "",
+        "| method | ms a clip | min to max | clips/s | peak MB | time over ours, augmented |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        peak = "?" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
+        lines.append(
+            f"| {row['method']} | {row['ms_per_clip']:.2f} | {row['ms_min']:.2f} to {row['ms_max']:.2f} "
+            f"| {row['clips_per_second']:.0f} | {peak} | {row['ratio']:.2f} |"
+        )
+    missing = [name for name, number in header["peers"].items() if not number]
+    if missing:
+        lines += ["", f"Not installed, so not measured: {', '.join(missing)} (the dependency group `bench`)."]
+    return "\n".join(lines) + "\n"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

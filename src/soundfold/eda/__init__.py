@@ -1,0 +1,1 @@
+"""Exploratory analysis of a collection: checks, duplicates, descriptors, figures, its page."""

@@ -1,0 +1,82 @@
+"""Published five-fold accuracies on ESC-50 and ESC-10, and where a run stands among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from soundfold.evaluation.compare import RunResult
+
+
+@dataclass(frozen=True)
+class Published:
+    """Accuracies in %; None where the source gives none."""
+
+    name: str
+    esc50: float | None
+    esc10: float | None
+    protocol: str
+    source: str
+
+
+FIGURES = (
+    Published("Human listeners", 81.3, 95.7, "crowd-sourced listening", "Piczak, ACM Multimedia 2015"),
+    Published("Piczak CNN", 64.5, None, "five folds, from scratch", "Piczak, IEEE MLSP 2015"),
+    Published(
+        "EnvNet-v2, between-class learning, strong augmentation",
+        84.9,
+        91.4,
+        "five folds, from scratch",
+        "Tokozume et al., ICLR 2018",
+    ),
+    Published(
+        "ACDNet",
+        87.1,
+        96.65,
+        "five folds, from scratch; best epoch chosen on the test fold",
+        "Mohaimenuzzaman et al., Pattern Recognition 2023",
+    ),
+    Published("ESResNet-Att", None, 94.25, "five folds, from scratch", "Guzhov et al., ICPR 2020"),
+    Published("ResNet-18, ImageNet", 89.54, None, "five folds, 80 epochs, last epoch, five seeds", "a public run"),
+    Published("AST, ImageNet and AudioSet", 95.6, None, "five folds", "Gong et al., Interspeech 2021"),
+    Published("BEATs, AudioSet", 98.1, None, "five folds", "Chen et al., ICML 2023"),
+)
+
+
+# clips, classes and folds that these figures are over
+PUBLISHED_SIZES = {"esc50": (2000, 50, 5), "esc10": (400, 10, 5)}
+
+
+@dataclass(frozen=True)
+class LeaderboardRow:
+    """A row of the ladder: accuracy in %, and whether it is the user's own."""
+
+    name: str
+    accuracy: float
+    protocol: str
+    source: str
+    own: bool = False
+
+
+def published_rows(collection: str, own: Sequence[LeaderboardRow] = ()) -> list[LeaderboardRow]:
+    """Published figures on ``esc50`` or ``esc10`` and one's own, best first; empty for another collection."""
+    leaderboard_rows = [
+        LeaderboardRow(figure.name, accuracy, figure.protocol, figure.source)
+        for figure in FIGURES
+        if (accuracy := getattr(figure, collection, None)) is not None
+    ]
+    return sorted([*leaderboard_rows, *own], key=lambda rung: -rung.accuracy) if leaderboard_rows else []
+
+
+def published_leaderboard(runs: Sequence[RunResult]) -> list[LeaderboardRow]:
+    """Where runs stand among published figures: those that scored the whole collection and do not leak.
+
+    Empty where there is none, and where the runs are of several collections.
+    """
+    own = [
+        LeaderboardRow(run.name, 100 * run.total.accuracy, f"split={run.total.protocol}", "this run", own=True)
+        for run in runs
+        if not run.total.leaky
+        and PUBLISHED_SIZES.get(run.collection) == (len(run.clips), len(run.total.classes), len(run.total.folds))
+    ]
+    return published_rows(runs[0].collection, own) if own and len({run.collection for run in runs}) == 1 else []

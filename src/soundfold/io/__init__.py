@@ -1,0 +1,1 @@
+"""Files, locks, checkpoints, audio files, signals and the console."""

@@ -1,0 +1,26 @@
+"""16-bit PCM samples as floats in [-1, 1), and back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FULL_SCALE = 32768
+
+
+@overload
+def pcm_to_float(samples: np.ndarray) -> np.ndarray: ...
+@overload
+def pcm_to_float(samples: Tensor) -> Tensor: ...
+def pcm_to_float(samples):
+    """int16 samples, or float mixtures of such, of any shape -> float32 of the same shape, in [-1, 1)."""
+    return samples / np.float32(FULL_SCALE) if isinstance(samples, np.ndarray) else samples.float() / FULL_SCALE
+
+
+def float_to_pcm(wave: np.ndarray) -> np.ndarray:
+    """Floats, nominally in [-1, 1] -> int16 of the same shape, rounded to the nearest step, clipped at full scale."""
+    return np.clip(np.rint(wave * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)

@@ -1,0 +1,257 @@
+import json
+import multiprocessing
+import platform
+import resource
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from helpers.killable import server
+
+from soundfold.data import store
+from soundfold.data.tables import read_table
+from soundfold.errors import InputError
+from soundfold.io.atomic import loads_with_checksum
+
+
+def tone(seconds: float, rate: int, frequency: float = 440.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    soundfile.write(folder / "short.wav", tone(0.5, 16000), 16000)
+    soundfile.write(folder / "long.flac", tone(1.5, 16000), 16000)
+    soundfile.write(folder / "fast.wav", tone(1.0, 44100), 44100)
+    stereo = np.stack([tone(1.0, 16000), np.zeros(16000)], axis=1)
+    soundfile.write(folder / "stereo.ogg", stereo, 16000)
+    return folder
+
+
+FILES = ["short.wav", "long.flac", "fast.wav", "stereo.ogg"]
+
+
+def load(root: Path, files=FILES, **changes):
+    return store.open_store(
+        root, files, **{"seconds": 1.0, "sample_rate": 16000, "cache": root.parent / "cache", **changes}
+    )
+
+
+def test_lengths_rates_and_channels(root):
+    store = load(root)
+    assert store.samples.shape == (4, 16000)
+    assert store.samples.dtype == np.int16
+    assert store.lengths.tolist() == [8000, 16000, 16000, 16000]
+    assert not store.samples[0, 8000:].any()
+    expected = tone(1.0, 16000) * 32768
+    np.testing.assert_allclose(store.samples[1], expected, atol=1)
+    middle = slice(200, -200)  # a resampler's edges ring
+    np.testing.assert_allclose(store.samples[2][middle], expected[middle], atol=50)
+    np.testing.assert_allclose(np.abs(store.samples[3]).max(), 0.25 * 32768, rtol=0.05)
+
+
+def test_second_start_decodes_nothing(root, monkeypatch):
+    first = load(root)
+
+    def refuse(*_args):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(store, "decode", refuse)
+    second = load(root)
+    assert second.digest == first.digest
+    np.testing.assert_array_equal(second.samples, first.samples)
+
+
+def test_store_follows_content_and_parameters(root):
+    before = load(root)
+    soundfile.write(root / "short.wav", tone(0.5, 16000, 880), 16000)
+    after = load(root)
+    assert after.digest != before.digest
+    assert (after.samples[0] != before.samples[0]).any()
+    assert load(root, seconds=0.25).samples.shape == (4, 4000)
+
+
+def test_data_root_is_never_written(root):
+    before = sorted(root.iterdir())
+    load(root)
+    assert sorted(root.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("none.wav", None, "no such file"),
+        ("text.wav", b"hello", "is not audio that can be read"),
+        ("zero.wav", b"", "is not audio that can be read"),
+    ],
+)
+def test_bad_files_are_refused_and_leave_nothing(root, name, content, word):
+    if content is not None:
+        (root / name).write_bytes(content)
+    with pytest.raises(InputError, match=word) as caught:
+        load(root, [*FILES, name])
+    assert name in str(caught.value)
+    cache = root.parent / "cache"
+    assert not cache.exists() or [p for p in cache.iterdir() if p.suffix != ".lock"] == []
+
+
+def test_empty_and_non_finite_audio(root):
+    soundfile.write(root / "empty.wav", np.zeros(0), 16000)
+    with pytest.raises(InputError, match=r"empty\.wav holds no samples"):
+        load(root, ["empty.wav"])
+    soundfile.write(root / "nan.wav", np.full(100, np.nan, dtype=np.float32), 16000, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"nan\.wav holds samples that are not numbers"):
+        load(root, ["nan.wav"])
+
+
+def test_unwritable_cache_names_the_remedy(root):
+    (root.parent / "file").write_text("")
+    with pytest.raises(InputError, match=r"paths\.cache"):
+        load(root, cache=root.parent / "file" / "cache")
+
+
+def test_full_disk_leaves_nothing_and_names_the_remedy(root):
+    files, (soft, hard) = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(InputError, match=r"free some space or give paths\.cache"):
+            load(root)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, files)
+    assert [p.suffix for p in (root.parent / "cache").iterdir()] in ([".lock"], [])
+    assert load(root).samples.shape == (4, 16000)
+
+
+def flip(path: Path, at: float) -> None:
+    """Change one bit of a file, at a fraction of its length."""
+    content = bytearray(path.read_bytes())
+    content[int(at * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+def older(manifest: Path) -> None:
+    manifest.write_text(json.dumps(loads_with_checksum(manifest.read_text())))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("samples.npy", lambda path: flip(path, 0.4)),
+        # the zeros after a clip's end have no hash
+        ("samples.npy", lambda path: flip(path, 0.24)),
+        ("samples.npy", lambda path: path.write_bytes(path.read_bytes()[:-2])),
+        ("samples.npy", Path.unlink),
+        ("samples.npy", lambda path: path.write_bytes(b"")),
+        # the header's brace, which numpy has Python's parser read
+        ("samples.npy", lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"{", 1))),
+        ("manifest.json", lambda path: path.write_text("{")),
+        ("manifest.json", lambda path: path.write_text(path.read_text().replace("16000", "8000"))),
+        ("manifest.json", lambda path: path.write_bytes(bytes(len(path.read_bytes())))),
+        ("manifest.json", older),
+    ],
+    ids=["bit", "padding", "cut", "gone", "empty", "header", "torn", "changed", "zeros", "without a checksum"],
+)
+def test_a_damaged_store_is_built_anew_with_one_note(root, capsys, name, damage):
+    first = load(root)
+    before = first.samples.copy()
+    (path,) = (root.parent / "cache").glob(f"*/{name}")
+    damage(path)
+    again = load(root)
+    np.testing.assert_array_equal(again.samples, before)
+    assert (again.lengths.tolist(), again.hashes) == (first.lengths.tolist(), first.hashes)
+    told = capsys.readouterr().err
+    assert told.count("is damaged") == 1
+    assert str(path.parent) in told
+    load(root)
+    assert "damaged" not in capsys.readouterr().err
+
+
+def test_who_has_mapped_a_store_keeps_it_while_it_is_built_anew(root):
+    first = load(root)
+    before = first.samples.copy()
+    (manifest,) = (root.parent / "cache").glob("*/manifest.json")
+    manifest.unlink()
+    load(root)
+    np.testing.assert_array_equal(first.samples, before)
+
+
+def test_what_a_killed_builder_left_is_removed_by_the_next(root):
+    cache = root.parent / "cache"
+    load(root)
+    (place,) = cache.glob("*/")
+    (part, other) = (cache / f"{place.name}.123.part", cache / "feedbeef.123.part")
+    for folder in (part, other):
+        place.rename(folder) if place.exists() else folder.mkdir()
+    load(root)
+    assert not part.exists()
+    # of another store, whose builder may be at work
+    assert other.exists()
+
+
+def _build_in_process(root: Path, barrier, results) -> None:
+    barrier.wait()
+    built = []
+    store = load(root, progress=lambda items, total: (built.append(total), items)[1])
+    results.put((bool(built), int(store.samples.astype(np.int64).sum())))
+
+
+def in_processes(count: int, target, *arguments) -> list[multiprocessing.Process]:
+    workers = [server().Process(target=target, args=arguments) for _ in range(count)]
+    for worker in workers:
+        worker.start()
+    return workers
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_eight_processes_build_the_store_once(root, damaged):
+    if damaged:
+        load(root)
+        flip(next((root.parent / "cache").glob("*/samples.npy")), 0.4)
+    context = server()
+    barrier, results = context.Barrier(8), context.Queue()
+    workers = in_processes(8, _build_in_process, root, barrier, results)
+    seen = [results.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert sorted(built for built, _ in seen) == [False] * 7 + [True]
+    assert len({total for _, total in seen}) == 1
+    assert sorted(path.suffix for path in (root.parent / "cache").iterdir()) == ["", ".lock"]
+
+
+def _die_while_building(root: Path, building) -> None:
+    def wait(items, total):
+        building.set()
+        time.sleep(60)
+
+    load(root, progress=wait)
+
+
+def test_a_builder_killed_in_its_work_blocks_nobody(root, capsys):
+    building = server().Event()
+    (builder,) = in_processes(1, _die_while_building, root, building)
+    assert building.wait(60)
+    timer = threading.Timer(0.5, builder.kill)
+    timer.start()
+    # begins to wait while the builder lives
+    assert load(root).samples.shape == (4, 16000)
+    builder.join()
+    assert builder.exitcode == -signal.SIGKILL
+    assert f"Process {builder.pid} on {platform.node()}, since" in capsys.readouterr().err
+    assert not list((root.parent / "cache").glob("*.part"))
+
+
+def test_real_clips(esc10, tmp_path):
+    table = read_table(esc10 / "meta" / "esc50.csv")
+    waves = store.open_store(esc10 / "audio", table.files, seconds=5.0, sample_rate=44100, cache=tmp_path)
+    assert waves.samples.shape == (400, 220500)
+    assert waves.lengths.min() == 160704
+    wave, _ = soundfile.read(esc10 / "audio" / table.files[7])
+    np.testing.assert_allclose(store.samples[7] / 32768, wave[:220500], atol=1 / 32768)

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from soundfold.data.collection import Collection, open_collection
+from soundfold.data.synthetic import render
+from soundfold.errors import InputError
+from soundfold.features.logmel import LogMel
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory) -> Collection:
+    folder = tmp_path_factory.mktemp("synthetic")
+    return open_collection(folder / "root", folder, seconds=2.0, sample_rate=44100, download="synthetic")
+
+
+def nearest_mean(features: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> float:
+    """Five-fold accuracy of the class whose training mean is nearest."""
+    right = 0
+    for fold in np.unique(folds):
+        train = folds != fold
+        means = np.stack([features[train & (targets == c)].mean(axis=0) for c in np.unique(targets)])
+        distance = ((features[~train][:, None] - means) ** 2).sum(axis=2)
+        right += (distance.argmin(axis=1) == targets[~train]).sum()
+    return right / len(targets)
+
+
+def test_layout(collection):
+    table = collection.table
+    assert len(table) == 200
+    assert table.fold_numbers == (1, 2, 3, 4, 5)
+    assert len(table.classes) == 10
+    assert len(set(table.sources)) == 100
+    assert len(set(collection.waves.lengths.tolist())) > 100  # ragged
+    assert len(set(collection.waves.hashes)) == 200
+
+
+def test_sources_keep_to_one_fold(collection):
+    folds = {}
+    for source, fold in zip(collection.table.sources, collection.table.folds, strict=True):
+        assert folds.setdefault(source, fold) == fold
+
+
+def test_loudness_tells_nothing(collection):
+    samples = collection.waves.samples.astype(np.float64)
+    loudness = 10 * np.log10([np.mean(w[:n] ** 2) for w, n in zip(samples, collection.waves.lengths, strict=True)])
+    peaks = 20 * np.log10(np.abs(samples).max(axis=1))
+    table = collection.table
+    assert nearest_mean(loudness[:, None], table.targets, table.folds) < 0.2
+    assert (peaks < 20 * np.log10(32767)).mean() > 0.95  # next to none clipped
+
+
+def test_sound_tells_the_class_and_permuted_labels_nothing(collection):
+    front = LogMel(sample_rate=44100, n_fft=2048, hop_length=882, n_mels=64, f_min=0.0, f_max=20000.0)
+    level = torch.cat([front(torch.from_numpy(w)[None].float() / 32768) for w in collection.waves.samples])[:, 0]
+    level -= level.mean(dim=(1, 2), keepdim=True)
+    features = torch.cat([level.mean(dim=2), level.std(dim=2), level.diff(dim=2).abs().mean(dim=2)], dim=1).numpy()
+    table = collection.table
+    assert nearest_mean(features, table.targets, table.folds) > 0.5
+    # whole sources change class, so that siblings cannot help
+    rng = np.random.default_rng(0)
+    names = sorted(set(table.sources))
+    given = dict(zip(names, rng.permutation(np.arange(len(names)) % 10), strict=True))
+    permuted = np.array([given[source] for source in table.sources])
+    assert nearest_mean(features, permuted, table.folds) < 0.2
+
+
+def test_rendering_is_repeatable_and_done_once(tmp_path, collection):
+    render(tmp_path / "again")
+    again = open_collection(tmp_path / "again", tmp_path, seconds=2.0, sample_rate=44100)
+    np.testing.assert_array_equal(again.waves.samples, collection.waves.samples)
+    before = (tmp_path / "again" / "meta" / "esc50.csv").stat().st_mtime_ns
+    render(tmp_path / "again")
+    assert (tmp_path / "again" / "meta" / "esc50.csv").stat().st_mtime_ns == before
+
+
+def test_an_unwritable_place_names_the_remedy(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"paths\.cache"):
+        render(tmp_path / "file" / "root")

@@ -1,0 +1,82 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from soundfold.data.tables import read_table
+from soundfold.errors import InputError
+
+HEADER = "filename,fold,target,category,esc10,src_file,take\n"
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "esc50.csv"
+    path.write_text(text)
+    return path
+
+
+def test_official_table(esc50_table):
+    table = read_table(esc50_table)
+    assert len(table) == 2000
+    assert len(set(table.sources)) == 1524
+    assert table.fold_numbers == (1, 2, 3, 4, 5)
+    assert Counter(table.targets.tolist()) == {target: 40 for target in range(50)}
+    assert table.classes[0] == "dog"
+    assert table.classes[49] == "hand_saw"
+
+
+def test_subset_is_renumbered(esc50_table):
+    table = read_table(esc50_table, subset="esc10")
+    assert len(table) == 400
+    assert sorted(set(table.targets.tolist())) == list(range(10))
+    # ESC-50's targets 0, 1, 10, ...: the order of classes is that of the targets
+    assert table.classes[:3] == ("dog", "rooster", "rain")
+
+
+def test_classes_keep_their_clips(esc50_table):
+    table = read_table(esc50_table, classes=["rain", "dog"])
+    assert table.classes == ("dog", "rain")
+    assert len(table) == 80
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("filename,fold,target\na.wav,1,0\n", ["category"]),
+        (HEADER, ["no rows"]),
+        (HEADER + "a.wav,one,0,dog,True,1,A\n", ["line 2", "'one'"]),
+        (HEADER + "a.wav,0,0,dog,True,1,A\n", ["line 2", "fold is 0"]),
+        (HEADER + "a.wav,1,0,dog,True,1,A\na.wav,2,0,dog,True,1,A\n", ["line 3", "a.wav", "twice"]),
+        (HEADER + "a.wav,1,0,dog,True,1,A\nb.wav,2,0,cat,True,1,A\n", ["line 3", "target 0", "'cat'", "'dog'"]),
+        (HEADER + "a.wav,1,0,dog,True,1,A\nb.wav,2,1,dog,True,1,A\n", ["line 3", "'dog'", "target 1"]),
+        (HEADER + "../a.wav,1,0,dog,True,1,A\n", ["../a.wav", "inside"]),
+        (HEADER + ",1,0,dog,True,1,A\n", ["line 2", "empty"]),
+        (HEADER + "a.wav,1,0,dog,True,1,A\nb.wav,2,0,dog,True,1,A\n", ["one class only, 'dog'", "needs two"]),
+    ],
+)
+def test_bad_tables_are_refused_by_name(tmp_path, text, words):
+    path = write(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        read_table(path)
+    for word in [str(path), *words]:
+        assert word in str(caught.value)
+
+
+def test_missing_table_names_the_remedy(tmp_path):
+    with pytest.raises(InputError, match="data.root"):
+        read_table(tmp_path / "none.csv")
+
+
+def test_unknown_class_is_refused(esc50_table):
+    with pytest.raises(InputError, match="wolf"):
+        read_table(esc50_table, classes=["wolf"])
+
+
+def test_one_class_left_is_refused(esc50_table):
+    with pytest.raises(InputError, match=r"one class only left, 'rain'.*data\.classes"):
+        read_table(esc50_table, classes=["rain"])
+
+
+def test_a_table_without_sources_makes_each_clip_its_own(tmp_path):
+    table = read_table(write(tmp_path, "filename,fold,target,category\na.wav,1,3,x\nb.wav,2,4,y\n"))
+    assert table.sources == ("a.wav", "b.wav")

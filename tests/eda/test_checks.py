@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import soundfile
+
+from soundfold.data.tables import read_table
+from soundfold.eda.checks import KINDS, FileReport, common_seconds, faults, inspect
+
+RATE = 16000
+
+
+def noise(seconds: float, channels: int = 1) -> np.ndarray:
+    return 0.1 * np.random.default_rng(0).standard_normal((round(seconds * RATE), channels))
+
+
+def found(root, files) -> dict[str, list[str]]:
+    return {kind: [files[i] for i in where] for kind, where in faults(inspect(root, files)).items() if where}
+
+
+def test_each_fault_is_named_and_nothing_else(tmp_path):
+    def write(name: str, wave: np.ndarray, **options) -> None:
+        soundfile.write(tmp_path / name, wave, RATE, **options)
+
+    for number in range(8):
+        write(f"good{number}.wav", noise(1.0))
+    write("stereo.flac", noise(1.02, channels=2))
+    loud = noise(1.0)
+    loud[3000:3003] = -1.2
+    write("clipped.wav", np.clip(loud, -1, 1))
+    write("clipped8.wav", np.clip(loud, -1, 1), subtype="PCM_U8")
+    stereo = noise(1.0, channels=2)
+    stereo[500:503, 1] = 1.0
+    write("one_channel_clipped.wav", stereo)
+    normalised = noise(1.0)
+    normalised[100:102], normalised[200] = 1.0, -1.0  # two at most in a row
+    write("normalised.wav", normalised)
+    write("silent.wav", np.zeros(RATE))
+    write("dithered.wav", np.full(RATE, 1e-6), subtype="FLOAT")  # zero in 16 bits
+    write("quiet.wav", np.tile([0.0, 2 / 32768], RATE // 2))
+    write("short.wav", noise(0.94))
+    write("long.wav", noise(1.06))
+    write("header_only.wav", noise(0.0))
+    write("nan.wav", np.full(RATE, np.nan), subtype="FLOAT")
+    (tmp_path / "no_bytes.ogg").write_bytes(b"")
+    (tmp_path / "text.ogg").write_text("not audio")
+    write("stopped.flac", noise(1.0))
+    whole = (tmp_path / "stopped.flac").read_bytes()
+    (tmp_path / "stopped.flac").write_bytes(whole[: len(whole) // 2])
+    files = [*sorted(path.name for path in tmp_path.iterdir()), "missing.wav"]
+    got = found(tmp_path, files)
+    assert got.pop("cut short", []) in ([], ["stopped.flac"])  # by libsndfile's version: fewer samples, or an error
+    got = {kind: sorted(set(names) - {"stopped.flac"}) for kind, names in got.items()}
+    assert got == {
+        "unreadable": ["missing.wav", "text.ogg"],
+        "empty": ["header_only.wav", "no_bytes.ogg"],
+        "not finite": ["nan.wav"],
+        "silent": ["dithered.wav", "silent.wav"],
+        "clipped": ["clipped.wav", "clipped8.wav", "one_channel_clipped.wav"],
+        "truncated": ["short.wav"],
+        "too long": ["long.wav"],
+    }
+    damaged = inspect(tmp_path, ["stopped.flac"])[0]
+    assert damaged.fault == "unreadable" or damaged.frames < damaged.promised == RATE
+    assert all(report.reason for report in inspect(tmp_path, files) if report.fault)
+
+
+def test_what_a_file_holds(tmp_path):
+    wave = noise(1.0, channels=2)
+    wave[:1600] = 0  # 10 %
+    wave[3200:3520] = 0  # 2 %
+    wave[5000:5100] = 0  # too short to count
+    wave[8000:9600, 0] = 0  # the other channel goes on
+    wave[-3200:] = 0  # 20 %
+    wave[7000, 1] = 0.75
+    soundfile.write(tmp_path / "a.flac", wave, RATE, subtype="PCM_24")
+    (report,) = inspect(tmp_path, ["a.flac"])
+    assert (report.rate, report.channels, report.subtype, report.frames) == (RATE, 2, "PCM_24", RATE)
+    assert report.seconds == 1.0
+    assert report.peak == pytest.approx(0.75, abs=1e-6)
+    assert [report.leading, report.inner, report.trailing] == pytest.approx([0.1, 0.02, 0.2], abs=2e-4)
+
+
+def test_silence_survives_a_lossy_coder(tmp_path):
+    wave = noise(2.0)
+    wave[RATE:] = 0
+    soundfile.write(tmp_path / "a.ogg", wave, RATE)
+    (report,) = inspect(tmp_path, ["a.ogg"])
+    assert 0.4 < report.trailing <= 0.5
+
+
+def test_lengths_without_a_common_one_are_no_fault():
+    ragged = [FileReport("x", rate=100, frames=frames, promised=frames, peak=0.5) for frames in range(100, 400, 10)]
+    assert common_seconds(ragged) is None
+    assert not any(faults(ragged).values())
+    assert common_seconds([]) is None
+    assert set(faults([])) == set(KINDS)
+
+
+def test_real_clips(esc10):
+    """ESC-10's own account: 380 clips of 220,544 frames, 20 others, of which the six named differ by over 50 ms."""
+    table = read_table(esc10 / "meta" / "esc50.csv")
+    reports = inspect(esc10 / "audio", table.files)
+    assert common_seconds(reports) == pytest.approx(220544 / 44100, abs=1e-3)
+    named = faults(reports)
+    assert sum(report.frames != 220544 for report in reports) == 20
+    assert [reports[i].frames for i in named["truncated"]] == [160704]
+    assert sorted(reports[i].frames for i in named["too long"]) == [223808, 224960, 226688, 308736, 319296]
+    assert not any(named[kind] for kind in ("unreadable", "empty", "not finite", "silent", "cut short"))
+    # the loudest of crackling fires: its peaks were cut before it was coded
+    assert "5-186924-A-12.ogg" in [table.files[i] for i in named["clipped"]]
+    assert len(named["clipped"]) < 10
+    silence = {
+        name: np.mean([r.silence for r, t in zip(reports, table.targets, strict=True) if t == k])
+        for k, name in enumerate(table.classes)
+    }
+    assert silence["rooster"] > 0.3 > 0.01 > silence["rain"]

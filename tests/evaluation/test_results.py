@@ -1,0 +1,91 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from soundfold.data.tables import ClipTable
+from soundfold.errors import InputError
+from soundfold.evaluation.results import FoldResult, load_folds, predictions_csv, summarise
+from soundfold.experiment.environment import differences
+
+
+def result(fold: int, accuracy: float = 0.5, **changes) -> FoldResult:
+    values = FoldResult(
+        cv_id="0123abcd",
+        fold=fold,
+        folds=[1, 2, 3],
+        protocol="benchmark",
+        leaky=False,
+        seed=0,
+        classes=["a", "b"],
+        n=4,
+        accuracy=accuracy,
+        f1=accuracy,
+        top5=1.0,
+        loss=1.0,
+        confusion=[[1, 1], [0, 2]],
+        val_accuracy=None,
+        objective=accuracy,
+        epochs=1,
+        steps=3,
+        seconds=2.0,
+        audit={},
+        environment={},
+    )
+    return replace(values, **changes)
+
+
+def test_summary_over_folds():
+    total = summarise([result(3, 0.9), result(1, 0.5), result(2, 0.7)])
+    assert total.accuracy == pytest.approx(0.7)
+    assert total.accuracy_sd == pytest.approx(np.std([0.5, 0.7, 0.9], ddof=1))
+    assert total.n == 12
+    assert total.seconds == 6
+    assert total.confusion == [[3, 3], [0, 6]]
+    assert [fold["fold"] for fold in total.folds] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("results", "word"),
+    [
+        ([], "no finished fold"),
+        ([result(1), result(3)], r"Fold\(s\) 2 "),
+        ([result(1), result(2), result(2), result(3)], "Fold 2 .* twice"),
+        ([result(1), result(2), result(3, cv_id="ffffffff")], "ffffffff"),
+    ],
+)
+def test_incomplete_duplicate_and_mixed_sets_are_refused(results, word):
+    with pytest.raises(InputError, match=word):
+        summarise(results)
+
+
+def test_save_and_load(tmp_path):
+    (tmp_path / "fold1").mkdir()
+    result(1).save(tmp_path / "fold1" / "result.json")
+    assert load_folds(tmp_path) == [result(1)]
+    assert [p.name for p in (tmp_path / "fold1").iterdir()] == ["result.json"]
+
+
+def test_half_a_result_is_refused_by_name(tmp_path):
+    (tmp_path / "fold1").mkdir()
+    (tmp_path / "fold1" / "result.json").write_text('{"cv_id": ')
+    with pytest.raises(InputError, match=r"fold1/result\.json is not a fold's result"):
+        load_folds(tmp_path)
+    with pytest.raises(InputError, match="no run at"):
+        load_folds(tmp_path / "none")
+
+
+def test_predictions_keep_float32_exactly():
+    table = ClipTable(("x.wav", "y.wav"), np.array([1, 2]), np.array([0, 1]), ("s", "t"), ("a", "b"))
+    logits = np.array([[0.1, -1 / 3]], dtype=np.float32)
+    header, row = predictions_csv(table, np.array([1]), logits).splitlines()
+    assert header == "filename,fold,source,target,prediction,logit_a,logit_b"
+    assert row.startswith("y.wav,2,t,b,a,")
+    np.testing.assert_array_equal(np.array(row.split(",")[5:], dtype=np.float32), logits[0])
+
+
+def test_differences_of_code():
+    then = {"commit": "aaa", "versions": {"torch": "1", "numpy": "2"}}
+    now = {"commit": "bbb", "versions": {"torch": "1", "numpy": "3"}}
+    assert differences(then, now) == ["commit aaa and bbb", "numpy 2 and 3"]
+    assert differences(then, then) == []

@@ -1,0 +1,120 @@
+import librosa
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from soundfold.errors import InputError
+from soundfold.features.logmel import LogMel, NormalizeAndResize, area_weights, mel_bank
+
+RATE = 44100
+LOGMEL = {"sample_rate": RATE, "n_fft": 2048, "hop_length": 441, "n_mels": 128, "f_min": 0.0, "f_max": 20000.0}
+SEED = {**LOGMEL, "hop_length": 512, "f_max": 22050.0, "relative": True}
+
+
+def synthetic() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    time = np.arange(2 * RATE) / RATE
+    chirp = np.sin(2 * np.pi * (200 * time + 2000 * time**2))
+    clicks = (np.arange(2 * RATE) % 5000 == 0).astype(float)
+    return [a.astype(np.float32) for a in (0.5 * chirp, 0.1 * rng.standard_normal(2 * RATE), clicks)]
+
+
+@pytest.fixture(params=["synthetic", "real"])
+def clips(request) -> list[np.ndarray]:
+    if request.param == "synthetic":
+        return synthetic()
+    files = sorted((request.getfixturevalue("esc10") / "audio").iterdir())[::40]
+    return [soundfile.read(path, dtype="float32")[0] for path in files]
+
+
+def reference(wave: np.ndarray, *, hop_length: int, f_max: float, ref) -> np.ndarray:
+    mel = librosa.feature.melspectrogram(
+        y=wave, sr=RATE, n_fft=2048, hop_length=hop_length, n_mels=128, fmin=0.0, fmax=f_max, pad_mode="constant"
+    )
+    return librosa.power_to_db(mel, ref=ref)
+
+
+def test_bank_is_librosas():
+    ours = LogMel(**{**LOGMEL, "f_min": 20.0, "f_max": 16000.0}).bank.numpy()
+    theirs = librosa.filters.mel(sr=RATE, n_fft=2048, n_mels=128, fmin=20.0, fmax=16000.0)
+    np.testing.assert_allclose(ours, theirs, atol=1e-7)
+
+
+@pytest.mark.parametrize(("values", "ref"), [(LOGMEL, 1.0), (SEED, np.max)])
+def test_parity_with_librosa(clips, values, ref):
+    front = LogMel(**values)
+    for wave in clips:
+        ours = front(torch.from_numpy(wave)[None])[0, 0].numpy()
+        theirs = reference(wave, hop_length=values["hop_length"], f_max=values["f_max"], ref=ref)
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).mean() < 0.05
+
+
+def exact_area(image: np.ndarray, size: int) -> np.ndarray:
+    """Area average by differences of the running integral: exact, and written another way than the code under test."""
+    for axis in (0, 1):
+        n = image.shape[axis]
+        integral = np.insert(image.cumsum(axis=axis), 0, 0.0, axis=axis)
+        ends = np.linspace(0, n, size + 1)
+        at_ends = np.apply_along_axis(
+            lambda line, n=n, ends=ends: np.interp(ends, np.arange(n + 1), line), axis, integral
+        )
+        image = np.diff(at_ends, axis=axis) * size / n
+    return image
+
+
+def test_seed_image_parity(clips):
+    front, resize = LogMel(**SEED), NormalizeAndResize(n_mels=128, frames=500, size=128)
+    for wave in clips:
+        wave = wave[: 5 * RATE]
+        ours = resize(front(torch.from_numpy(wave)[None]))[0, 0].numpy()
+        image = reference(wave, hop_length=512, f_max=22050.0, ref=np.max)
+        image = (image - image.mean()) / image.std()
+        image = np.pad(image, ((0, 0), (0, 500 - image.shape[1])))
+        assert ours.shape == (128, 128)
+        assert np.abs(ours - exact_area(image, 128)).mean() < 0.01
+
+
+def test_area_weights_on_a_case_by_hand():
+    np.testing.assert_allclose(area_weights(3, 2).numpy(), [[2 / 3, 1 / 3, 0], [0, 1 / 3, 2 / 3]], rtol=1e-6)
+
+
+def test_floor_is_per_clip():
+    loud, soft = torch.from_numpy(synthetic()[0]), torch.from_numpy(synthetic()[1] * 1e-3)
+    front = LogMel(**LOGMEL)
+    together, alone = front(torch.stack([loud, soft])), front(soft[None])
+    torch.testing.assert_close(together[1], alone[0])
+
+
+def test_silence_is_finite():
+    front, resize = LogMel(**SEED), NormalizeAndResize(n_mels=128, frames=500, size=128)
+    assert torch.isfinite(resize(front(torch.zeros(1, 5 * RATE)))).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"f_max": 23000.0}, "f_max=23000"),
+        ({"f_min": 30000.0}, "f_min"),
+        ({"n_fft": 512}, "n_fft"),
+        ({"n_fft": 0}, "features.n_fft=0 must"),
+        ({"n_fft": 1}, "features.n_fft=1 must"),
+        ({"top_db": 0.0}, "features.top_db=0 must"),
+        ({"top_db": -80.0}, "features.top_db=-80 must"),
+        ({"top_db": float("nan")}, "features.top_db=nan must"),
+    ],
+)
+def test_bad_values_are_refused_by_name(change, word):
+    with pytest.raises(InputError, match=word):
+        LogMel(**{**LOGMEL, **change})
+
+
+def test_bands_meet_every_bin_between_their_corners():
+    """The CPU's product skips zeros of the bank and nothing else, whatever shifts a batch holds."""
+    front = LogMel(**{**LOGMEL, "n_mels": 90})
+    wave = torch.from_numpy(np.stack([synthetic()[1]] * 3))
+    semitones = torch.tensor([-24.0, 0.0, 7.5])
+    bank = mel_bank(front.edges, front.frequencies * torch.exp2(semitones[:, None] / 12))
+    dense = front.to_db(bank @ front.power(wave))
+    torch.testing.assert_close(front(wave, semitones=semitones), dense, atol=1e-3, rtol=0)

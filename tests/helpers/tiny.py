@@ -1,0 +1,83 @@
+"""A tiny collection of two kinds of sound, and runs on it: seconds on a CPU."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from hydra import compose, initialize_config_dir
+
+from soundfold.config import register
+from soundfold.experiment import run as runs
+from soundfold.report.reporter import RunReporter
+
+ROOT = Path(__file__).resolve().parents[2]
+RATE = 8000
+
+
+def render(root: Path, seed: int = 0, folds: int = 3) -> Path:
+    """Thirty clips of half a second: tones and noises in three folds, or five."""
+    rng = np.random.default_rng(seed)
+    (root / "audio").mkdir(parents=True)
+    (root / "meta").mkdir()
+    rows = ["filename,fold,target,category,src_file"]
+    time_axis = np.arange(RATE // 2) / RATE
+    for number in range(30):
+        fold, target = number % folds + 1, number // folds % 2
+        tone = np.sin(2 * np.pi * rng.uniform(300, 2000) * time_axis)
+        wave = 0.3 * (tone if target else rng.uniform(-1, 1, len(time_axis)))
+        soundfile.write(root / "audio" / f"{number}.wav", wave, RATE)
+        rows.append(f"{number}.wav,{fold},{target},{'tone' if target else 'noise'},{number}")
+    (root / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def overrides(root: Path, outputs: Path, *more: str) -> list[str]:
+    return [
+        f"data.root={root}",
+        f"paths.outputs={outputs}",
+        f"paths.cache={root.parent / 'cache'}",
+        "name=tiny",
+        "data.download=null",
+        "data.seconds=0.5",
+        f"data.sample_rate={RATE}",
+        "data.batch_size=8",
+        "features.n_fft=512",
+        "features.hop_length=160",
+        "features.n_mels=16",
+        "features.f_max=4000",
+        "trainer=cpu",
+        "trainer.max_epochs=2",
+        "trainer.enable_progress_bar=false",
+        "logger=csv",
+        "checkpoints.every_seconds=0",
+        *more,
+    ]
+
+
+def only(outputs: Path) -> Path:
+    (folder,) = outputs.glob("tiny-*")
+    return folder
+
+
+def train(*words: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def cross_validate(root: Path, outputs: Path, *more: str) -> float | None:
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return runs.cross_validate(compose("train", overrides(root, outputs, *more)), RunReporter())
+
+
+LEAKY = (
+    "split=random_clips",
+    "allow_leakage=true",
+    "split.image_val=0.15",
+    "split.test_in_training=true",
+    "augment=seed_copies",
+    "augment.copies.after=2",
+    "schedule=constant",
+)

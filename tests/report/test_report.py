@@ -1,0 +1,275 @@
+"""Pages of runs, looked at in a browser where there is one."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.browsing import faultless, inspect
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from soundfold.config import CONF, register
+from soundfold.data.attribution import attribution, read_attributions
+from soundfold.data.splits import SeenClips
+from soundfold.data.tables import ClipTable, read_table
+from soundfold.errors import InputError
+from soundfold.evaluation.compare import load_run
+from soundfold.evaluation.results import FoldResult, predictions_csv
+from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.models.cam import class_activation
+from soundfold.models.resnet import single_channel_resnet18
+from soundfold.report.comparison_page import write_comparison_page
+from soundfold.report.drawing import FOREGROUND, inline_svg, save_figure
+from soundfold.report.mistakes import most_confident
+from soundfold.report.page import audio_uri
+from soundfold.report.plots import confusion_matrix, learning_curves
+from soundfold.report.run_page import write_run_page
+from soundfold.validation import report_options
+
+ROOT = Path(__file__).resolve().parents[2]
+FULL = report_options(["report.mistakes=3"])
+
+
+def write_run(folder: Path, table: ClipTable, root: Path, *words: str, leaky: bool = False, seed: int = 0) -> Path:
+    """A run with an untrained network, drawn answers of which six in ten are right, and curves."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", ["data=esc10", f"data.root={root}", f"seed={seed}", "optim.lr=0.002", *words])
+    config, rng = OmegaConf.to_yaml(cfg, resolve=True), np.random.default_rng(seed)
+    classes = len(table.classes)
+    logits = rng.normal(size=(len(table), classes)).astype(np.float32)
+    logits += 2 * np.eye(classes, dtype=np.float32)[table.targets]
+    network = single_channel_resnet18(classes)
+    for fold in table.fold_numbers:
+        clips = np.flatnonzero(table.folds == fold)
+        place = folder / f"fold{fold}"
+        (place / "checkpoints").mkdir(parents=True)
+        ModelBundle(
+            network.state_dict(), torch.tensor(-40.0), torch.tensor(15.0), table.classes, config, SeenClips()
+        ).save(place / "checkpoints" / "weights.pt")
+        (place / "config.yaml").write_text(config)
+        (place / "predictions.csv").write_text(predictions_csv(table, clips, logits[clips]))
+        rows = [f"{e},{5 * e},1e-3,{2 / (e + 1) + 0.1 * fold:.4f},{e / 10:.4f}" for e in range(4 + fold)]
+        (place / "metrics.csv").write_text("\n".join(["epoch,step,lr,train/loss,train/accuracy", *rows]) + "\n")
+        predicted = logits[clips].argmax(axis=1)
+        confusion = np.zeros((classes, classes), dtype=int)
+        np.add.at(confusion, (table.targets[clips], predicted), 1)
+        FoldResult(
+            cv_id="1a2b3c4d",
+            fold=fold,
+            folds=list(table.fold_numbers),
+            protocol="random_clips" if leaky else "benchmark",
+            leaky=leaky,
+            seed=seed,
+            classes=list(table.classes),
+            n=len(clips),
+            accuracy=float((predicted == table.targets[clips]).mean()),
+            f1=0.6,
+            top5=0.9,
+            loss=1.2,
+            confusion=confusion.tolist(),
+            val_accuracy=None,
+            objective=0.6,
+            epochs=4,
+            steps=20,
+            seconds=12.0,
+            audit={"train": len(table) - len(clips), "test": len(clips), "same_clip": 7 if leaky else 0},
+            environment={"commit": "abc", "device": "cpu", "versions": {"torch": "2"}},
+        ).save(place / "result.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real_run(esc10, tmp_path_factory) -> Path:
+    """A run of drawn answers on all clips of ESC-10."""
+    return write_run(tmp_path_factory.mktemp("runs") / "esc10-a", read_table(esc10 / "meta/esc50.csv"), esc10)
+
+
+def toy_table(classes: tuple[str, ...], clips: int = 60) -> ClipTable:
+    numbers = np.arange(clips)
+    files, sources = tuple(f"{i}.wav" for i in numbers), tuple(f"s{i // 2}" for i in numbers)
+    return ClipTable(files, numbers // 2 % 3 + 1, numbers % len(classes), sources, classes)
+
+
+def test_a_full_report_of_real_clips_in_a_browser(real_run, browser):
+    page = write_run_page(real_run, load_run(real_run), FULL)
+    assert page.stat().st_size < 15e6
+    assert {p.suffix for p in (real_run / "figures").iterdir()} == {".pdf", ".svg", ".png"}
+    assert (real_run / "figures" / "confusion.pdf").read_bytes().startswith(b"%PDF")
+    for context in ({"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}, {}):
+        seen = inspect(browser, page, **context)
+        assert faultless(seen)
+        assert len(seen["durations"]) == 3
+        assert min(seen["durations"]) > 4.9
+    tab = seen["tab"]
+    # a cell of the matrix, followed by keyboard, lists its clips
+    assert tab.locator(".cell:visible").count() == 0
+    cell = tab.locator("#confusion svg a").first
+    says = cell.get_attribute("aria-label")
+    cell.focus()
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(".cell:visible")
+    shown = tab.locator(".cell:visible")
+    assert f"{shown.locator('tbody tr').count()} clips" in says
+    # each theme has its own ground, and text keeps its contrast to it
+    for scheme in ("light", "dark"):
+        tab.emulate_media(color_scheme=scheme)
+        ground, text = (
+            tab.evaluate(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color")
+        )
+        assert contrast(ground, text) > 10
+        drawn = tab.evaluate("getComputedStyle(document.querySelector('#confusion svg text')).fill")
+        assert contrast(ground, drawn) > 10
+
+
+def contrast(*colours: str) -> float:
+    """WCAG 2.1's contrast ratio of two colours such as rgb(1, 2, 3)."""
+    light = []
+    for colour in colours:
+        channels = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        light.append(float(linear @ [0.2126, 0.7152, 0.0722]))
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_a_comparison_in_a_browser(real_run, esc10, browser):
+    other = write_run(real_run.parent / "esc10-b", read_table(esc10 / "meta/esc50.csv"), esc10, leaky=True, seed=1)
+    folders = [real_run, other]
+    page = write_comparison_page(folders, [load_run(folder) for folder in folders])
+    seen = inspect(browser, page, viewport={"width": 390, "height": 844})
+    assert faultless(seen)
+    text = seen["tab"].inner_text("body")
+    assert "LEAKY: esc10-b" in text
+    assert "95 % interval of esc10-b minus esc10-a" in text
+    assert (page.parent / "figures" / "accuracies.svg").is_file()
+
+
+def test_what_a_page_says(real_run):
+    run = load_run(real_run)
+    text = write_run_page(real_run, run, report_options(["report.page=plain"])).read_text()
+    assert f"{100 * run.total.accuracy:.2f} %" in text
+    assert "split=benchmark" in text
+    assert "Among published figures on" not in text
+    assert 'class="leaky"' not in text
+    assert "<audio" not in text
+    # the default's value and the run's stand in one row
+    assert re.search(r"optim\.lr</th><td>0\.001</td><td>0\.002</td>", text)
+    assert "data.root" not in text.split("<details>")[0].split('id="config"')[1]
+    assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text) == []
+
+
+def test_sound_can_be_left_out_and_who_made_it_is_named(real_run):
+    run = load_run(real_run)
+    silent = write_run_page(real_run, run, report_options(["report.audio=false", "report.mistakes=2"])).read_text()
+    assert "data:audio" not in silent
+    assert silent.count('class="clip"') == 2
+    assert silent.count("freesound.org/people/") == 2
+
+
+def test_a_leaky_run_is_marked_in_red(tmp_path):
+    folder = write_run(tmp_path / "run", toy_table(("a", "b")), tmp_path, leaky=True)
+    text = write_run_page(folder, load_run(folder), report_options([])).read_text()
+    assert 'class="leaky"' in text
+    assert "21 of 60 were in training themselves" in text
+    # the audio is not there: the page says so, and is whole
+    assert "Pictures and sound are left out" in text
+    assert "The surest first" in text
+
+
+def test_hostile_names_are_text(tmp_path, browser):
+    classes = ("<script>alert(1)</script>", "$\\frac{1}{0}$", 'q"uote & <b>', "ümläut_音")
+    folder = write_run(tmp_path / "run", toy_table(classes), tmp_path)
+    page = write_run_page(folder, load_run(folder), report_options([]))
+    seen = inspect(browser, page)
+    assert faultless(seen)
+    shown = seen["tab"].inner_text("body")
+    assert all(name.replace("_", " ") in shown for name in classes)
+
+
+def test_most_confident_mistakes_are_ordered_and_named_once(real_run):
+    run = load_run(real_run)
+    found = most_confident(run, 20)
+    confidence = np.exp(run.logits - np.log(np.exp(run.logits).sum(axis=1, keepdims=True))).max(axis=1)
+    assert not run.correct[found].any()
+    assert (np.diff(confidence[found]) <= 0).all()
+    assert confidence[found].min() >= np.sort(confidence[~run.correct])[-20]
+    assert len({run.clips[i][1] for i in found}) == 20
+
+
+def test_class_activation_is_grad_cam():
+    torch.manual_seed(0)
+    network = single_channel_resnet18(5).eval()
+    image, kept = torch.randn(3, 1, 96, 160), []
+    network.layer4.register_forward_hook(lambda _, __, features: kept.append(features))
+    logits = network(image)
+    target = logits.argmax(dim=1)  # for which something speaks
+    slope = torch.autograd.grad(logits[torch.arange(3), target].sum(), kept[0])[0]
+    # R. Selvaraju et al., Grad-CAM, ICCV 2017: the same for a network that ends in an average and one linear layer
+    expected = (slope.mean(dim=(2, 3), keepdim=True) * kept[0]).sum(dim=1).relu().detach()
+    found = class_activation(network, image, target)
+    assert found.shape == (3, 96, 160)
+    assert float(found.max()) <= 1
+    coarse = torch.nn.functional.interpolate(found[:, None], expected.shape[1:], mode="area")[:, 0]
+    for one, other in zip(coarse, expected, strict=True):
+        assert np.corrcoef(one.flatten(), other.flatten())[0, 1] > 0.97
+
+
+def test_attributions_of_esc10(esc10):
+    found = read_attributions(esc10)
+    table = read_table(esc10 / "meta/esc50.csv")
+    told = [attribution(name, source, found) for name, source in zip(table.files, table.sources, strict=True)]
+    assert all(one.address for one in told)
+    dog = told[table.files.index("1-110389-A-0.ogg")]
+    assert dog.text.endswith("by soundscalpel.com [CC-BY]")
+    assert dog.address == "http://www.freesound.org/people/soundscalpel.com/sounds/110389/"
+    assert attribution("mine.wav", "mine", {}).text == "source mine"
+
+
+def test_a_figure_is_itself_wherever_it_stands(tmp_path):
+    figures = [learning_curves({"train/loss": [np.ones(3), np.ones(5)]}, 0.5) for _ in range(2)]
+    first, second = (str(inline_svg(figure, 'a "b" <c>')) for figure in figures)
+    ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (first, second)]
+    assert not ids[0] & ids[1]
+    assert FOREGROUND not in first
+    assert "currentColor" in first
+    assert 'aria-label="a &#34;b&#34; &lt;c&gt;"' in first
+    for number, figure in enumerate(figures):
+        save_figure(figure, tmp_path, f"f{number}")
+    # no date, no random ids: a figure made again is the same file
+    assert (tmp_path / "f0.pdf").read_bytes() == (tmp_path / "f1.pdf").read_bytes()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_fifty_classes_fit(tmp_path):
+    counts = np.random.default_rng(0).integers(0, 3, (50, 50))
+    links = {f"#cell-{i}-{j}": f"{i} as {j}" for i, j in zip(*np.nonzero(counts), strict=True)}
+    svg = str(inline_svg(confusion_matrix(counts, [f"class_{i}" for i in range(50)], linked=True), "x", links))
+    assert set(re.findall(r'<a href="(#[^"]+)" aria-label', svg)) == set(links)
+    assert len(svg) < 2e6
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(44100, "audio/mpeg"), (8000, "audio/mpeg"), (44000, "audio/wav")])
+def test_sound_of_any_rate(rate, kind):
+    wave = (3000 * np.sin(np.arange(rate) / 20)).astype(np.int16)
+    assert audio_uri(wave, rate).startswith(f"data:{kind};base64,")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("report.page=plane", "Did you mean plain"),
+        ("report.audio=maybe", "report.audio=maybe"),
+        ("report.mistakes=-1", "report.mistakes=-1 must be at least 0"),
+        ("report.sound=no", "report.sound is not a key"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(word, told):
+    with pytest.raises(InputError, match=told):
+        report_options([word])
+    done = subprocess.run([sys.executable, str(ROOT / "scripts/report.py"), "x", word], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
