@@ -491,7 +491,7 @@ CONFIGS = (
     ("plain", [("features.n_fft", 2**40)]),  # terabytes
     ("plain", [("features.n_mels", 10**9)]),
     ("plain", [("features.f_max", 1e-300)]),  # bands of no width: a bank of nan
-    ("plain", [("features.hop_length", 1), ("data.seconds", 300.0)]),
+    ("plain", [("features.hop", 1.25e-4), ("data.seconds", 300.0)]),
     ("image", [("features.image.size", 10**9)]),
     ("plain", [("data.seconds", math.nan)]),
     ("plain", [("data.seconds", 1e9)]),
@@ -549,7 +549,7 @@ def open_or_refuse(name: str, changes: list[tuple[str, Any]]) -> bool:
     except InputError as error:
         if not str(error).startswith(("There is no table of clips", "There is no folder")):
             return False
-    if cfg.data.seconds * cfg.data.sample_rate <= 50_000 and cfg.features.n_fft / cfg.features.hop_length <= 100:
+    if cfg.data.seconds * cfg.data.sample_rate <= 50_000 and cfg.features.window / cfg.features.hop <= 100:
         check_images(cfg)
     return True
 

@@ -260,7 +260,7 @@ def test_folds_and_jobs_of_a_process_share_resident_waveforms():
     [
         (("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"), r"optim\.fused=false"),
         (("model.compile=graphs",), "CUDA graphs need a CUDA device"),
-        (("model.compile=graphs", "trainer.micro_batches=2"), r"graphs with a batch in several parts"),
+        (("model.compile=graphs", "trainer.micro_batches=2"), r"graphs requires trainer\.micro_batches=1 \(not 2\)"),
         (("checkpoints.every_seconds=-1",), r"checkpoints\.every_seconds=-1.* must be at least 0"),
     ],
 )

@@ -51,6 +51,16 @@ def test_parity_with_librosa(clips, values, ref):
         assert np.abs(ours - theirs).mean() < 0.05
 
 
+@pytest.mark.parametrize(("win_length", "n_fft"), [(743, 1024), (744, 1024), (100, 2048)])
+def test_a_window_shorter_than_the_transform_is_librosas(clips, win_length, n_fft):
+    sizes = {"n_fft": n_fft, "hop_length": 160, "win_length": win_length}
+    logmel = LogMel(16000, n_mels=40, f_min=0.0, f_max=8000.0, **sizes)
+    for wave in clips:
+        ours = logmel(torch.from_numpy(wave)[None])[0, 0].numpy()
+        mel = librosa.feature.melspectrogram(y=wave, sr=16000, n_mels=40, fmax=8000.0, pad_mode="constant", **sizes)
+        assert np.abs(ours - librosa.power_to_db(mel)).mean() < 0.05
+
+
 def exact_area(image: np.ndarray, size: int) -> np.ndarray:
     """Area average by differences of the running integral: exact, and written another way than the code under test."""
     for axis in (0, 1):
@@ -100,6 +110,7 @@ def test_silence_is_finite():
         ({"n_fft": 512}, "n_fft"),
         ({"n_fft": 0}, "features.n_fft=0 must"),
         ({"n_fft": 1}, "features.n_fft=1 must"),
+        ({"win_length": 2049}, "`win_length`=2049 must be between 1 and `n_fft`=2048"),
         ({"top_db": 0.0}, "features.top_db=0 must"),
         ({"top_db": -80.0}, "features.top_db=-80 must"),
         ({"top_db": float("nan")}, "features.top_db=nan must"),

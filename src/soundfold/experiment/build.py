@@ -89,8 +89,15 @@ def front_end(cfg: DictConfig) -> FrontEnd:
 @config_keys("features", "data")
 def logmel(cfg: DictConfig) -> LogMel:
     """From ``features``, for clips of ``data``."""
-    options = {key: value for key, value in cfg.features.items() if key != "image"}
-    return LogMel(sample_rate=cfg.data.sample_rate, **options)
+    sizes = config.frame_sizes(cfg)
+    return LogMel(
+        cfg.data.sample_rate,
+        sizes.n_fft,
+        sizes.hop,
+        f_max=sizes.f_max,
+        win_length=sizes.window,
+        **{key: cfg.features[key] for key in ("n_mels", "f_min", "top_db", "relative")},
+    )
 
 
 @config_keys("augment", "data")

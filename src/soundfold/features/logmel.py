@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError, InputError
 
 # far above any use; the bank of both takes 70 MB
 MOST_BINS, MOST_BANDS = 1 << 15, 1024
@@ -67,13 +67,14 @@ class LogMel(nn.Module):
 
     Args:
         sample_rate: Hz.
-        n_fft: window and transform length, samples.
+        n_fft: transform length, samples.
         hop_length: samples between frames.
         n_mels: number of bands.
         f_min: lower edge of the lowest band, Hz.
         f_max: upper edge of the highest band, Hz; at most half the sample rate.
         top_db: dynamic range kept in each clip, dB.
         relative: measure dB against the clip's loudest band, as ``power_to_db(ref=np.max)`` does, instead of 1.
+        win_length: samples of the window, centred in n_fft by zero padding; None is n_fft.
 
     Raises:
         InputError: a value breaks its rule, or a mel band would hold no bin.
@@ -95,8 +96,10 @@ class LogMel(nn.Module):
         f_max: float,
         top_db: float = 80.0,
         relative: bool = False,
+        win_length: int | None = None,
     ) -> None:
         super().__init__()
+        win_length = n_fft if win_length is None else win_length
         if not 2 <= n_fft <= MOST_BINS:
             raise InputError(f"features.n_fft={n_fft} must be 2 to {MOST_BINS} samples; 2048 is common at 44,100 Hz.")
         if not 1 <= n_mels <= MOST_BANDS:
@@ -121,8 +124,11 @@ class LogMel(nn.Module):
                 f"{empty} of features.n_mels={n_mels} bands lie between two bins of features.n_fft={n_fft}. "
                 "Give a larger n_fft or fewer bands."
             )
+        if not 1 <= win_length <= n_fft:
+            raise ArgumentError(f"`win_length`={win_length} must be between 1 and `n_fft`={n_fft}.")
         self.n_fft, self.hop_length, self.top_db, self.relative = n_fft, hop_length, top_db, relative
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.win_length = win_length
+        self.register_buffer("window", torch.hann_window(win_length), persistent=False)
         self.register_buffer("edges", edges.float(), persistent=False)
         self.register_buffer("frequencies", frequencies.float(), persistent=False)
         self.register_buffer("bank", bank, persistent=False)
@@ -130,7 +136,14 @@ class LogMel(nn.Module):
     def power(self, wave: Tensor) -> Tensor:
         """Power spectrum: float32 (B, N) -> (B, n_fft // 2 + 1, T), T = N // hop_length + 1."""
         spectrum = torch.stft(
-            wave, self.n_fft, self.hop_length, window=self.window, center=True, pad_mode="constant", return_complex=True
+            wave,
+            self.n_fft,
+            self.hop_length,
+            self.win_length,
+            self.window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
         )
         # cheaper than abs().square(), which takes a root first
         return spectrum.real.square() + spectrum.imag.square()
