@@ -16,7 +16,7 @@ from soundfold.experiment import build
 from soundfold.experiment.device import check_device_count, choose_accelerator, note_bfloat16
 from soundfold.experiment.model_bundle import seen_by_weights
 from soundfold.models.resnet import weights_digest
-from soundfold.validation import validate
+from soundfold.validation import config_keys, validate
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def open_run(cfg: DictConfig) -> RunContext:
     kind = choose_accelerator(cfg)
     check_device_count(cfg, kind)
     note_bfloat16(cfg, kind)
-    weights = weights_digest(cfg.model.weights)
+    with config_keys("model"):
+        weights = weights_digest(cfg.model.weights)
     data = cfg.data
     collection = open_collection(
         Path(data.root),
