@@ -231,7 +231,7 @@ def test_a_search_takes_up_the_trial_that_was_stopped(root, tmp_path, command):
 
 WAITING = """
 import signal, time
-from soundfold.signals import handle_stop_signals
+from soundfold.io.signals import handle_stop_signals
 with handle_stop_signals():
     try:
         signal.raise_signal(signal.{first})

@@ -201,7 +201,7 @@ def _open(place: Path) -> Waveforms:
         InputError: it is not as it was written.
     """
     try:
-        manifest = loads_with_checksum((place / "manifest.json").read_text(), older=False)
+        manifest = loads_with_checksum((place / "manifest.json").read_text(), require_checksum=True)
         samples = np.load(place / "samples.npy", mmap_mode="c")  # torch wants writable memory; nothing reaches the disk
         lengths, hashes = manifest["lengths"], manifest["hashes"]
         with ThreadPoolExecutor() as pool:

@@ -78,7 +78,7 @@ def refuse_foreign_keys(given: Any, where: str) -> None:
                 )
 
 
-@config_keys("features", "augment", "data")
+@config_keys("features", "features.image", "augment", "data")
 def front_end(cfg: DictConfig) -> FrontEnd:
     """From ``features``, ``augment`` and ``data``; its statistics are still 0 and 1."""
     image = cfg.features.image
