@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 
 # what a file system refuses for want of space or of leave, or for a file where a folder is to be; the user can mend it
 WRITE_ERRORS = ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
@@ -111,7 +111,7 @@ def explain_write_errors(folder: Path, remedy: str) -> Iterator[None]:
     except OSError as error:
         if errno.errorcode.get(error.errno or 0) not in WRITE_ERRORS:
             raise
-        raise InputError(f"{error.filename or folder} cannot be written: {error.strerror}. {remedy}") from error
+        raise ArgumentError(f"{error.filename or folder} cannot be written: {error.strerror}. {remedy}") from error
 
 
 def dumps_with_checksum(values: dict[str, Any]) -> str:
