@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from soundfold.config import CONF, register
 from soundfold.data.attribution import attribution, read_attributions
-from soundfold.data.splits import SeenClips
+from soundfold.data.leakage import SeenClips
 from soundfold.data.tables import ClipTable, read_table
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run

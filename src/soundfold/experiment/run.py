@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.data.splits import audit, check_leakage, make_split
+from soundfold.data.leakage import audit, check_leakage
+from soundfold.data.splits import make_split
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.experiment import build, environment
@@ -20,7 +21,7 @@ from soundfold.experiment.setup import RunContext, open_run
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
-from soundfold.validation import is_wandb_trial, parse_fold
+from soundfold.validation import config_keys, is_wandb_trial, parse_fold
 
 REMEDY = "Free some space, or give paths.outputs=DIRECTORY elsewhere; the same command goes on from what is whole."
 
@@ -37,6 +38,7 @@ class Reporter(Protocol):
         """Summarise a complete run, see `soundfold.report.reporter.RunReporter`."""
 
 
+@config_keys("split", "model")
 def cross_validate(
     cfg: DictConfig,
     reporter: Reporter,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 
 # errors that the user can fix: no space, no permission, or a file in place of a folder
 WRITE_ERRORS = ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
@@ -114,7 +114,7 @@ def explain_write_errors(folder: Path, remedy: str) -> Iterator[None]:
     except OSError as error:
         if errno.errorcode.get(error.errno or 0) not in WRITE_ERRORS:
             raise
-        raise InputError(f"{error.filename or folder} cannot be written: {error.strerror}. {remedy}") from error
+        raise ArgumentError(f"{error.filename or folder} cannot be written: {error.strerror}. {remedy}") from error
 
 
 def dumps_with_checksum(values: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from soundfold.data import store
 from soundfold.data.attribution import Attribution, attribution, read_attributions
-from soundfold.data.collection import AUDIO
+from soundfold.data.layouts import LAYOUTS
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.metrics import probabilities
 from soundfold.experiment import build
@@ -104,7 +104,7 @@ def render_mistakes(folder: Path, run: RunResult, most: int) -> Iterator[tuple[M
             weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
             scorers[mistake.fold] = _scorer(weights) if weights.is_file() else None
         scorer = scorers[mistake.fold]
-        mono = store.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate, frames)
+        mono = store.decode(root / LAYOUTS[cfg.data.layout].audio / mistake.filename, rate, frames)
         wave = store.to_int16(mono, frames)
         log_mel = logmel(pcm_to_float(torch.from_numpy(wave)[None]))
         cam = None if scorer is None else scorer.activation(log_mel, int(run.predictions[i])).numpy()
