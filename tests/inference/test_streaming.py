@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from torchaudio.functional import resample
 
 from soundfold.features.logmel import LogMel
 from soundfold.inference import streaming
-from soundfold.inference.streaming import SpectrogramSketch, resampled, windows
+from soundfold.inference.streaming import SpectrogramSketch, windows
 
 
 def noise(samples: int) -> np.ndarray:
@@ -14,37 +13,6 @@ def noise(samples: int) -> np.ndarray:
 
 def cut(wave: np.ndarray, *sizes: int) -> list[np.ndarray]:
     return np.split(wave, np.cumsum(sizes))
-
-
-@pytest.mark.parametrize(
-    ("rate", "to"), [(8000, 44100), (48000, 44100), (22050, 44100), (44100, 8000), (192000, 16000), (11025, 12000)]
-)
-def test_a_stream_is_resampled_as_the_whole_would_be(rate, to, monkeypatch):
-    monkeypatch.setattr(streaming, "STEP", 5000)
-    wave = noise(40_321)
-    whole = resample(torch.from_numpy(wave), rate, to).numpy()
-    found = np.concatenate(list(resampled(cut(wave, 1, 0, 7000, 13, 20_000), rate, to)))
-    assert found.shape == whole.shape
-    assert np.abs(found - whole).max() < 1e-5
-
-
-@pytest.mark.parametrize("samples", [1, 7, 441, 5000, 10_000, 10_001])
-def test_a_stream_of_any_length_is_resampled(samples, monkeypatch):
-    monkeypatch.setattr(streaming, "STEP", 5000)
-    wave = noise(samples)
-    whole = resample(torch.from_numpy(wave), 44100, 48000).numpy()
-    found = np.concatenate(list(resampled([wave], 44100, 48000)))
-    assert found.shape == whole.shape
-    assert np.abs(found - whole).max() < 1e-5
-
-
-@pytest.mark.parametrize("rate", [44_099, 44_056, 999_983, 1009])
-def test_rates_without_a_small_ratio_need_no_giant_kernel(rate):
-    tone = np.sin(2 * np.pi * 200 * np.arange(2 * rate) / rate).astype(np.float32)
-    found = np.concatenate(list(resampled([tone], rate, 44_100)))
-    assert len(found) == 88_200
-    spectrum = np.abs(np.fft.rfft(found))
-    assert spectrum.argmax() * 44_100 / len(found) == pytest.approx(200, abs=1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from soundfold.data.resampling import resample, small_terms, support
+from soundfold.data.resampling import resample_blocks
 from soundfold.errors import InputError
 from soundfold.io.atomic import atomic_folder, dumps_with_checksum, explain_write_errors, loads_with_checksum
 from soundfold.io.audio import Recording
@@ -19,10 +19,7 @@ from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
 from soundfold.io.pcm import float_to_pcm
 
-FORMAT = 1  # raise it when the same audio and parameters would give other samples
-# decoded beyond what is stored, s: only a longer file's end is left unread. The sum that resamples depends, in its last
-# bit, on where the samples end
-SPARE = 60
+FORMAT = 2  # raise it when the same audio and parameters would give other samples
 # of all channels together, in one piece: most files whole, as a decoder may round at its seams
 PIECE = 1 << 24
 
@@ -114,22 +111,19 @@ def decode(path: Path, sample_rate: int, frames: int) -> np.ndarray:
 
     Args:
         sample_rate: Hz.
-        frames: samples at most; what lies a minute or more beyond them is not read.
+        frames: samples at most; a long file is not read to its end.
 
     Raises:
         InputError: the file is missing, unreadable, empty or holds samples that are not numbers.
     """
     recording = Recording.open(path)
-    old, new = small_terms(recording.sample_rate, sample_rate)
-    wanted = -(-frames // new) * old + support(old, new) + SPARE * recording.sample_rate
-    parts, came = [], 0
-    for block in recording.blocks(PIECE):
-        parts.append(block)
-        came += len(block)
-        if came >= wanted:
+    blocks, decoded = [], 0
+    for block in resample_blocks(recording.blocks(PIECE), recording.sample_rate, sample_rate):
+        blocks.append(block)
+        decoded += len(block)
+        if decoded >= frames:
             break
-    mono = np.concatenate(parts)[:wanted]
-    return (mono if old == new else resample(mono, old, new))[:frames]
+    return np.concatenate(blocks)[:frames]
 
 
 def to_int16(mono: np.ndarray, frames: int) -> np.ndarray:

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soundfold.data.resampling import resample_blocks
 from soundfold.data.store import to_int16
 from soundfold.errors import InputError
 from soundfold.features.logmel import LogMel
 from soundfold.inference.fold_models import FoldModel, read_models
 from soundfold.inference.scoring import ClipScorer
-from soundfold.inference.streaming import SpectrogramSketch, resampled, windows
+from soundfold.inference.streaming import SpectrogramSketch, windows
 from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Recording, to_mono
 from soundfold.io.pcm import FULL_SCALE, pcm_to_float
 
@@ -196,7 +197,7 @@ class Predictor:
 
         def quantised() -> Iterator[np.ndarray]:
             nonlocal came, loudest
-            for block in resampled(blocks, rate, self.sample_rate):
+            for block in resample_blocks(blocks, rate, self.sample_rate):
                 came += len(block)
                 loudest = max(loudest, float(np.abs(block).max(initial=0)))
                 if sketch is not None:

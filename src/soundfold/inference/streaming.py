@@ -8,10 +8,9 @@ from math import ceil
 import numpy as np
 import torch
 
-from soundfold.data.resampling import resample, small_terms, support
 from soundfold.features.logmel import LogMel
 
-STEP = 1 << 18
+STEP = 1 << 16
 
 
 class OverlapBuffer:
@@ -36,38 +35,6 @@ class OverlapBuffer:
         """The last piece, if anything is left."""
         if len(self._held) > self.context:
             yield np.concatenate([self._held, np.zeros(self.context, dtype=np.float32)])
-
-
-def resampled(blocks: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.ndarray]:
-    """A stream at another rate, the samples that `resample` gives of the whole.
-
-    Args:
-        blocks: float32 (samples,) each, at ``rate`` Hz.
-        to: Hz.
-    """
-    if rate == to:
-        yield from blocks
-        return
-    old, new = small_terms(rate, to)
-    # half of the kernel's support, see torchaudio; whole strides, so that a piece begins where the whole's kernel would
-    context = ceil(support(old, new) / old) * old
-    pieces = OverlapBuffer(max(1, STEP // old) * old, context)
-    came = went = 0
-
-    def turned(piece: np.ndarray, last: bool) -> np.ndarray:
-        nonlocal went
-        out = resample(piece, old, new)
-        more = -(-came * new // old) - went if last else pieces.step // old * new
-        went += more
-        start = context // old * new
-        return out[start : start + more]
-
-    for block in blocks:
-        came += len(block)
-        for piece in pieces.add(block):
-            yield turned(piece, last=False)
-    for piece in pieces.end():
-        yield turned(piece, last=True)
 
 
 def windows(blocks: Iterable[np.ndarray], samples: int, hop: int) -> Iterator[tuple[int, int, np.ndarray]]:
