@@ -8,42 +8,50 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
+from omegaconf import OmegaConf
 
-from soundfold.config import Wandb
+from soundfold.experiment import build, environment
+from soundfold.experiment.setup import RunContext
 from soundfold.experiment.wandb_runs.session import open_wandb_run
 from soundfold.io.atomic import write_text
 
 
 @contextmanager
-def fold_logger(
-    options: Wandb, folder: Path, cv_id: str, config: dict[str, Any], *, leaky: bool, fresh: bool
-) -> Iterator[WandbLogger]:
-    """Open the W&B run of a fold as a Lightning logger. A resumed fold continues its run, see `open_wandb_run`.
+def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[WandbLogger]:
+    """Open the W&B run of a fold as a Lightning logger; a resumed fold continues its run.
+
+    With ``logger.wandb.artifact`` the fold's ``weights.pt`` is uploaded at the end.
 
     Args:
-        options: with ``artifact``, the fold's ``weights.pt`` is uploaded.
-        folder: of the fold, inside that of the cross-validation; the run's files are stored in its ``wandb/``.
-        cv_id: of the cross-validation.
-        fresh: open a new run even if the fold has one.
+        run: see `open_run`.
+        folder: of the fold; the W&B run's files are stored in its ``wandb/``.
+        fold: number of the fold; None trains on every clip.
 
     Raises:
         InputError: W&B cannot open the run.
     """
-    init: dict[str, Any] = {"job_type": "fold", "name": folder.name, "id": _run_id(folder, cv_id, fresh), "dir": folder}
-    with open_wandb_run(options, folder.parent, config, leaky=leaky, is_cv=False, **init) as run:
-        # `WandbLogger` defines these for runs that it opens itself
-        run.define_metric("trainer/global_step")
-        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        run.summary["leaky"] = leaky
-        yield WandbLogger(experiment=run, save_dir=folder)
+    cfg, protocol = run.cfg, build.protocol(run.cfg)
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    config |= {"fold": fold, "cv_id": run.cv_id, "protocol": protocol.name}
+    config["commit"] = environment.describe(torch.device("cpu"))["commit"]
+    run_id = _run_id(folder, run.cv_id, fresh=cfg.rerun or cfg.debug)
+    init: dict[str, Any] = {"job_type": "fold", "name": folder.name, "id": run_id, "dir": folder}
+    options = cfg.logger.wandb
+    with open_wandb_run(options, run.folder, config, leaky=protocol.leaky, is_cv=False, **init) as wandb_run:
+        # as `WandbLogger` does for runs that it opens itself
+        wandb_run.define_metric("trainer/global_step")
+        wandb_run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        wandb_run.summary["leaky"] = protocol.leaky
+        yield WandbLogger(experiment=wandb_run, save_dir=folder)
         weights = folder / "checkpoints" / "weights.pt"
         if options.artifact and weights.is_file():
-            artifact = wandb.Artifact(f"{cv_id}-{folder.name}", type="model")
+            artifact = wandb.Artifact(f"{run.cv_id}-{folder.name}", type="model")
             # immutable: W&B uploads this file instead of a copy
             artifact.add_file(str(weights), policy="immutable")
-            run.log_artifact(artifact)
+            wandb_run.log_artifact(artifact)
 
 
 def _run_id(folder: Path, cv_id: str, fresh: bool) -> str:

@@ -42,17 +42,17 @@ def open_wandb_run(
     """
     superseded: list[Path] = []
     with _environment(options, group, is_cv) as common:
-        run = wandb.init(
-            **common,
-            **init,
-            group=group.name,
-            tags=[*options.tags, *(["leaky"] if leaky else [])],
-            notes=options.notes,
-            config={**config, **sweep_columns()},
-            resume="allow",
-        )
         exit_code = 1
         try:
+            run = wandb.init(
+                **common,
+                **init,
+                group=group.name,
+                tags=[*options.tags, *(["leaky"] if leaky else [])],
+                notes=options.notes,
+                config={**config, **sweep_columns()},
+                resume="allow",
+            )
             yield run
             if run.step and (is_cv or not run.resumed):
                 current = Path(run.dir).parent.resolve()
@@ -60,8 +60,8 @@ def open_wandb_run(
                 superseded = [path for path in previous if path.resolve() != current]
             exit_code = 0
         finally:
-            # not `with run`, which would print a traceback of an exception that the caller reports
-            run.finish(exit_code=exit_code)
+            # `with wandb.init(...)` would print a traceback of an exception that the caller reports
+            wandb.finish(exit_code=exit_code)
     for path in superseded:
         shutil.rmtree(path)
 
