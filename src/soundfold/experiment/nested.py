@@ -17,14 +17,6 @@ from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides
 from soundfold.io.atomic import write_text
 
 
-def best_trials(objectives: np.ndarray) -> np.ndarray:
-    """Return the best trial for each fold, the earliest of equals: objectives (trials, folds) -> int64 (folds,).
-
-    Column k holds validation objectives of trainings that used fold k neither to train nor to validate.
-    """
-    return objectives.argmax(axis=0)
-
-
 def score_nested(study: SearchStudy, cfg: DictConfig, overrides: list[str], reporter: Reporter) -> dict[str, Any]:
     """Score every fold once, under ``split=benchmark``, with the settings that its own validation chose.
 
@@ -40,9 +32,10 @@ def score_nested(study: SearchStudy, cfg: DictConfig, overrides: list[str], repo
         reporter: see `cross_validate`.
     """
     trials = [trial for trial in study.trials(TrialState.COMPLETE) if OBJECTIVES in trial.user_attrs]
-    best = best_trials(np.array([list(trial.user_attrs[OBJECTIVES].values()) for trial in trials]))
+    # (trials, folds): column k is from trainings that used fold k neither to train nor to validate
+    objectives = np.array([list(trial.user_attrs[OBJECTIVES].values()) for trial in trials])
     rows = []
-    for fold, index in zip(trials[0].user_attrs[OBJECTIVES], best, strict=True):
+    for fold, index in zip(trials[0].user_attrs[OBJECTIVES], objectives.argmax(axis=0), strict=True):
         trial = trials[index]
         scored = compose_config(*overrides, *as_overrides(trial.params), f"fold={fold}")
         scored.search, scored.split = None, compose_config("split=benchmark").split

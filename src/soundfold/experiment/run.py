@@ -33,7 +33,13 @@ class Reporter(Protocol):
         """Print finished folds of a run that is not complete."""
 
     def report_run(
-        self, folder: Path, results: list[FoldResult], options: DictConfig, logger: DictConfig | None, *, tell: bool
+        self,
+        folder: Path,
+        results: list[FoldResult],
+        options: DictConfig,
+        logger: DictConfig | None,
+        *,
+        show_table: bool,
     ) -> None:
         """Summarise a complete run, see `soundfold.report.reporter.RunReporter`."""
 
@@ -124,10 +130,10 @@ def cross_validate(
         # of jobs that end together each finds all folds finished; each then writes the same, one after the other
         done = load_folds(run.folder)
         whole = len(done) == len(numbers)
-        tell = wanted == "all" or opened is None
+        show_table = wanted == "all" or opened is None
         if whole:
-            reporter.report_run(run.folder, done, cfg.report, cfg.logger, tell=tell)
-        if not (whole and tell):
+            reporter.report_run(run.folder, done, cfg.report, cfg.logger, show_table=show_table)
+        if not (whole and show_table):
             reporter.print_folds(results)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
     return float(np.mean([r.objective for r in results]))
