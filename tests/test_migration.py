@@ -4,6 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from soundfold.config import SCHEMA_VERSION, compose_config, known_keys, migrate, new_name, refuse_unknown_keys, to_yaml
+from soundfold.config.frozen import fill_missing, frozen_values
 from soundfold.config.migration import samples_to_seconds
 from soundfold.errors import InputError
 
@@ -32,12 +33,12 @@ FEATURES = {"n_fft": 2048, "hop_length": 441, "f_max": 20000.0}
     ],
 )
 def test_keys_of_the_first_edition(section, old, new):
-    assert migrate({section: old})[section] == new
+    assert migrate({section: old})[section] == fill_missing({section: new})[section]
 
 
 def test_callbacks_are_the_selection():
     options = {"monitor": "val/loss", "choose": "best", "patience": 10}
-    assert migrate({"callbacks": options}) == {"selection": options}
+    assert migrate({"callbacks": options})["selection"] == options
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_callbacks_are_the_selection():
 )
 def test_samples_become_seconds(old, new):
     features = migrate({"data": DATA, "features": old})["features"]
-    assert features == {"n_fft": None, **new}
+    assert features == fill_missing({"features": {"n_fft": None, **new}})["features"]
 
 
 @pytest.mark.parametrize("rate", [4000, 8000, 11025, 16000, 22050, 32000, 44100, 48000, 96000, 192000, 768000])
@@ -90,3 +91,17 @@ def test_an_old_key_names_its_successor(old, message):
 
 def test_no_key_of_this_edition_is_renamed():
     assert [key for key in sorted(known_keys()) if new_name(key) != key] == []
+
+
+def test_keys_that_a_stored_configuration_lacks_have_their_frozen_values():
+    migrated = migrate({"crops": {}, "augment": {"gain_db": {"low": -6.0, "high": 6.0}, "time_masks": None}})
+    assert migrated["crops"] == {"seconds": None, "trim": False, "test": None}
+    assert migrated["augment"]["gain_db"] == {"low": -6.0, "high": 6.0, "p": 1.0, "integer": False}
+    assert migrated["augment"]["time_masks"] is migrated["augment"]["copies"] is None
+    assert migrated["augment"]["mixing"]["mixup"] == 0.0
+    assert "model" not in migrated
+
+
+def test_frozen_lists_are_not_shared():
+    migrate({"augment": {}})["augment"]["noise_colours"].append(2.0)
+    assert frozen_values()["augment.noise_colours"] == [0.0]

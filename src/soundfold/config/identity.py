@@ -1,4 +1,8 @@
-"""The identity of a run: a hash over everything that changes its numbers."""
+"""The identity of a run: a hash over everything that changes its numbers.
+
+A value counts where it differs from the frozen table. So a new option renames no run, and a new default in ``conf/``
+does rename the runs that use it: their finished folds are not reused for another configuration.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config.keys import drop_keys
+from soundfold.config.frozen import frozen_values
+from soundfold.config.keys import drop_keys, flatten
+from soundfold.config.migration import SCHEMA_VERSION
 
 # how a run is called, where it is stored and how it is shown, but not what it computes
 NOT_IDENTITY = (
@@ -46,5 +52,7 @@ def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     values = drop_keys(plain, NOT_IDENTITY)
     values["model"]["weights"] = digests["weights"]
-    text = json.dumps([values, digests], sort_keys=True)
+    frozen, missing = frozen_values(), object()
+    changed = {key: value for key, value in flatten(values).items() if frozen.get(key, missing) != value}
+    text = json.dumps([SCHEMA_VERSION, changed, digests], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config.derived import F_MAX
+from soundfold.config.frozen import fill_missing
 from soundfold.errors import InputError
 
 # The first edition stored no version. Increase it when a key changes its name or meaning, and add a step to `migrate`.
@@ -48,7 +49,8 @@ def to_yaml(cfg: DictConfig) -> str:
 def migrate(values: dict[str, Any]) -> dict[str, Any]:
     """Return a stored configuration in the keys of this edition, without its version.
 
-    Keys of this edition and unknown keys are passed on: the reader refuses those that it cannot interpret.
+    Keys that it did not know have the values that it computed with. Unknown keys are passed on: the reader refuses
+    those that it cannot interpret.
 
     Args:
         values: plain values of a run's ``config.yaml``, or of the configuration in a ``weights.pt``.
@@ -62,7 +64,7 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"{VERSION_KEY}={version} is not supported: this soundfold reads up to {SCHEMA_VERSION}. Update soundfold."
         )
-    return _from_first_edition(values) if version == 1 else values
+    return fill_missing(_from_first_edition(values) if version == 1 else values)
 
 
 def _from_first_edition(values: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ IMAGE_SECTIONS: dict[str, Any] = {
 def stored_sections(given: Any, where: str = "the stored configuration") -> DictConfig:
     """The sections of a stored configuration that make images and logits of waveforms.
 
-    Keys that it did not know yet have their defaults.
+    Keys that it did not know have the values that it computed with.
 
     Args:
         given: the stored configuration.
@@ -49,10 +49,10 @@ def stored_sections(given: Any, where: str = "the stored configuration") -> Dict
     """
     refuse_foreign_keys(given, where)
     stored: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
-    given = config.migrate(stored)
+    sections = config.migrate({name: {} for name in IMAGE_SECTIONS} | stored)
     known: Any = {}
     for name, kind in IMAGE_SECTIONS.items():
-        known[name] = OmegaConf.merge(OmegaConf.structured(kind), given.get(name, {}))
+        known[name] = OmegaConf.merge(OmegaConf.structured(kind), sections[name])
     return OmegaConf.create(known)
 
 
