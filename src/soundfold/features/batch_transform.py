@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from soundfold.features.augment import AugmentParams
+from soundfold.features.augment_params import AugmentParams
 from soundfold.features.crops import Crops
 from soundfold.features.mixing import ImageMixParams, Mixing, WaveMixParams, mix_images, mix_targets, mix_waves
 from soundfold.features.pipeline import FrontEnd

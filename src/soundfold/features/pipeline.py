@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from soundfold.features.augment import Augmentation, AugmentParams, apply_masks
+from soundfold.features.augment import Augmentation, apply_masks
+from soundfold.features.augment_params import AugmentParams
 from soundfold.features.logmel import LogMel, NormalizeAndResize
 from soundfold.io.pcm import pcm_to_float
 

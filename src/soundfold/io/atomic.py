@@ -100,14 +100,14 @@ def remove_partial_files(paths: Iterable[Path]) -> None:
 
 @contextmanager
 def explain_write_errors(folder: Path, remedy: str) -> Iterator[None]:
-    """Convert write errors that the user can fix, such as a full disk, to `InputError`.
+    """Convert write errors that the user can fix, such as a full disk, to `ArgumentError`.
 
     Args:
         folder: named in the message if the error names no file.
-        remedy: the last sentence of the message.
+        remedy: the last sentence of the message; arguments in backticks become configuration keys.
 
     Raises:
-        InputError: no space, no permission, or a file in place of a folder.
+        ArgumentError: no space, no permission, or a file in place of a folder.
     """
     try:
         yield
