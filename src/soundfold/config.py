@@ -183,7 +183,6 @@ class Trainer:
     accelerator: str = MISSING
     devices: int = 1
     micro_batches: int = 1
-    halve_on_oom: bool = False
     precision: str = "32-true"
     max_epochs: int = 50
     max_steps: int = -1

@@ -26,10 +26,6 @@ class TrainingError(Exception):
     """
 
 
-class OutOfMemory(TrainingError):
-    """A device's memory does not hold what a step needs."""
-
-
 def exit_code_of(work: Callable[[], int | None]) -> int:
     """The exit code of a script's work: its own, 0 where it gives none; 2 after telling bad input in a paragraph."""
     try:

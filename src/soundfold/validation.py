@@ -185,10 +185,11 @@ def validate(cfg: DictConfig) -> None:
     _one_of(cfg, "trainer.precision", PRECISIONS)
     _one_of(cfg, "trainer.accelerator", ACCELERATORS)
     _one_of(cfg, "model.compile", COMPILATIONS)
-    if cfg.model.compile == "graphs" and (cfg.trainer.micro_batches > 1 or cfg.trainer.halve_on_oom):
+    if cfg.model.compile == "graphs" and cfg.trainer.micro_batches > 1:
         raise InputError(
-            "model.compile=graphs with a batch in several parts (trainer.micro_batches, trainer.halve_on_oom): each "
-            "replay of a graph writes over the gradients of the part before. Give model.compile=default."
+            f"model.compile=graphs requires trainer.micro_batches=1, not {cfg.trainer.micro_batches}: CUDA graphs "
+            "reuse their buffers, so a micro-batch would overwrite the gradients of the previous one. Set "
+            "model.compile=default."
         )
     _one_of(cfg, "checkpoints.keep", KEEP)
     validate_report(cfg.report)

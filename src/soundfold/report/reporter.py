@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from soundfold.evaluation.compare import load_run
-from soundfold.evaluation.results import FoldResult, summarise
+from soundfold.evaluation.compare import RunResult
+from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
@@ -26,31 +25,30 @@ class RunReporter:
     def report_run(
         self,
         folder: Path,
-        results: list[FoldResult],
+        run: RunResult,
         options: DictConfig,
         logger: DictConfig | None = None,
         *,
-        tell: bool = True,
+        show_table: bool = True,
     ) -> None:
-        """Sum up a run's folds: ``cv.json``, the table, ``report.html``, and W&B's run of the cross-validation
-        where the run logs to W&B.
+        """Show a complete run: the table, ``report.html``, and W&B's run of the cross-validation if the run logs to
+        W&B.
 
         Args:
+            folder: the run's folder.
+            run: see `soundfold.evaluation.summary.write_summary`.
             options: `soundfold.config.Report`.
             logger: `soundfold.config.Logger`; None takes the run's own.
-            tell: print the table, too.
+            show_table: print the table, too.
 
         Raises:
-            InputError: a fold is missing, comes twice or belongs to another run, or nothing can be written.
+            InputError: the page cannot be written, or W&B cannot open its run.
         """
-        summarise(results)  # refuses a set that is not one whole cross-validation
-        run = load_run(folder)
         remedy = "Free some space, or copy the run to a place that can be written."
-        with explain_write_errors(folder, remedy), exclusive_lock(folder / "cv.lock", "is summing up this run"):
+        with explain_write_errors(folder, remedy), exclusive_lock(folder / "cv.lock", "is reporting this run"):
             remove_partial_files([*folder.glob("*"), *folder.glob("figures/*")])
-            replace(run.total, interval=run.interval).save(folder / "cv.json")
-            if tell:
-                print_run(results, run)
+            if show_table:
+                print_run(load_folds(folder), run)
             if options.page != "none":
                 # imported here: drawing takes a second to import
                 from soundfold.report.run_page import write_run_page
