@@ -1,22 +1,25 @@
-"""The records of an offline W&B run."""
+"""Records of an offline W&B run."""
 
 from pathlib import Path
 
+BLOCK = 32768
+FULL, LAST = 1, 4  # types of a chunk that completes a record
+
 
 def wandb_records(path: Path) -> list:
-    """Records of an offline run: a LevelDB log, blocks of 32 KiB, after a header of 7 bytes."""
+    """Read a ``.wandb`` file, a LevelDB log: a header of 7 bytes, then records in chunks within blocks of 32 KiB."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    raw, at, records, parts = path.read_bytes(), 7, [], b""
-    while at + 7 <= len(raw):
-        left = 32768 - at % 32768
-        if left < 7:
-            at += left
+    content, offset, records, record = path.read_bytes(), 7, [], b""
+    while offset + 7 <= len(content):
+        rest = BLOCK - offset % BLOCK
+        if rest < 7:  # padding at the end of a block
+            offset += rest
             continue
-        length, kind = int.from_bytes(raw[at + 4 : at + 6], "little"), raw[at + 6]
-        parts += raw[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            records.append(Record.FromString(parts))
-            parts = b""
+        length, kind = int.from_bytes(content[offset + 4 : offset + 6], "little"), content[offset + 6]
+        record += content[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in (FULL, LAST):
+            records.append(Record.FromString(record))
+            record = b""
     return records
