@@ -65,8 +65,9 @@ def test_an_accelerator_s_loss_is_checked_at_the_end_of_an_epoch_before_the_chec
 
 
 def test_a_test_loss_that_is_not_finite_is_no_result(root, tmp_path, monkeypatch):
-    clip_logits = Classifier._clips
-    monkeypatch.setattr(Classifier, "_clips", lambda self, *args: clip_logits(self, *args) * float("inf"))
+    # scoring calls `forward`, training calls `training_logits`
+    forward = Classifier.forward
+    monkeypatch.setattr(Classifier, "forward", lambda self, image: forward(self, image) * float("inf"))
     with pytest.raises(TrainingError, match=r"Fold 1: test/loss is (nan|inf) after epoch"):
         cross_validate(root, tmp_path, *SHORT, "fold=1")
     assert not (only(tmp_path) / "fold1" / "result.json").exists()

@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 import pytest
 from helpers import formula_folds
-from helpers.formula_folds import SEARCH_OVERRIDES, score, scored, scored_by_formula, search
+from helpers.formula_folds import OVERRIDES, formula_result, patched_folds, search, tried
 from helpers.killable import server
 from helpers.tiny import overrides, render, train
 from hydra import compose, initialize_config_dir
@@ -52,7 +52,7 @@ def trials_of(outputs: Path) -> list[optuna.trial.FrozenTrial]:
 
 @pytest.fixture(autouse=True)
 def nothing_tried():
-    scored.clear()
+    tried.clear()
 
 
 def in_a_process(*arguments, **options) -> multiprocessing.Process:
@@ -66,11 +66,11 @@ def test_a_study_goes_on_where_it_ended_and_can_be_extended(root, tmp_path):
     search(root, tmp_path, "search.trials=3")
     assert len(trials_of(tmp_path)) == 3
     best = search(root, tmp_path, "search.trials=6")
-    trials, folds = trials_of(tmp_path), len(scored)
+    trials, folds = trials_of(tmp_path), len(tried)
     assert len({tuple(trial.params.values()) for trial in trials}) == len(trials) == 6
     assert best == max(trial.value for trial in trials if trial.value is not None)
     assert search(root, tmp_path, "search.trials=6") == best
-    assert (len(trials_of(tmp_path)), len(scored)) == (6, folds)
+    assert (len(trials_of(tmp_path)), len(tried)) == (6, folds)
 
 
 def test_a_study_killed_and_started_again_is_the_uninterrupted_one(root, tmp_path):
@@ -114,8 +114,8 @@ def test_a_nested_search_scores_each_fold_by_what_was_chosen_without_it(root, tm
         return FoldResult(**{**known, "fold": fold, "folds": [1, 2, 3], "objective": objective})
 
     # a word about the protocol does not make the score another search's figure
-    given = overrides(root, tmp_path, *SEARCH_OVERRIDES, *NESTED, "search.trials=6", "split.protocol=nested")
-    with scored_by_formula(), mock.patch.object(runs, "run_fold", judge_by_fold):
+    given = overrides(root, tmp_path, *OVERRIDES, *NESTED, "search.trials=6", "split.protocol=nested")
+    with patched_folds(), mock.patch.object(runs, "run_fold", judge_by_fold):
         searches.search(composed(*given), given, RunReporter())
     tried = [trial.params["optim.lr"] for trial in trials_of(tmp_path)]
     nearest = [(fold, min(tried, key=lambda lr, fold=fold: abs(lr - fold * 1e-3))) for fold in (1, 2, 3)]
@@ -131,7 +131,7 @@ def test_a_nested_search_scores_each_fold_by_what_was_chosen_without_it(root, tm
 def test_a_nested_search_of_trials_that_learn_from_all_folds_is_refused(root, tmp_path):
     for words in (NESTED[:1], NESTED[:2]):
         with pytest.raises(InputError, match=r"sampler=random and search\.prune_after=null"):
-            validate(composed(*overrides(root, tmp_path, *SEARCH_OVERRIDES, *words)))
+            validate(composed(*overrides(root, tmp_path, *OVERRIDES, *words)))
 
 
 def test_a_hopeless_trial_is_given_up_after_its_first_folds(root, tmp_path, capsys):
@@ -160,7 +160,7 @@ def test_a_fault_of_the_machine_does_not_use_up_the_trials(root, tmp_path, capsy
     assert [trial.state for trial in trials_of(tmp_path)] == [TrialState.FAIL] * searches.MOST_FAILURES
     assert "the same command goes on" in capsys.readouterr().err
     # what failed is mended: the study goes on with as many trials as were asked for
-    with mock.patch.object(formula_folds, "score", lambda run, fold: judge_mended(run, fold)):
+    with mock.patch.object(formula_folds, "formula_result", lambda run, fold: judge_mended(run, fold)):
         search(root, tmp_path, "search.trials=8", "label=faulty", "seed=1")
     states = [trial.state for trial in trials_of(tmp_path)]
     assert states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) == 8
@@ -168,16 +168,16 @@ def test_a_fault_of_the_machine_does_not_use_up_the_trials(root, tmp_path, capsy
 
 def judge_mended(run, fold):
     run.cfg.label = None
-    return score(run, fold)
+    return formula_result(run, fold)
 
 
 def test_an_error_with_brackets_is_told_and_does_not_end_the_search(root, tmp_path, capsys):
     def fail(run, fold):
         if run.cfg.optim.lr > 5e-3:
             raise RuntimeError("no room in [/data/x] of soundfold[search]")
-        return score(run, fold)
+        return formula_result(run, fold)
 
-    with mock.patch.object(formula_folds, "score", fail):
+    with mock.patch.object(formula_folds, "formula_result", fail):
         search(root, tmp_path, "search.trials=3")
     assert "no room in [/data/x] of soundfold[search]" in " ".join(capsys.readouterr().err.split())
     assert len([t for t in trials_of(tmp_path) if t.state == TrialState.COMPLETE]) == 3
@@ -192,10 +192,10 @@ def test_the_command_that_scores_says_nothing_against_the_best_settings(root, tm
 
 
 def test_a_space_that_is_used_up_ends_the_search(root, tmp_path, capsys):
-    given = overrides(root, tmp_path, *SEARCH_OVERRIDES, "search.trials=5")
+    given = overrides(root, tmp_path, *OVERRIDES, "search.trials=5")
     cfg = composed(*given)
     cfg.search.space = {"optim.lr": Parameter(choices=[0.001, 0.01, 0.1])}
-    with scored_by_formula():
+    with patched_folds():
         searches.search(cfg, given, RunReporter())
     values = [trial.params["optim.lr"] for trial in trials_of(tmp_path) if trial.state == TrialState.COMPLETE]
     assert sorted(values) == [0.001, 0.01, 0.1]
@@ -203,7 +203,7 @@ def test_a_space_that_is_used_up_ends_the_search(root, tmp_path, capsys):
 
 
 def test_the_best_settings_run_again_to_the_same_figure(root, tmp_path):
-    done = train(*overrides(root, tmp_path, *SEARCH_OVERRIDES, "search.trials=2"))
+    done = train(*overrides(root, tmp_path, *OVERRIDES, "search.trials=2"))
     assert done.returncode == 0, done.stderr
     assert "Scored, by split=benchmark" in done.stdout
     (command,) = re.findall(r"The same validation figure: python scripts/train.py (.*)", done.stdout)
@@ -215,7 +215,7 @@ def test_the_best_settings_run_again_to_the_same_figure(root, tmp_path):
 def test_the_best_settings_are_an_overlay(root, tmp_path):
     words = ("search=augment", "trainer.max_epochs=1", "search.trials=3", "experiment=demo")
     given = overrides(root, tmp_path, *words)
-    with scored_by_formula():
+    with patched_folds():
         searches.search(composed(*given), given, RunReporter())
     best = max((t for t in trials_of(tmp_path) if t.value is not None), key=lambda trial: trial.value)
     folder = folder_of(tmp_path)

@@ -16,7 +16,8 @@ import optuna
 import pytest
 import torch
 import wandb
-from helpers.formula_folds import SEARCH_OVERRIDES, scored_by_formula
+from helpers.formula_folds import OVERRIDES as SEARCH_OVERRIDES
+from helpers.formula_folds import patched_folds
 from helpers.tiny import ROOT, cross_validate, only, overrides, render, train
 from helpers.waiting import ONE_THREAD, wait_for
 from helpers.wandb_log import wandb_records
@@ -211,11 +212,11 @@ def test_no_other_job_of_a_sweep_starts_after_a_stop(command, tmp_path, monkeypa
 @pytest.mark.slow
 def test_a_search_resumes_the_trial_that_was_stopped(root, tmp_path, command):
     args = overrides(root, tmp_path / "out", *SEARCH_OVERRIDES, "search.trials=4", "search.sampler=random")
-    with scored_by_formula(), send_signal(signal.SIGTERM, runs, "run_fold", 5):
+    with patched_folds(), send_signal(signal.SIGTERM, runs, "run_fold", 5):
         code, err = command(*args)
     assert code == 143
     assert err.splitlines()[-1].startswith("Stopped by SIGTERM")
-    with scored_by_formula():
+    with patched_folds():
         assert command(*args)[0] == 0
         assert command(*[arg.replace(str(tmp_path / "out"), str(tmp_path / "reference")) for arg in args])[0] == 0
 

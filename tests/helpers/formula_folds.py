@@ -1,4 +1,4 @@
-"""Searches whose folds are scored by a formula instead of training. A module, so that other processes can import it."""
+"""Searches whose folds are scored by a formula instead of trained. Other processes import this module to run them."""
 
 import os
 import signal
@@ -16,45 +16,41 @@ from soundfold.experiment import search as searches
 from soundfold.experiment.setup import RunContext
 from soundfold.report.reporter import RunReporter
 
-SEARCH_OVERRIDES = ("search=lr_wd", "trainer.max_epochs=1", "report.page=none", "checkpoints.keep=none")
-scored: list[tuple[float, int]] = []  # (lr, fold)
+OVERRIDES = ("search=lr_wd", "trainer.max_epochs=1", "report.page=none", "checkpoints.keep=none")
+tried: list[tuple[float, int]] = []
 
 
-def score(run: RunContext, fold: int) -> FoldResult:
-    """Return a result that is best at a learning rate of 2e-3.
-
-    With the label "faulty", learning rates below 1e-3 and seed 1 raise an error.
-    """
+def formula_result(run: RunContext, fold: int) -> FoldResult:
+    """Return a result that is best at lr=2e-3. With label=faulty, lr < 1e-3 and seed=1 fail."""
     lr = float(run.cfg.optim.lr)
-    scored.append((lr, fold))
+    tried.append((lr, fold))
     if run.cfg.label == "faulty" and (lr < 1e-3 or run.cfg.seed == 1):
         raise RuntimeError("cannot be trained")
-    empty = dict.fromkeys(FoldResult.__dataclass_fields__)
-    return FoldResult(**{**empty, "fold": fold, "folds": [1, 2, 3], "objective": -abs(lr - 2e-3) + fold / 1e3})
+    fields = dict.fromkeys(FoldResult.__dataclass_fields__)
+    return FoldResult(**{**fields, "fold": fold, "folds": [1, 2, 3], "objective": -abs(lr - 2e-3) + fold / 1e3})
 
 
 @contextmanager
-def scored_by_formula(kill_at: tuple[int, int] | None = None, pause: float = 0.0) -> Iterator[None]:
-    """Replace training by `score`.
+def patched_folds(kill_at: tuple[int, int] | None = None, pause: float = 0.0) -> Iterator[None]:
+    """Replace training by `formula_result` and print no folds.
 
     Args:
-        kill_at: (n, fold) before which this process kills itself, in the n-th trial, from 1.
-        pause: seconds that each fold takes.
+        kill_at: (number of the setting, fold) before which this process kills itself.
+        pause: seconds before each fold.
     """
 
     def run_fold(run: RunContext, fold: int) -> FoldResult:
         time.sleep(pause)
-        n_trials = len({lr for lr, _ in scored} | {float(run.cfg.optim.lr)})
-        if kill_at == (n_trials, fold):
+        settings = len({lr for lr, _ in tried} | {float(run.cfg.optim.lr)})
+        if kill_at == (settings, fold):
             os.kill(os.getpid(), signal.SIGKILL)
-        return score(run, fold)
+        return formula_result(run, fold)
 
     with mock.patch.object(runs, "run_fold", run_fold), mock.patch.object(RunReporter, "print_folds"):
         yield
 
 
 def search(root: Path, outputs: Path, *more: str, **options) -> float:
-    """Run a search with `scored_by_formula(**options)`; return the best objective."""
-    args = overrides(root, outputs, *SEARCH_OVERRIDES, *more)
-    with scored_by_formula(**options):
+    args = overrides(root, outputs, *OVERRIDES, *more)
+    with patched_folds(**options):
         return searches.search(compose_config(*args), args, RunReporter())

@@ -1,25 +1,25 @@
-"""Records of an offline W&B run."""
+"""Records of offline W&B runs."""
 
 from pathlib import Path
 
-BLOCK = 32768
-FULL, LAST = 1, 4  # types of a chunk that completes a record
-
 
 def wandb_records(path: Path) -> list:
-    """Read a ``.wandb`` file, a LevelDB log: a header of 7 bytes, then records in chunks within blocks of 32 KiB."""
+    """Return the records of an offline run's file: a LevelDB log in blocks of 32 KiB, after a file header of 7 bytes.
+
+    Source: https://github.com/google/leveldb/blob/main/doc/log_format.md
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
-    content, offset, records, record = path.read_bytes(), 7, [], b""
-    while offset + 7 <= len(content):
-        rest = BLOCK - offset % BLOCK
-        if rest < 7:  # padding at the end of a block
-            offset += rest
+    raw, offset, records, fragments = path.read_bytes(), 7, [], b""
+    while offset + 7 <= len(raw):
+        left_in_block = 32768 - offset % 32768
+        if left_in_block < 7:  # padding
+            offset += left_in_block
             continue
-        length, kind = int.from_bytes(content[offset + 4 : offset + 6], "little"), content[offset + 6]
-        record += content[offset + 7 : offset + 7 + length]
+        length, kind = int.from_bytes(raw[offset + 4 : offset + 6], "little"), raw[offset + 6]
+        fragments += raw[offset + 7 : offset + 7 + length]
         offset += 7 + length
-        if kind in (FULL, LAST):
-            records.append(Record.FromString(record))
-            record = b""
+        if kind in (1, 4):  # a complete record or the last fragment of one
+            records.append(Record.FromString(fragments))
+            fragments = b""
     return records

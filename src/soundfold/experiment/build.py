@@ -74,7 +74,7 @@ def refuse_foreign_keys(stored: Any, source: str) -> None:
             if (outer := ".".join(parts[:length])) not in known:
                 raise InputError(
                     f"{source} has the key {outer}, which this version of soundfold does not know: this model was "
-                    "written by another version of soundfold. Use that version, or train again."
+                    "written by another version of soundfold; use that version or train again."
                 )
 
 

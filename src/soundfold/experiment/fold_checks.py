@@ -10,8 +10,10 @@ from soundfold.data.splits import Split, audit, check_leakage, make_split
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.setup import RunContext
+from soundfold.validation import config_keys
 
 
+@config_keys("split", "model")
 def check_folds(run: RunContext, folds: Sequence[int | None]) -> None:
     """Check that each fold can be trained and scored without leakage.
 

@@ -75,7 +75,7 @@ def cross_validate(
     with _mark_failed_trial(run):
         results = _run_folds(run, folds, watch)
     if folds == [None]:
-        console.print(f"Trained on every clip, so there is no score. The model is in {run.fold_folder(None)}.")
+        console.print(f"Trained on every clip, so there is no score. Model: {run.fold_folder(None)}", soft_wrap=True)
         return None
     _report(run, results, reporter, show_table=cfg.fold == "all" or record_folder is None)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)

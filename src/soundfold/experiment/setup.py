@@ -54,7 +54,8 @@ def open_run(cfg: DictConfig) -> RunContext:
     """
     _check(cfg)
     protocol = build.protocol(cfg)
-    weights = weights_digest(cfg.model.weights)
+    with config_keys("model"):
+        weights = weights_digest(cfg.model.weights)
     collection = _open_collection(cfg)
     table = collection.table
     rows = [table.files, table.folds.tolist(), table.targets.tolist(), table.sources, table.classes]

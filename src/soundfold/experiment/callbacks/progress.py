@@ -35,9 +35,8 @@ class ThrottledProgressBar(RichProgressBar):
         is_last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         if self._is_due() or is_last:
             self._start_epoch(trainer, pl_module)
-            # fill the bar: the last batches may not have been drawn
+            # fills the bar, of which the last batches may not have been drawn, and updates the metrics
             super().on_train_batch_end(trainer, pl_module, None, None, int(trainer.num_training_batches) - 1)
-            super().on_train_epoch_end(trainer, pl_module)
 
     def _is_due(self) -> bool:
         now = time.monotonic()
