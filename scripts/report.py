@@ -55,10 +55,10 @@ def main() -> None:
     elif len(folders) > 1:
         side_by_side(folders, options.page != "none")
     else:
-        from soundfold.evaluation.results import load_folds
+        from soundfold.evaluation.summary import write_summary
         from soundfold.report.reporter import RunReporter
 
-        RunReporter().report_run(folders[0], load_folds(folders[0]), options)
+        RunReporter().report_run(folders[0], write_summary(folders[0]), options)
 
 
 def list_finished(folder: Path, where: list[str], sort: str, form: str) -> None:

@@ -12,7 +12,7 @@ from soundfold.validation import validate
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    with record_job(cfg) as opened:
+    with record_job(cfg) as record_folder:
         validate(cfg)
         # imported here, so that --help, a misspelt key and a bad value answer at once
         from soundfold.report.reporter import RunReporter
@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> float | None:
             return search(cfg, list(HydraConfig.get().overrides.task), RunReporter())
         from soundfold.experiment.run import cross_validate
 
-        return cross_validate(cfg, RunReporter(), opened=opened)
+        return cross_validate(cfg, RunReporter(), record_folder=record_folder)
 
 
 if __name__ == "__main__":

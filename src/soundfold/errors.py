@@ -34,10 +34,6 @@ class TrainingError(Exception):
     """
 
 
-class OutOfMemory(TrainingError):
-    """A training step does not fit into the device's memory."""
-
-
 def exit_code_of(main: Callable[[], int | None]) -> int:
     """Run a script's main function and return its exit code: 0 for None, 2 after printing an `InputError`."""
     try:

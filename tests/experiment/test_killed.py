@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment end as uninterrupted ones."""
+"""Runs that are killed at any moment and resumed equal uninterrupted ones."""
 
 import json
 import signal
@@ -27,15 +27,15 @@ def root(tmp_path_factory) -> Path:
     return render(tmp_path_factory.mktemp("tiny") / "root")
 
 
-def run(words: list[str], log: Path, **options) -> int:
-    """The exit code of the command."""
-    process = start(words, log, **options)
+def run(args: list[str], log: Path, **options) -> int:
+    """Return the exit code of the command."""
+    process = start(args, log, **options)
     process.join(300)
     assert process.exitcode is not None
     return process.exitcode
 
 
-def scored(outputs: Path) -> dict[str, bytes]:
+def results(outputs: Path) -> dict[str, bytes]:
     return {
         f"{path.parent.name}/{name}": (path.parent / name).read_bytes()
         for path in only(outputs).glob("fold*/result.json")
@@ -43,11 +43,11 @@ def scored(outputs: Path) -> dict[str, bytes]:
     }
 
 
-def parts(*folders: Path) -> list[Path]:
+def partial_files(*folders: Path) -> list[Path]:
     return [path for folder in folders for path in folder.rglob("*.part")]
 
 
-# in the order of a run; the first are before any checkpoint
+# (file, moment, count) of the write to be killed in, in the order of a run; BEFORE: before any checkpoint is complete
 BEFORE = [
     *(("samples.npy", moment, 1) for moment in MOMENTS),
     *(("config.yaml", moment, 1) for moment in MOMENTS),
@@ -68,23 +68,22 @@ LAST = [(name, moment, 1) for name in ("cv.json", "report.html") for moment in M
 
 
 @pytest.mark.slow
-def test_a_cross_validation_killed_in_every_kind_of_write_and_at_random_ends_as_an_uninterrupted_one(root, tmp_path):
-    words = (*SMALL, "trainer.max_epochs=12")
-    assert run(overrides(root, tmp_path / "whole", *words), tmp_path / "log") == 0
-    # its own, so that the store is built under fire, too
-    own = [f"paths.cache={tmp_path / 'cache'}"]
-    killed = overrides(root, tmp_path / "killed", *words) + own
+def test_a_run_killed_in_every_kind_of_write_and_at_random_equals_an_uninterrupted_one(root, tmp_path):
+    options = (*SMALL, "trainer.max_epochs=12")
+    assert run(overrides(root, tmp_path / "reference", *options), tmp_path / "log") == 0
+    # a cache of its own, so that building the store is killed as well
+    args = overrides(root, tmp_path / "killed", *options, f"paths.cache={tmp_path / 'cache'}")
     rng = np.random.default_rng(0)
     kills, late = 0, 0
 
     def kill(**options) -> None:
         nonlocal kills, late
-        code = run(killed, tmp_path / "log", **options)
+        code = run(args, tmp_path / "log", **options)
         if "at" in options:
             assert code == -signal.SIGKILL, (options, (tmp_path / "log").read_text()[-2000:])
         if code == -signal.SIGKILL:
             kills += 1
-            # a finished fold has given its checkpoints up
+            # a finished fold has no checkpoints
             late += any(list((tmp_path / "killed").rglob(name)) for name in ("last.ckpt", "result.json"))
 
     for at in BEFORE:
@@ -97,26 +96,26 @@ def test_a_cross_validation_killed_in_every_kind_of_write_and_at_random_ends_as_
         kill(after=rng.uniform(0.1, 2.0))
     for at in LAST:
         kill(at=at)
-    assert run(killed, tmp_path / "log") == 0
+    assert run(args, tmp_path / "log") == 0
     print(f"{kills} kills, {late} after the first checkpoint")
     assert kills >= 20
     assert late >= kills / 2
-    assert scored(tmp_path / "killed") == scored(tmp_path / "whole")
-    assert len(scored(tmp_path / "whole")) == 6
-    totals = [json.loads((only(tmp_path / o) / "cv.json").read_text()) for o in ("killed", "whole")]
+    assert results(tmp_path / "killed") == results(tmp_path / "reference")
+    assert len(results(tmp_path / "reference")) == 6
+    totals = [json.loads((only(tmp_path / o) / "cv.json").read_text()) for o in ("killed", "reference")]
     assert totals[0]["accuracy"] == totals[1]["accuracy"]
-    assert not parts(tmp_path / "killed", tmp_path / "cache")
+    assert not partial_files(tmp_path / "killed", tmp_path / "cache")
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-def test_a_fold_killed_while_it_writes_ends_as_an_uninterrupted_one(root, tmp_path):
-    words = (*SMALL, "fold=2", "trainer.max_epochs=5")
-    assert run(overrides(root, tmp_path / "whole", *words), tmp_path / "log") == 0
-    killed = overrides(root, tmp_path / "killed", *words)
+def test_a_fold_killed_while_writing_equals_an_uninterrupted_one(root, tmp_path):
+    options = (*SMALL, "fold=2", "trainer.max_epochs=5")
+    assert run(overrides(root, tmp_path / "reference", *options), tmp_path / "log") == 0
+    args = overrides(root, tmp_path / "killed", *options)
     for at in (("last.ckpt", "half", 2), ("metrics.csv", "appended", 1), ("result.json", "written", 1)):
-        assert run(killed, tmp_path / "log", at=at) == -signal.SIGKILL
-    assert parts(tmp_path / "killed")
-    assert run(killed, tmp_path / "log") == 0
-    assert not parts(tmp_path / "killed")
-    assert scored(tmp_path / "killed") == scored(tmp_path / "whole")
-    assert len(scored(tmp_path / "whole")) == 2
+        assert run(args, tmp_path / "log", at=at) == -signal.SIGKILL
+    assert partial_files(tmp_path / "killed")
+    assert run(args, tmp_path / "log") == 0
+    assert not partial_files(tmp_path / "killed")
+    assert results(tmp_path / "killed") == results(tmp_path / "reference")
+    assert len(results(tmp_path / "reference")) == 2

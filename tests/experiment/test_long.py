@@ -1,4 +1,4 @@
-"""A long run in one process: what it holds does not grow from fold to fold, nor from job to job."""
+"""A long run in one process: memory, files, threads and processes do not grow from fold to fold or job to job."""
 
 import ctypes
 import gc
@@ -14,23 +14,22 @@ from soundfold.experiment import run as runs
 from soundfold.report.reporter import RunReporter
 
 
-def held() -> dict[str, float]:
-    """What this process holds: memory in MB, open files, threads, and processes that it has begun."""
+def measure() -> dict[str, float]:
+    """Return this process's memory in MB, and its numbers of open files, threads and child processes."""
     gc.collect()
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
-        # what is freed, else the C library may keep
+        # the C library may not return freed memory to the system by itself
         ctypes.CDLL(None).malloc_trim(0)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     children = (path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    found = {
+    resources = {
         "memory": int(status["VmRSS"].split()[0]) / 1024,
         "files": len(os.listdir("/proc/self/fd")),
         "threads": int(status["Threads"]),
         "processes": sum(len(names.split()) for names in children),
     }
-    # seen with pytest -s
-    print(found, flush=True)
-    return found
+    print(resources, flush=True)  # for pytest -s
+    return resources
 
 
 SMALL = ("model.width=8", "data.batch_size=64", "features.n_mels=8", "features.hop=0.05", "augment=none")
@@ -38,31 +37,34 @@ LOGGED = ("logger=[wandb,tensorboard]", "split=nested", "average=ema", "selectio
 
 
 @pytest.mark.slow
-def test_two_hundred_epochs_of_five_folds_hold_what_two_folds_hold(tmp_path):
+def test_resources_do_not_grow_over_five_folds_of_two_hundred_epochs(tmp_path):
     root = render(tmp_path / "root", folds=5)
-    words = overrides(root, tmp_path / "out", *SMALL, *LOGGED, "trainer.max_epochs=200", "checkpoints.every_seconds=30")
-    before, folds = held(), []
+    args = overrides(root, tmp_path / "out", *SMALL, *LOGGED, "trainer.max_epochs=200", "checkpoints.every_seconds=30")
+    before, folds = measure(), []
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        runs.cross_validate(compose("train", words), RunReporter(), watch=lambda _results: folds.append(held()))
-    flat(before, folds)
+        runs.cross_validate(compose("train", args), RunReporter(), watch=lambda _results: folds.append(measure()))
+    assert_constant(before, folds)
 
 
 @pytest.mark.slow
-def test_twenty_cross_validations_in_one_process_hold_what_two_hold(tmp_path):
-    """As the trials of a search, or the jobs of a sweep."""
+def test_resources_do_not_grow_over_twenty_cross_validations(tmp_path):
+    """Like the trials of a search, or the jobs of a sweep."""
     root = render(tmp_path / "root")
-    before, jobs = held(), []
+    before, jobs = measure(), []
     for seed in range(20):
         cross_validate(
             root, tmp_path / "out", "model.width=8", "data.batch_size=64", "trainer.max_epochs=1", f"seed={seed}"
         )
-        jobs.append(held())
-    flat(before, jobs)
+        jobs.append(measure())
+    assert_constant(before, jobs)
 
 
-def flat(before: dict[str, float], rows: list[dict[str, float]]) -> None:
-    """From the second on; the first loads and compiles; memory by 4 MB. Other tests may have begun processes before."""
+def assert_constant(before: dict[str, float], rows: list[dict[str, float]]) -> None:
+    """Check that nothing grows after the second row, memory within 4 MB.
+
+    The first row includes imports and compilation. Child processes of other tests are in ``before``.
+    """
     second, *later = rows[1:]
     for row in later:
         assert row["memory"] < second["memory"] + 4

@@ -1,4 +1,4 @@
-"""A fold on two devices: two processes on the processor, over gloo."""
+"""A fold on two devices: two processes on the CPU, connected by gloo."""
 
 import csv
 import errno
@@ -27,20 +27,27 @@ from soundfold.errors import InputError, TrainingError
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import open_run
 
-WORDS = ("trainer.max_epochs=2", "data.batch_size=9", "split=nested", "optim=sgd", "schedule=constant", "optim.lr=0.01")
-VARIED = ("augment=strong", "augment.mixing.mixup=0", "augment.mixing.time_cutmix=0", "crops.seconds=0.4")
+OPTIONS = (
+    "trainer.max_epochs=2",
+    "data.batch_size=9",
+    "split=nested",
+    "optim=sgd",
+    "schedule=constant",
+    "optim.lr=0.01",
+)
+AUGMENTED = ("augment=strong", "augment.mixing.mixup=0", "augment.mixing.time_cutmix=0", "crops.seconds=0.4")
 
 
 class Watch(pl.Callback):
-    """Keeps batch norms as they are, and the gradients and clips of the first step, a file a rank."""
+    """Freezes batch norms, and writes the first step's gradients and every step's clips to a file per rank."""
 
     def __init__(self, folder: Path):
         self.folder, self.clips = folder, []
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        for part in module.modules():
-            if isinstance(part, _BatchNorm):
-                part.eval()
+        for layer in module.modules():
+            if isinstance(layer, _BatchNorm):
+                layer.eval()
         self.clips.append(batch[2].tolist())
 
     def on_before_optimizer_step(self, trainer, module, optimizer):
@@ -52,10 +59,10 @@ class Watch(pl.Callback):
         (self.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(self.clips))
 
 
-def opened(root: Path, outputs: Path, *words: str):
+def open_tiny_run(root: Path, outputs: Path, *more: str):
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        run = open_run(compose("train", overrides(root, outputs, *WORDS, *VARIED, *words)))
+        run = open_run(compose("train", overrides(root, outputs, *OPTIONS, *AUGMENTED, *more)))
     run.folder.mkdir(parents=True)
     return run
 
@@ -65,8 +72,8 @@ def rows(path: Path) -> list[dict]:
         return list(csv.DictReader(stream))
 
 
-def test_two_processes_train_and_score_as_one_does(tmp_path):
-    """Thirteen clips train, validate and are scored, nine a batch: shares of five and four, and of two."""
+def test_two_processes_train_and_score_as_one_process_does(tmp_path):
+    """Thirteen clips each to train, validate and test, in batches of nine: shards of five and four, and of two."""
     root = render(tmp_path / "tiny")
     table = (root / "meta" / "esc50.csv").read_text().splitlines()
     rng = np.random.default_rng(1)
@@ -78,47 +85,47 @@ def test_two_processes_train_and_score_as_one_does(tmp_path):
     for devices in (1, 2):
         folder = tmp_path / f"watched{devices}"
         folder.mkdir()
-        run = opened(root, tmp_path / f"outputs{devices}", f"trainer.devices={devices}")
+        run = open_tiny_run(root, tmp_path / f"outputs{devices}", f"trainer.devices={devices}")
         results.append(run_fold(run, 1, [Watch(folder)]))
         folders.append(run.folder / "fold1")
-    one, two = results
-    alone, together = (torch.load(tmp_path / f"watched{n}" / "rank0.pt", weights_only=True) for n in (1, 2))
-    other = torch.load(tmp_path / "watched2" / "rank1.pt", weights_only=True)
-    scale = max(float(gradient.abs().max()) for gradient in alone.values())
-    for name, gradient in alone.items():
-        torch.testing.assert_close(together[name], gradient, atol=1e-4 * scale, rtol=1e-3)
-        assert torch.equal(together[name], other[name])
+    single, double = results
+    expected = torch.load(tmp_path / "watched1" / "rank0.pt", weights_only=True)
+    rank0, rank1 = (torch.load(tmp_path / "watched2" / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    scale = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(rank0[name], gradient, atol=1e-4 * scale, rtol=1e-3)
+        assert torch.equal(rank0[name], rank1[name])
     clips = json.loads((tmp_path / "watched1" / "rank0.json").read_text())
-    shares = [json.loads((tmp_path / "watched2" / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    for epoch in (0, 2):
-        whole = sorted(clips[epoch] + clips[epoch + 1])
-        assert sorted(clip for share in shares for clip in share[epoch] + share[epoch + 1]) == whole
-    assert sorted(shares[0][0] + shares[1][0]) != sorted(shares[0][2] + shares[1][2])
-    # metrics are of all clips, whoever scored them
+    shards = [json.loads((tmp_path / "watched2" / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+    for step in (0, 2):  # the first step of each epoch
+        epoch = sorted(clips[step] + clips[step + 1])
+        assert sorted(clip for shard in shards for clip in shard[step] + shard[step + 1]) == epoch
+    assert sorted(shards[0][0] + shards[1][0]) != sorted(shards[0][2] + shards[1][2])
+    # metrics include the clips of both ranks
     for name in ("accuracy", "f1", "loss", "val_accuracy"):
-        assert getattr(two, name) == pytest.approx(getattr(one, name), abs=1e-3), name
-    assert two.confusion == one.confusion
-    assert two.n == 13
-    assert two.environment["devices"] == 2
-    for ours, theirs in zip(rows(folders[1] / "metrics.csv"), rows(folders[0] / "metrics.csv"), strict=True):
-        assert float(ours["train/loss"]) == pytest.approx(float(theirs["train/loss"]), abs=1e-3)
-        assert ours["train/accuracy"] == theirs["train/accuracy"]
-    # one set of files, the same as one process writes, in the same order
+        assert getattr(double, name) == pytest.approx(getattr(single, name), abs=1e-3), name
+    assert double.confusion == single.confusion
+    assert double.n == 13
+    assert double.environment["devices"] == 2
+    for row, reference in zip(rows(folders[1] / "metrics.csv"), rows(folders[0] / "metrics.csv"), strict=True):
+        assert float(row["train/loss"]) == pytest.approx(float(reference["train/loss"]), abs=1e-3)
+        assert row["train/accuracy"] == reference["train/accuracy"]
+    # the same set of files as one process writes, with clips in the same order
     names = [sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) for folder in folders]
     assert names[0] == names[1]
-    ours, theirs = (rows(folder / "predictions.csv") for folder in folders)
-    assert [row["filename"] for row in ours] == [row["filename"] for row in theirs]
-    assert float(ours[0]["logit_tone"]) == pytest.approx(float(theirs[0]["logit_tone"]), abs=1e-3)
+    reference, predictions = (rows(folder / "predictions.csv") for folder in folders)
+    assert [row["filename"] for row in predictions] == [row["filename"] for row in reference]
+    assert float(predictions[0]["logit_tone"]) == pytest.approx(float(reference[0]["logit_tone"]), abs=1e-3)
 
 
-def test_the_gradient_of_parts_is_that_of_the_batch(tmp_path):
+def test_micro_batches_accumulate_the_gradient_of_the_batch(tmp_path):
     root = render(tmp_path / "tiny")
     gradients = []
-    for parts in (1, 2):
-        folder = tmp_path / f"watched{parts}"
+    for n in (1, 2):
+        folder = tmp_path / f"watched{n}"
         folder.mkdir()
-        words = ("split=benchmark", f"trainer.micro_batches={parts}")
-        run_fold(opened(root, tmp_path / f"outputs{parts}", *words), 1, [Watch(folder)])
+        run = open_tiny_run(root, tmp_path / f"outputs{n}", "split=benchmark", f"trainer.micro_batches={n}")
+        run_fold(run, 1, [Watch(folder)])
         gradients.append(torch.load(folder / "rank0.pt", weights_only=True))
     scale = max(float(gradient.abs().max()) for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():
@@ -126,7 +133,7 @@ def test_the_gradient_of_parts_is_that_of_the_batch(tmp_path):
 
 
 class End(pl.Callback):
-    """Ends the second rank's process in its first step: with an exception, or killed."""
+    """Ends rank 1 in its first step: with an exception, or by SIGKILL if the exception is None."""
 
     def __init__(self, error: Exception | None):
         self.error = error
@@ -140,25 +147,25 @@ class End(pl.Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("error", "raised", "told"),
+    ("error", "raised", "message"),
     [
-        (None, TrainingError, "rank 1 with -9, as where"),
+        (None, TrainingError, "rank 1 with exit code -9, probably killed because"),
         (TrainingError("it cannot go on"), TrainingError, "^it cannot go on$"),
         (OSError(errno.ENOSPC, "No space", "last.ckpt"), OSError, "No space: 'last.ckpt'"),
         (ValueError("of a library"), RuntimeError, "rank 1:\nTraceback(.|\n)*of a library"),
     ],
-    ids=["killed", "ours", "disk", "theirs"],
+    ids=["killed", "explained", "disk", "unexpected"],
 )
-def test_what_ends_one_process_ends_the_fold(tmp_path, error, raised, told):
-    run = opened(render(tmp_path / "tiny"), tmp_path / "outputs", "trainer.devices=2")
-    with pytest.raises(raised, match=told):
+def test_a_failed_rank_ends_the_fold(tmp_path, error, raised, message):
+    run = open_tiny_run(render(tmp_path / "tiny"), tmp_path / "outputs", "trainer.devices=2")
+    with pytest.raises(raised, match=message):
         run_fold(run, 1, [End(error)])
     assert not multiprocessing.active_children()
     assert not (run.folder / "fold1" / "result.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("options", "message"),
     [
         (("trainer.devices=3", "data.batch_size=11"), "at least 12"),
         (("trainer.devices=2", "trainer.micro_batches=2", "data.batch_size=8"), "at least 16"),
@@ -166,55 +173,55 @@ def test_what_ends_one_process_ends_the_fold(tmp_path, error, raised, told):
         (("trainer.devices=2", "trainer.accelerator=mps"), "one such device"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(tmp_path, words, told):
-    with pytest.raises(InputError, match=told):
-        opened(tmp_path, tmp_path / "outputs", *words)
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        open_tiny_run(tmp_path, tmp_path / "outputs", *options)
 
 
-def test_one_of_several_processes_that_others_started_is_refused(tmp_path, monkeypatch):
+def test_a_process_started_by_torchrun_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="torchrun"):
-        opened(tmp_path, tmp_path / "outputs")
+        open_tiny_run(tmp_path, tmp_path / "outputs")
 
 
-def test_shares_are_every_nth_clip():
+def test_shards_divide_a_batch_evenly():
     clips = list(range(11))
-    shares = [BatchShard(rank, 2, 3) for rank in range(2)]
-    parts = [clips[part] for share in shares for part in share.slices]
-    assert sorted(clip for part in parts for clip in part) == clips
-    assert {len(part) for part in parts} == {1, 2}
+    shards = [BatchShard(rank, 2, 3) for rank in range(2)]
+    micro_batches = [clips[indices] for shard in shards for indices in shard.slices]
+    assert sorted(clip for micro_batch in micro_batches for clip in micro_batch) == clips
+    assert {len(micro_batch) for micro_batch in micro_batches} == {1, 2}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_processes_end_with_the_one_that_began_them_and_the_same_command_goes_on(tmp_path, number, code):
+def test_ranks_end_with_their_parent_and_the_same_command_resumes(tmp_path, number, code):
     root = render(tmp_path / "tiny")
-    words = overrides(root, tmp_path / "outputs", "trainer.devices=2", "data.batch_size=16", "report.page=none")
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words, "fold=1", "trainer.max_epochs=3000"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
-        awaited(lambda: [*tmp_path.glob("outputs/*/fold1/checkpoints/last.ckpt")])
-        members = children(begun.pid)
-        assert len(members) >= 2
-        begun.send_signal(number)
-        assert begun.wait(60) == code
-    awaited(lambda: not [member for member in members if Path(f"/proc/{member}").exists()])
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "fold=1", "trainer.devices=2", "report.page=none"]
+    command += overrides(root, tmp_path / "outputs", "data.batch_size=16", "trainer.max_epochs=3000")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: [*tmp_path.glob("outputs/*/fold1/checkpoints/last.ckpt")])
+        ranks = descendants(process.pid)
+        assert len(ranks) >= 2
+        process.send_signal(number)
+        assert process.wait(60) == code
+    wait_until(lambda: not [rank for rank in ranks if Path(f"/proc/{rank}").exists()])
     (folder,) = (tmp_path / "outputs").glob("*/fold1")
     epochs = len(rows(folder / "metrics.csv"))
     assert not [*folder.rglob("*.part")] or number == signal.SIGKILL
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as begun:
-        awaited(lambda: len(rows(folder / "metrics.csv")) > epochs + 3)
-        begun.send_signal(signal.SIGTERM)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: len(rows(folder / "metrics.csv")) > epochs + 3)
+        process.send_signal(signal.SIGTERM)
     assert [row["epoch"] for row in rows(folder / "metrics.csv")][: epochs + 3] == [*map(str, range(epochs + 3))]
 
 
-def awaited(there: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
-    while not there():
-        assert time.monotonic() < end
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def children(pid: int) -> list[int]:
-    """Processes that it began and those of them, from Linux's process table."""
-    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return found + [grandchild for child in found for grandchild in children(child)]
+def descendants(pid: int) -> list[int]:
+    """Children of a process, their children and so on, from Linux's process table."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [descendant for child in children for descendant in descendants(child)]

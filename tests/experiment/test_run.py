@@ -1,4 +1,4 @@
-"""Whole runs, on a tiny collection of two kinds of sound, on the CPU."""
+"""Complete runs on a tiny collection of tones and noises, on the CPU."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from soundfold.data import store
 from soundfold.errors import InputError
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.experiment import run as runs
-from soundfold.experiment.callbacks import MetricsCsv
+from soundfold.experiment.callbacks.metrics_csv import MetricsCsv
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.models.classifier import Classifier
 
@@ -55,11 +55,11 @@ def test_files_of_a_run(finished):
     assert total["n"] == 30
     scored = [line for k in (1, 2, 3) for line in (folder / f"fold{k}/predictions.csv").read_text().splitlines()[1:]]
     assert len({line.split(",")[0] for line in scored}) == 30
-    right = sum(line.split(",")[3] == line.split(",")[4] for line in scored)
-    assert total["accuracy"] == pytest.approx(right / 30)
+    correct = sum(line.split(",")[3] == line.split(",")[4] for line in scored)
+    assert total["accuracy"] == pytest.approx(correct / 30)
     page = (folder / "report.html").read_text()
     assert f"{100 * total['accuracy']:.2f} %" in page
-    assert "scripts/report.py" in page  # the plain one says how to see and hear more
+    assert "scripts/report.py" in page  # the plain page has the command for the full one
     assert not (folder / "figures").exists()
 
 
@@ -73,7 +73,7 @@ def test_the_same_command_reuses_finished_folds(root, finished, monkeypatch, cap
     assert "rerun=true" in capsys.readouterr().err
 
 
-def test_another_commit_is_reused_with_a_warning(root, finished, tmp_path, capsys):
+def test_a_result_of_other_code_is_reused_with_a_warning(root, finished, tmp_path, capsys):
     folder = tmp_path / only(finished).name
     for k in (1, 2, 3):
         (folder / f"fold{k}").mkdir(parents=True)
@@ -83,19 +83,19 @@ def test_another_commit_is_reused_with_a_warning(root, finished, tmp_path, capsy
         result.environment["versions"]["torch"] = "0.1"
         result.save(folder / f"fold{k}" / "result.json")
     cross_validate(root, tmp_path)
-    assert "made by other code: torch 0.1" in capsys.readouterr().err
+    assert "made with other code: torch 0.1" in capsys.readouterr().err
 
 
-def test_five_jobs_give_the_summary_of_one(root, finished, tmp_path):
+def test_a_fold_per_job_gives_the_summary_of_one_job(root, finished, tmp_path):
     for k in (3, 1, 2):
         cross_validate(root, tmp_path, f"fold={k}")
     assert only(tmp_path).name == only(finished).name
-    one, jobs = (json.loads((only(o) / "cv.json").read_text()) for o in (finished, tmp_path))
-    for total in (one, jobs):
+    single, jobs = (json.loads((only(o) / "cv.json").read_text()) for o in (finished, tmp_path))
+    for total in (single, jobs):
         del total["seconds"], total["checksum"]
         for fold in total["folds"]:
             fold.pop("seconds")
-    assert one == jobs
+    assert single == jobs
     for k in (1, 2, 3):
         first, second = (
             torch.load(only(o) / f"fold{k}/checkpoints/weights.pt", weights_only=True) for o in (finished, tmp_path)
@@ -116,12 +116,12 @@ AVERAGED = (
 )
 
 
-@pytest.mark.parametrize("words", [("augment=strong", "split=nested"), pytest.param(LEAKY, marks=pytest.mark.slow)])
-def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
-    long = ("fold=2", "trainer.max_epochs=8", *words)
+@pytest.mark.parametrize("options", [("augment=strong", "split=nested"), pytest.param(LEAKY, marks=pytest.mark.slow)])
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(root, tmp_path, options):
+    long = ("fold=2", "trainer.max_epochs=8", *options)
     cross_validate(root, tmp_path / "whole", *long)
-    words = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(root, tmp_path / "killed", *long)]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *overrides(root, tmp_path / "killed", *long)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             rows = [p.read_text().count("\n") for p in (tmp_path / "killed").glob("tiny-*/fold2/metrics.csv")]
@@ -135,12 +135,12 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
     assert not (folder / "fold2/result.json").exists()
     cross_validate(root, tmp_path / "killed", *long)
     for name in ("predictions.csv", "metrics.csv"):
-        whole = (only(tmp_path / "whole") / "fold2" / name).read_text()
-        assert (folder / "fold2" / name).read_text() == whole
+        reference = (only(tmp_path / "whole") / "fold2" / name).read_text()
+        assert (folder / "fold2" / name).read_text() == reference
 
 
 @pytest.mark.parametrize(
-    ("words", "moments"),
+    ("options", "epochs"),
     [
         ((*LEAKY, "trainer.max_epochs=5"), (1, 2)),
         pytest.param((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,), marks=pytest.mark.slow),
@@ -149,40 +149,41 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(root, tmp_path, words):
         ((*AVERAGED, "split=nested", "trainer.max_epochs=4"), (2,)),
         (("split=nested", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), (3,)),
     ],
-    ids=["copies", "copies later", "steps", "nested", "averaged", "seldom validated"],
+    ids=["copies", "copies added later", "steps", "nested", "averaged", "rarely validated"],
 )
-def test_a_run_stopped_in_any_epoch_ends_as_an_uninterrupted_one(root, tmp_path, monkeypatch, words, moments):
-    words = ("fold=2", *words)
-    cross_validate(root, tmp_path / "whole", *words)
+def test_a_run_stopped_in_any_epoch_equals_an_uninterrupted_one(root, tmp_path, monkeypatch, options, epochs):
+    options = ("fold=2", *options)
+    cross_validate(root, tmp_path / "whole", *options)
     train = Classifier.training_step
-    for moment in moments:
+    for epoch in epochs:
 
-        def stop(self, *batch, at=moment):
-            if self.current_epoch == at:
+        def stop(self, *batch, epoch=epoch):
+            if self.current_epoch == epoch:
                 raise RuntimeError("stopped")
             return train(self, *batch)
 
         with monkeypatch.context() as patch:
             patch.setattr(Classifier, "training_step", stop)
             with pytest.raises(RuntimeError, match="stopped"):
-                cross_validate(root, tmp_path / f"stopped{moment}", *words)
-        cross_validate(root, tmp_path / f"stopped{moment}", *words)
+                cross_validate(root, tmp_path / f"stopped{epoch}", *options)
+        cross_validate(root, tmp_path / f"stopped{epoch}", *options)
         for name in ("predictions.csv", "metrics.csv"):
-            ours, whole = ((only(tmp_path / o) / "fold2" / name).read_text() for o in (f"stopped{moment}", "whole"))
-            assert ours == whole, f"{name}, stopped in epoch {moment}"
+            outputs = (tmp_path / f"stopped{epoch}", tmp_path / "whole")
+            resumed, reference = ((only(path) / "fold2" / name).read_text() for path in outputs)
+            assert resumed == reference, f"{name}, stopped in epoch {epoch}"
 
 
-@pytest.mark.parametrize("torn", ["1", "12,1", "\0\0\0", None])
-def test_a_resumed_run_needs_no_file_of_metrics(torn, tmp_path):
+@pytest.mark.parametrize("tail", ["1", "12,1", "\0\0\0", None])
+def test_a_resumed_run_restores_a_torn_or_missing_metrics_file(tail, tmp_path):
     path = tmp_path / "metrics.csv"
-    whole = "epoch,step,lr,train/loss\n" + "".join(f"{epoch},{epoch},0.1,0.5\n" for epoch in range(12))
-    if torn is not None:
-        path.write_text(whole + torn)
+    content = "epoch,step,lr,train/loss\n" + "".join(f"{epoch},{epoch},0.1,0.5\n" for epoch in range(12))
+    if tail is not None:
+        path.write_text(content + tail)
     metrics = MetricsCsv(path)
     rows = [{"epoch": epoch, "step": epoch, "lr": "0.1", "train/loss": "0.5"} for epoch in range(12)]
     metrics.load_state_dict({"rows": rows})
     metrics.on_fit_start(SimpleNamespace(loggers=[], is_global_zero=True), None)
-    assert path.read_text() == whole
+    assert path.read_text() == content
 
 
 def test_a_leaky_protocol_marks_every_file(root, tmp_path, capsys):
@@ -194,20 +195,20 @@ def test_a_leaky_protocol_marks_every_file(root, tmp_path, capsys):
     for repeat in (1, 2, 3):
         result = json.loads((folder / f"fold{repeat}" / "result.json").read_text())
         assert result["leaky"] is True
-        found = result["audit"]
-        assert (found["train"], found["val"], found["test"]) == (18, 8, 4)
-        assert found["same_clip"] == 4
-        assert found["val_copies"] > 0
+        audit = result["audit"]
+        assert (audit["train"], audit["val"], audit["test"]) == (18, 8, 4)
+        assert audit["same_clip"] == 4
+        assert audit["val_copies"] > 0
         with (folder / f"fold{repeat}" / "metrics.csv").open() as stream:
             rows = list(csv.DictReader(stream))
         assert {row["leaky"] for row in rows} == {"true"}
-        # two epochs on 18 clips, then on the images
+        # two epochs on 18 clips, then on their copies
         assert [int(row["step"]) for row in rows[:2]] == [3, 6]
-        assert int(rows[2]["step"]) - 6 == int(rows[3]["step"]) - int(rows[2]["step"]) == -(-found["images"] // 8)
+        assert int(rows[2]["step"]) - 6 == int(rows[3]["step"]) - int(rows[2]["step"]) == -(-audit["images"] // 8)
         assert result["val_accuracy"] == pytest.approx(float(rows[-1]["val/accuracy"]), rel=1e-4)
 
 
-def test_an_honest_run_with_copies_keeps_them_out_of_the_test(root, tmp_path):
+def test_a_leak_free_run_has_no_copies_of_test_clips(root, tmp_path):
     cross_validate(root, tmp_path, "augment=seed_copies", "augment.copies.after=1", "schedule=constant", "fold=1")
     (result,) = load_folds(only(tmp_path))
     assert not result.leaky
@@ -215,15 +216,15 @@ def test_an_honest_run_with_copies_keeps_them_out_of_the_test(root, tmp_path):
     assert (result.audit["same_clip"], result.audit["val_copies"]) == (0, 0)
 
 
-STOPPED = ("split=nested", "selection.monitor=val/accuracy", "selection.patience=1")
+STOPS_EARLY = ("split=nested", "selection.monitor=val/accuracy", "selection.patience=1")
 
 
 @pytest.mark.parametrize(
-    ("words", "epochs"),
+    ("options", "epochs"),
     [
         (["split=benchmark"], 2),
         (["split=nested"], 2),
-        ([*STOPPED, "trainer.max_epochs=9"], 2),
+        ([*STOPS_EARLY, "trainer.max_epochs=9"], 2),
         ([*LEAKY, "trainer.max_epochs=3"], 3),
         (["trainer.max_epochs=-1", "trainer.max_steps=6"], 2),
         (["trainer.max_epochs=-1", "trainer.max_steps=7"], 3),
@@ -231,59 +232,59 @@ STOPPED = ("split=nested", "selection.monitor=val/accuracy", "selection.patience
     ],
     ids=["benchmark", "nested", "stopped early", "leaky", "steps", "steps within an epoch", "averaged"],
 )
-def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_path, monkeypatch, words, epochs):
-    words = ("fold=1", "checkpoints.keep=all", *words)
-    cross_validate(root, tmp_path, *words)
+def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_path, monkeypatch, options, epochs):
+    options = ("fold=1", "checkpoints.keep=all", *options)
+    cross_validate(root, tmp_path, *options)
     fold = only(tmp_path) / "fold1"
     before = {name: (fold / name).read_bytes() for name in ("predictions.csv", "metrics.csv")}
     (result,) = load_folds(only(tmp_path))
     assert result.epochs == epochs
     (fold / "result.json").unlink()
     monkeypatch.setattr(Classifier, "training_step", lambda *_: pytest.fail("trained again"))
-    cross_validate(root, tmp_path, *words)
+    cross_validate(root, tmp_path, *options)
     assert {name: (fold / name).read_bytes() for name in before} == before
     (again,) = load_folds(only(tmp_path))
     assert replace(again, seconds=result.seconds) == result
 
 
-def test_nested_may_score_the_last_epoch_and_be_judged_by_it(root, tmp_path):
+def test_nested_can_score_the_last_epoch(root, tmp_path):
     options = ("selection.choose=last", "selection.monitor=val/accuracy", "trainer.check_val_every_n_epoch=3")
     cross_validate(root, tmp_path, "split=nested", "fold=1", "checkpoints.keep=all", "trainer.max_epochs=4", *options)
     folder = only(tmp_path) / "fold1"
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    kept = torch.load(folder / "checkpoints/weights.pt", weights_only=True)["network"]
-    assert all(torch.equal(last[f"network.{name}"], kept[name]) for name in kept)
+    saved = torch.load(folder / "checkpoints/weights.pt", weights_only=True)["network"]
+    assert all(torch.equal(last[f"network.{name}"], saved[name]) for name in saved)
     assert not (folder / "checkpoints/best.ckpt").exists()
     (result,) = load_folds(only(tmp_path))
     assert result.objective == result.val_accuracy
     assert result.epochs == 4
 
 
-def test_the_best_of_no_validated_epoch_is_refused_before_training(root, tmp_path, monkeypatch):
+def test_choosing_the_best_epoch_requires_a_validated_one(root, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "run_fold", lambda *_: pytest.fail("trained"))
-    with pytest.raises(InputError, match=r"check_val_every_n_epoch=3 leaves none of the 2 epochs.*choose=last"):
+    with pytest.raises(InputError, match=r"check_val_every_n_epoch=3 must be at most 2.*choose=last"):
         cross_validate(root, tmp_path, "split=nested", "trainer.check_val_every_n_epoch=3")
 
 
-def test_the_average_is_what_nested_chooses_and_keeps(root, tmp_path):
-    words = ("split=nested", "fold=1", "checkpoints.keep=all", "selection.monitor=val/accuracy", "trainer.max_epochs=4")
-    cross_validate(root, tmp_path, *AVERAGED, *words)
+def test_nested_chooses_and_saves_the_averaged_weights(root, tmp_path):
+    options = ("split=nested", "fold=1", "checkpoints.keep=all", "selection.monitor=val/accuracy")
+    cross_validate(root, tmp_path, *AVERAGED, *options, "trainer.max_epochs=4")
     folder = only(tmp_path) / "fold1"
     (result,) = load_folds(only(tmp_path))
     with (folder / "metrics.csv").open() as stream:
         best = max(float(row["val/accuracy"]) for row in csv.DictReader(stream))
     assert result.objective == result.val_accuracy == pytest.approx(best, rel=1e-4)
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    trained, kept = last["state_dict"], torch.load(folder / "checkpoints/weights.pt", weights_only=True)["network"]
-    assert not torch.equal(trained["network.conv1.weight"], kept["conv1.weight"])
+    saved = torch.load(folder / "checkpoints/weights.pt", weights_only=True)["network"]
+    assert not torch.equal(last["state_dict"]["network.conv1.weight"], saved["conv1.weight"])
 
 
 def test_nested_scores_the_best_epoch_of_the_validation_fold(root, tmp_path):
     cross_validate(root, tmp_path, "split=nested", "fold=1", "checkpoints.keep=all")
     folder = only(tmp_path) / "fold1"
     best = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
-    kept = torch.load(folder / "checkpoints/weights.pt", weights_only=True)["network"]
-    assert all(torch.equal(best[f"network.{name}"], kept[name]) for name in kept)
+    saved = torch.load(folder / "checkpoints/weights.pt", weights_only=True)["network"]
+    assert all(torch.equal(best[f"network.{name}"], saved[name]) for name in saved)
     result = load_folds(only(tmp_path))[0]
     with (folder / "metrics.csv").open() as stream:
         losses = [float(row["val/loss"]) for row in csv.DictReader(stream)]
@@ -291,39 +292,41 @@ def test_nested_scores_the_best_epoch_of_the_validation_fold(root, tmp_path):
     assert (result.audit["train"], result.audit["val"], result.audit["test"]) == (10, 10, 10)
 
 
-def test_other_clips_never_share_a_folder(root, tmp_path):
+def test_runs_on_other_clips_have_another_folder(root, tmp_path):
     other = render(tmp_path / "other", seed=1)
-    for place in (root, other):
-        cross_validate(place, tmp_path / "outputs", "fold=1", "trainer.max_epochs=1", f"paths.cache={tmp_path}/cache")
+    for collection in (root, other):
+        cross_validate(
+            collection, tmp_path / "outputs", "fold=1", "trainer.max_epochs=1", f"paths.cache={tmp_path}/cache"
+        )
     assert len(list((tmp_path / "outputs").glob("tiny-*"))) == 2
 
 
-def test_accuracy_is_chosen_by_its_greatest(root, tmp_path, monkeypatch):
+def test_the_epoch_of_highest_accuracy_is_chosen(root, tmp_path, monkeypatch):
     values = iter((0.2, 0.9, 0.4))
     log = Classifier.log_dict
     monkeypatch.setattr(
         Classifier,
         "log_dict",
-        lambda self, found, **options: log(
-            self, {**found, **({"val/accuracy": next(values, 0.9)} if "val/accuracy" in found else {})}, **options
+        lambda self, metrics, **options: log(
+            self, {**metrics, **({"val/accuracy": next(values, 0.9)} if "val/accuracy" in metrics else {})}, **options
         ),
     )
-    words = ("split=nested", "fold=1", "selection.monitor=val/accuracy", "trainer.max_epochs=3")
-    assert cross_validate(root, tmp_path, *words) == pytest.approx(0.9)
+    options = ("split=nested", "fold=1", "selection.monitor=val/accuracy", "trainer.max_epochs=3")
+    assert cross_validate(root, tmp_path, *options) == pytest.approx(0.9)
 
 
-def test_a_nested_fold_that_was_moved_keeps_its_best_epoch(root, tmp_path):
-    words = ("split=nested", "fold=1", "checkpoints.keep=all")
-    cross_validate(root, tmp_path / "one", *words, "trainer.max_epochs=3")
-    here, there = only(tmp_path / "one"), tmp_path / "two"
-    shutil.copytree(here, there / here.name)
-    (there / here.name / "fold1" / "result.json").unlink()
-    cross_validate(root, there, *words, "trainer.max_epochs=3")
-    one, two = (load_folds(folder)[0] for folder in (here, there / here.name))
-    assert (two.objective, two.accuracy) == (one.objective, one.accuracy)
+def test_a_moved_nested_fold_still_has_its_best_epoch(root, tmp_path):
+    options = ("split=nested", "fold=1", "checkpoints.keep=all", "trainer.max_epochs=3")
+    cross_validate(root, tmp_path / "original", *options)
+    original = only(tmp_path / "original")
+    copy = shutil.copytree(original, tmp_path / "copy" / original.name)
+    (copy / "fold1" / "result.json").unlink()
+    cross_validate(root, tmp_path / "copy", *options)
+    expected, result = (load_folds(folder)[0] for folder in (original, copy))
+    assert (result.objective, result.accuracy) == (expected.objective, expected.accuracy)
 
 
-def test_a_rerun_gives_up_what_summed_up_its_results(root, tmp_path, monkeypatch):
+def test_a_rerun_deletes_the_summary_of_its_old_results(root, tmp_path, monkeypatch):
     cross_validate(root, tmp_path, "trainer.max_epochs=1")
     monkeypatch.setattr(runs, "run_fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -331,7 +334,7 @@ def test_a_rerun_gives_up_what_summed_up_its_results(root, tmp_path, monkeypatch
     assert not {"cv.json", "report.html"} & {path.name for path in only(tmp_path).iterdir()}
 
 
-def test_no_fold_trains_on_all_and_claims_nothing(root, tmp_path, capsys):
+def test_fold_none_trains_on_every_clip_and_has_no_score(root, tmp_path, capsys):
     assert cross_validate(root, tmp_path, "fold=none", "trainer.max_epochs=1") is None
     folder = only(tmp_path) / "foldnone"
     assert (folder / "checkpoints/weights.pt").is_file()
@@ -345,7 +348,7 @@ def test_debug_is_never_stored_as_finished(root, tmp_path):
     assert not list(tmp_path.rglob("result.json"))
 
 
-def test_kept_weights_start_another_run(root, finished, tmp_path):
+def test_saved_weights_start_another_run(root, finished, tmp_path):
     weights = only(finished) / "fold1/checkpoints/weights.pt"
     cross_validate(root, tmp_path, "fold=1", f"model.weights={weights}", "trainer.max_epochs=1")
     assert only(tmp_path).name != only(finished).name
@@ -353,24 +356,24 @@ def test_kept_weights_start_another_run(root, finished, tmp_path):
     assert result.audit["seen_before"] == 0
 
 
-def test_weights_that_met_the_test_clips_are_refused_or_counted(root, finished, tmp_path, monkeypatch):
+def test_weights_trained_on_test_clips_are_refused_or_counted(root, finished, tmp_path, monkeypatch):
     weights = f"model.weights={only(finished) / 'fold1/checkpoints/weights.pt'}"
     with monkeypatch.context() as patch:
         patch.setattr(runs, "run_fold", lambda *_: pytest.fail("trained"))
         for fold in ("fold=2", "fold=all"):
             with pytest.raises(InputError, match="fold 2: 10 of 10 test clips, or clips of their sources"):
                 cross_validate(root, tmp_path, fold, weights)
-        # told by source and class where the samples differ
+        # recognized by source and class if the samples differ
         with pytest.raises(InputError, match="fold 2: 10 of 10 test clips"):
             cross_validate(root, tmp_path, "fold=2", weights, "data.seconds=0.4")
     cross_validate(root, tmp_path, weights, "trainer.max_epochs=1", "split=random_clips", "allow_leakage=true")
     results = load_folds(only(tmp_path))
     assert sum(r.audit["seen_before"] for r in results) > 0
-    kept = ModelBundle.load(only(tmp_path) / "fold1/checkpoints/weights.pt")
-    assert len(kept.seen.hashes) > results[0].audit["train"] + results[0].audit["val"]
+    bundle = ModelBundle.load(only(tmp_path) / "fold1/checkpoints/weights.pt")
+    assert len(bundle.seen.hashes) > results[0].audit["train"] + results[0].audit["val"]
 
 
-def test_a_kept_model_rebuilt_gives_the_run_s_logits(root, finished):
+def test_a_rebuilt_model_reproduces_the_logits_of_the_run(root, finished):
     folder = only(finished) / "fold1"
     front_end, network = ModelBundle.load(folder / "checkpoints/weights.pt").rebuild()
     with (folder / "predictions.csv").open() as stream:
@@ -380,27 +383,27 @@ def test_a_kept_model_rebuilt_gives_the_run_s_logits(root, finished):
             assert logits.tolist() == pytest.approx([float(row["logit_noise"]), float(row["logit_tone"])], abs=1e-4)
 
 
-def test_what_is_no_kept_model_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_a_model_is_refused(tmp_path):
     path = tmp_path / "weights.pt"
     for content in (b"no", None):
         path.write_bytes(content) if content else torch.save({"network": {}}, path)
-        with pytest.raises(InputError, match=r"weights\.pt is not a model that a run has kept"):
+        with pytest.raises(InputError, match=r"weights\.pt is not a trained model"):
             ModelBundle.load(path)
 
 
-def test_a_run_is_summed_up_from_its_folds_alone(finished, tmp_path):
+def test_the_report_script_summarizes_a_run_from_its_folds(finished, tmp_path):
     folder = shutil.copytree(only(finished), tmp_path / only(finished).name)
     for name in ("cv.json", "report.html"):
         (folder / name).unlink()
     command = [sys.executable, str(ROOT / "scripts" / "report.py"), str(folder)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "mean ± sd" in told.stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "mean ± sd" in done.stdout
     assert (folder / "cv.json").read_text() == (only(finished) / "cv.json").read_text()
-    # what differs from the default is told without Hydra's search path; test_sweep.py has jobs of Hydra's own
+    # the page lists non-default values without Hydra's search path; test_sweep.py has it within Hydra's jobs
     assert re.search(r"trainer\.max_epochs</th><td>50</td><td>2</td>", (folder / "report.html").read_text())
 
 
-@pytest.mark.slow  # as tests/test_tracking.py, but from the command line
+@pytest.mark.slow  # as test_wandb_runs.py, but from the command line
 def test_wandb_offline_runs_are_closed_and_grouped(root, tmp_path):
     done = train(*overrides(root, tmp_path, "logger=wandb", "trainer.max_epochs=2"))
     assert done.returncode == 0, done.stderr
@@ -428,11 +431,10 @@ def test_csv_logging_does_not_import_wandb():
     assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
 
 
-def test_a_terminated_run_says_so(root, tmp_path):
-    words = overrides(root, tmp_path, "fold=1", "trainer.max_epochs=500")
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "train.py"), *words], stderr=subprocess.PIPE
-    ) as process:
+def test_a_terminated_run_exits_with_143(root, tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py")]
+    command += overrides(root, tmp_path, "fold=1", "trainer.max_epochs=500")
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("tiny-*/fold1/metrics.csv")) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -441,16 +443,16 @@ def test_a_terminated_run_says_so(root, tmp_path):
     assert not list(tmp_path.rglob("result.json"))
 
 
-@pytest.mark.parametrize("words", [["model.channels_last=true"], ["trainer.precision=bf16-mixed"], ["optim=sgd"]])
-def test_options_of_speed_and_optimiser_train(root, tmp_path, words):
-    assert cross_validate(root, tmp_path, "fold=1", *words) is not None
+@pytest.mark.parametrize("option", ["model.channels_last=true", "trainer.precision=bf16-mixed", "optim=sgd"])
+def test_speed_and_optimizer_options_train(root, tmp_path, option):
+    assert cross_validate(root, tmp_path, "fold=1", option) is not None
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains_alike(root, finished, tmp_path):
+def test_a_compiled_network_trains_to_a_similar_loss(root, finished, tmp_path):
     cross_validate(root, tmp_path, "fold=1", "model.compile=default")
-    ours, theirs = (load_folds(only(o))[0] for o in (tmp_path, finished))
-    assert ours.loss == pytest.approx(theirs.loss, rel=0.05)
+    compiled, eager = (load_folds(only(outputs))[0] for outputs in (tmp_path, finished))
+    assert compiled.loss == pytest.approx(eager.loss, rel=0.05)
 
 
 def test_an_unwritable_outputs_folder_names_the_remedy(root, tmp_path):
@@ -460,62 +462,64 @@ def test_an_unwritable_outputs_folder_names_the_remedy(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("options", "message"),
     [
         (["fold=7"], "fold=7 has no clips"),
         (["features.f_max=5000"], "features.f_max=5000"),
         (["model.weights=none.pt"], "model.weights=none.pt cannot be read"),
-        (["trainer.accelerator=mps"], "no such device"),
+        (["trainer.accelerator=mps"], "accelerator=mps is not available"),
         (["features.window=0"], "features.window=0"),
         (["data.root=/nowhere"], "no table of clips"),
     ],
 )
-def test_bad_input_is_refused_before_any_work(root, tmp_path, monkeypatch, words, told):
+def test_bad_input_is_refused_before_any_work(root, tmp_path, monkeypatch, options, message):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(InputError, match=told):
-        cross_validate(root, tmp_path, *words)
+    with pytest.raises(InputError, match=message):
+        cross_validate(root, tmp_path, *options)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [[], ["split=random_clips", "split.test=0.2", "split.val=0.2", "allow_leakage=true"]])
-def test_a_table_of_one_fold_is_refused_before_any_training(tmp_path, words):
+@pytest.mark.parametrize(
+    "options", [[], ["split=random_clips", "split.test=0.2", "split.val=0.2", "allow_leakage=true"]]
+)
+def test_a_table_of_one_fold_is_refused_before_training(tmp_path, options):
     single = render(tmp_path / "single")
     table = single / "meta" / "esc50.csv"
     table.write_text(re.sub(r"wav,\d", "wav,4", table.read_text()))
     with pytest.raises(InputError, match="has fold 4 only.*fold=none"):
-        cross_validate(single, tmp_path / "out", *words)
+        cross_validate(single, tmp_path / "out", *options)
     assert not (tmp_path / "out").exists()
     cross_validate(single, tmp_path / "out", "fold=none", "trainer.max_epochs=1")
 
 
-def test_the_terminal_gets_one_paragraph_and_an_exit_code(root, tmp_path):
+def test_bad_input_exits_with_2_and_one_paragraph(root, tmp_path):
     done = train(*overrides(root, tmp_path, "fold=7"))
     assert done.returncode == 2
     assert "error: fold=7 has no clips; the table's folds are 1, 2, 3." in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_rerun_cut_short_is_not_continued_from_what_it_replaces(root, tmp_path, monkeypatch):
-    words = ("fold=1", "checkpoints.keep=all")
-    cross_validate(root, tmp_path, *words)
+def test_an_interrupted_rerun_does_not_resume_from_old_checkpoints(root, tmp_path, monkeypatch):
+    options = ("fold=1", "checkpoints.keep=all")
+    cross_validate(root, tmp_path, *options)
     fold = only(tmp_path) / "fold1"
     assert (fold / "checkpoints/last.ckpt").is_file()
 
     def fail(*_args):
-        raise RuntimeError("cut short")
+        raise RuntimeError("interrupted")
 
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "training_step", fail)
-        with pytest.raises(RuntimeError, match="cut short"):
-            cross_validate(root, tmp_path, *words, "rerun=true")
+        with pytest.raises(RuntimeError, match="interrupted"):
+            cross_validate(root, tmp_path, *options, "rerun=true")
     assert not list((fold / "checkpoints").glob("*"))
     assert not (fold / "result.json").exists()
 
 
-def test_a_leaking_table_is_refused_before_anything_is_trained(root, tmp_path):
+def test_a_leaking_table_is_refused_before_training(root, tmp_path):
     leaking = render(tmp_path / "leaking")
     table = leaking / "meta" / "esc50.csv"
-    # clips 1 and 2 stand in folds 2 and 3
+    # clips 1 and 2 are in folds 2 and 3
     table.write_text(table.read_text().replace("2.wav,3,0,noise,2", "2.wav,3,0,noise,1"))
     with pytest.raises(InputError, match="fold 2: 1 of 10 test clips"):
         cross_validate(leaking, tmp_path / "out", f"paths.cache={tmp_path}/cache")

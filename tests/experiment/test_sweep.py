@@ -1,4 +1,4 @@
-"""Sweeps: what their jobs leave, what is told of them, and the launchers that run them."""
+"""Sweeps: records of their jobs, their report, and the launchers that run them."""
 
 import json
 import os
@@ -29,15 +29,16 @@ def root(tmp_path) -> Path:
 
 @pytest.fixture
 def train_here(tmp_path, monkeypatch, capsys):
-    """Run train.py with these words in this process, given what stands in for a cross-validation: (code, out, err)."""
+    """A function that runs train.py in this process with a function in place of `cross_validate`, and returns its exit
+    code, stdout and stderr."""
     monkeypatch.setattr(sweep, "claim_gpu", lambda *_: None)
     monkeypatch.chdir(tmp_path)  # where outputs/ is made
 
-    def start(task, *words: str) -> tuple[int, str, str]:
+    def run(task, *args: str) -> tuple[int, str, str]:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(runs, "cross_validate", task)
         monkeypatch.setattr(sweep.Sweep, "folder", None)
-        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        monkeypatch.setattr(sys, "argv", ["train.py", *args])
         code = 0
         try:
             runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
@@ -47,7 +48,7 @@ def train_here(tmp_path, monkeypatch, capsys):
             GlobalHydra.instance().clear()
         return code, *capsys.readouterr()
 
-    return start
+    return run
 
 
 def jobs_of(outputs: Path) -> list[sweep.Job]:
@@ -55,19 +56,19 @@ def jobs_of(outputs: Path) -> list[sweep.Job]:
     return read_jobs(folder)
 
 
-def test_failed_jobs_are_named_and_take_no_other_down(train_here, tmp_path):
-    def task(cfg, reporter, opened):
+def test_failed_jobs_are_reported_and_do_not_stop_the_others(train_here, tmp_path):
+    def task(cfg, reporter, record_folder):
         if cfg.seed == 1:
             raise InputError("The seed is odd.")
         if cfg.seed == 2:
-            raise ZeroDivisionError("a fault")
-        opened(tmp_path)
+            raise ZeroDivisionError("a bug")
+        record_folder(tmp_path)
         return 0.5
 
     code, out, err = train_here(task, "-m", "seed=1,2,3,4", "augment=none")
     assert code == 1
     assert "error: job 0 (seed=1): The seed is odd." in err
-    assert "error: job 1 (seed=2): ZeroDivisionError: a fault Traceback: " in err
+    assert "error: job 1 (seed=2): ZeroDivisionError: a bug Traceback: " in err
     assert "Traceback (most" not in err
     jobs = jobs_of(tmp_path / "outputs")
     assert [job.status for job in jobs] == ["failed", "failed", "finished", "finished"]
@@ -75,20 +76,20 @@ def test_failed_jobs_are_named_and_take_no_other_down(train_here, tmp_path):
     assert jobs[0].traceback is None
     trace = Path(jobs[1].traceback).read_text()
     assert "in task" in trace
-    assert "ZeroDivisionError: a fault" in trace
+    assert "ZeroDivisionError: a bug" in trace
     rows = [line for line in out.splitlines() if re.match(r"│ +\d ", line)]
     assert len(rows) == 4
-    # what all jobs share says nothing of any
+    # overrides that all jobs share are not shown
     assert all("seed=" in row and "augment" not in row for row in rows)
 
 
-def test_a_sweep_that_all_finished_ends_with_zero(train_here):
-    assert train_here(lambda cfg, reporter, opened: 0.5, "-m", "seed=1,2")[0] == 0
+def test_a_sweep_of_finished_jobs_exits_with_zero(train_here):
+    assert train_here(lambda cfg, reporter, record_folder: 0.5, "-m", "seed=1,2")[0] == 0
 
 
-def test_one_run_is_not_recorded_and_its_fault_is_raised(train_here, tmp_path):
-    def task(cfg, reporter, opened):
-        assert opened is None
+def test_a_single_run_is_not_recorded_and_raises_its_error(train_here, tmp_path):
+    def task(cfg, reporter, record_folder):
+        assert record_folder is None
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -96,8 +97,8 @@ def test_one_run_is_not_recorded_and_its_fault_is_raised(train_here, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_job_that_was_cut_short_is_told_as_not_ended(train_here):
-    def task(cfg, reporter, opened):
+def test_an_interrupted_job_is_reported_as_not_ended(train_here):
+    def task(cfg, reporter, record_folder):
         raise SystemExit(143)
 
     code, out, err = train_here(task, "-m", "seed=1,2")
@@ -106,9 +107,11 @@ def test_a_job_that_was_cut_short_is_told_as_not_ended(train_here):
     assert "error: job 0 (seed=1" in err
 
 
-def test_a_glob_over_experiments_names_the_leaky_ones_and_runs_the_others(train_here):
+def test_a_glob_over_experiments_refuses_the_leaky_ones_and_runs_the_others(train_here):
     ran = []
-    code, _, err = train_here(lambda cfg, reporter, opened: ran.append(cfg.name), "-m", "experiment=glob(seed_*)")
+    code, _, err = train_here(
+        lambda cfg, reporter, record_folder: ran.append(cfg.name), "-m", "experiment=glob(seed_*)"
+    )
     assert code == 1
     assert sorted(ran) == ["seed_augmented_honest", "seed_original_honest"]
     assert re.findall(r"^error: job \d \(experiment=(\w+)\): split=random_clips leaks", err, re.M) == [
@@ -117,39 +120,41 @@ def test_a_glob_over_experiments_names_the_leaky_ones_and_runs_the_others(train_
     ]
 
 
-def test_a_word_that_no_job_could_take_is_refused_before_the_first(train_here):
-    code, _, err = train_here(lambda cfg, reporter, opened: pytest.fail("ran"), "-m", "augment=none,strnog", "seed=1,2")
+def test_an_invalid_override_is_refused_before_the_first_job(train_here):
+    code, _, err = train_here(
+        lambda cfg, reporter, record_folder: pytest.fail("ran"), "-m", "augment=none,strnog", "seed=1,2"
+    )
     assert code == 2
     assert "strnog" in err
     assert "Traceback" not in err
 
 
-def test_a_fixed_folder_forgets_the_jobs_of_the_sweep_before(train_here, tmp_path):
-    place = f"hydra.sweep.dir={tmp_path}/fixed"
-    assert train_here(lambda cfg, reporter, opened: 1 / 0, "-m", "seed=1,2,3", place)[0] == 1
-    assert train_here(lambda cfg, reporter, opened: 0.5, "-m", "seed=1,2", place)[0] == 0
+def test_a_fixed_folder_has_the_jobs_of_the_last_sweep_only(train_here, tmp_path):
+    folder = f"hydra.sweep.dir={tmp_path}/fixed"
+    assert train_here(lambda cfg, reporter, record_folder: 1 / 0, "-m", "seed=1,2,3", folder)[0] == 1
+    assert train_here(lambda cfg, reporter, record_folder: 0.5, "-m", "seed=1,2", folder)[0] == 0
     assert len(read_jobs(tmp_path / "fixed")) == 2
 
 
-def test_each_process_takes_a_device_of_its_own(tmp_path, monkeypatch):
+def test_each_process_claims_another_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(sweep, "_held", [])
-    taken = []
+    monkeypatch.setattr(sweep, "_gpu_locks", [])
+    claimed = []
     for number in (4, 7, 8):  # three processes on two devices
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         claim_gpu(tmp_path, number)
-        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
-    assert taken == ["0", "1", "0"]
-    claim_gpu(tmp_path, 9)  # the process keeps what it has
+        claimed.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert claimed == ["0", "1", "0"]
+    claim_gpu(tmp_path, 9)  # the process already has a GPU
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
-    sweep._held.clear()
+    sweep._gpu_locks.clear()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
     claim_gpu(tmp_path / "other", 0)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
 
 
 @pytest.mark.parametrize("preset", ["processes", "slurm", "slurm_local"])
-def test_a_launcher_that_is_not_installed_names_the_remedy(preset):
+def test_a_missing_launcher_package_is_named(preset):
     hidden = "import runpy, sys; sys.modules['hydra_plugins'] = None; runpy.run_path(sys.argv[0], run_name='__main__')"
     script = f"import sys; sys.argv = ['scripts/train.py', '-m', 'hydra/launcher={preset}', 'seed=1,2']; {hidden}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
@@ -162,12 +167,12 @@ def finished_folds(outputs: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in outputs.glob("tiny-*/fold*/result.json")}
 
 
-def kill_half_way(folds: int, outputs: Path, words: list[str]) -> dict[Path, int]:
-    """Start a sweep and kill all its processes once some folds are finished: those, and when they were written."""
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words]
+def kill_half_way(n_folds: int, outputs: Path, args: list[str]) -> dict[Path, int]:
+    """Start a sweep and kill it after ``n_folds`` folds; return the results' paths and modification times."""
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *args]
     options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "env": ONE_THREAD}
     with subprocess.Popen(command, start_new_session=True, **options) as process:
-        wait_for(lambda: len(finished_folds(outputs)) >= folds, process)
+        wait_for(lambda: len(finished_folds(outputs)) >= n_folds, process)
         os.killpg(process.pid, signal.SIGKILL)
     return finished_folds(outputs)
 
@@ -176,81 +181,81 @@ def predictions(outputs: Path) -> dict[str, str]:
     return {str(p.relative_to(outputs)): p.read_text() for p in outputs.glob("tiny-*/fold*/predictions.csv")}
 
 
-def test_folds_in_processes_killed_and_begun_again_give_those_of_one_process(root, tmp_path, train_here):
-    # a fold that is not there fails, and takes no other down
+def test_folds_in_killed_and_restarted_processes_equal_those_of_one_process(root, tmp_path, train_here):
+    # fold 9 does not exist; its job fails without stopping the others
     folds = ("hydra/launcher=processes", "fold=3,1,9,2")
-    words = ["-m", *overrides(root, tmp_path / "jobs", "trainer.max_epochs=1", *folds)]
-    kept = kill_half_way(1, tmp_path / "jobs", words)
-    assert 1 <= len(kept) < 3
-    done = train(*words, env=ONE_THREAD)
+    args = ["-m", *overrides(root, tmp_path / "jobs", "trainer.max_epochs=1", *folds)]
+    before = kill_half_way(1, tmp_path / "jobs", args)
+    assert 1 <= len(before) < 3
+    done = train(*args, env=ONE_THREAD)
     assert done.returncode == 1, done.stderr
     assert "error: job 2 (fold=9): fold=9 has no clips" in done.stderr
     assert "Traceback" not in done.stderr
-    ended = finished_folds(tmp_path / "jobs")
-    assert len(ended) == 3
-    assert {path: ended[path] for path in kept} == kept
+    after = finished_folds(tmp_path / "jobs")
+    assert len(after) == 3
+    assert {path: after[path] for path in before} == before
     assert done.stdout.count("mean ± sd") == 1
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    alone = overrides(root, tmp_path / "one", "trainer.max_epochs=1", "fold=1,2,3")
-    code, out, _ = train_here(runs.cross_validate, "-m", *alone)
+    args = overrides(root, tmp_path / "single", "trainer.max_epochs=1", "fold=1,2,3")
+    code, out, _ = train_here(runs.cross_validate, "-m", *args)
     torch.set_num_threads(threads)
     assert code == 0
     assert out.count("mean ± sd") == 1
 
-    assert predictions(tmp_path / "jobs") == predictions(tmp_path / "one")
-    totals = [json.loads((only(tmp_path / o) / "cv.json").read_text()) for o in ("jobs", "one")]
+    assert predictions(tmp_path / "jobs") == predictions(tmp_path / "single")
+    totals = [json.loads((only(tmp_path / o) / "cv.json").read_text()) for o in ("jobs", "single")]
     assert totals[0]["accuracy"] == totals[1]["accuracy"]
-    pages = [(only(tmp_path / o) / "report.html").read_text() for o in ("jobs", "one")]
+    pages = [(only(tmp_path / o) / "report.html").read_text() for o in ("jobs", "single")]
     assert all(re.search(r"trainer\.max_epochs</th><td>50</td><td>1</td>", page) for page in pages)
-    # two processes met an empty cache: one store, and nobody's half of one
+    # two processes started with an empty cache, and built one complete store
     assert [p.suffix for p in (tmp_path / "cache").iterdir() if p.is_dir()] == [""]
 
 
-def test_jobs_of_the_same_fold_at_once_train_it_once(root, tmp_path):
-    words = ["hydra/launcher=slurm_local", "fold=1", "seed=1,1", "trainer.max_epochs=1"]
-    many = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    done = train("-m", *overrides(root, tmp_path / "jobs", *words), env=many)
+def test_concurrent_jobs_of_the_same_fold_train_it_once(root, tmp_path):
+    options = ["hydra/launcher=slurm_local", "fold=1", "seed=1,1", "trainer.max_epochs=1"]
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = train("-m", *overrides(root, tmp_path / "jobs", *options), env=env)
     assert done.returncode == 0, done.stderr
     assert [job.status for job in jobs_of(tmp_path / "jobs")] == ["finished"] * 2
     assert len(finished_folds(tmp_path / "jobs")) == 1
     logs = [p.read_text() for p in (tmp_path / "jobs").glob("multirun/*/.submitit/*/*_log.err")]
     assert len(logs) == 2
     assert sum("its result is reused" in log for log in logs) == 1
-    # the preset bounds a job's threads
+    # the preset limits a job's threads
     (result,) = load_folds(only(tmp_path / "jobs"))
     assert result.environment["threads"] == 1
-    # both found the cache empty
+    # both started with an empty cache
     assert sum("Decoding" in log for log in logs) <= 1
 
 
-def test_what_slurm_is_asked_for(tmp_path):
-    """Its sbatch is one of our own, which keeps what it is given and refuses it."""
-    for name, line in {"sbatch": f'cp "$1" {tmp_path}/asked; exit 1', "srun": "exit 1"}.items():
+def test_resources_requested_from_slurm(tmp_path):
+    """A stand-in for sbatch copies the job script and rejects the job."""
+    for name, line in {"sbatch": f'cp "$1" {tmp_path}/script; exit 1', "srun": "exit 1"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
     slurm = ("hydra/launcher=slurm", "hydra.launcher.partition=fast", f"paths.outputs={tmp_path}/outputs")
     done = train("-m", "seed=1,2", *slurm, env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
     assert done.returncode == 1
-    asked = {line.removeprefix("#SBATCH --") for line in (tmp_path / "asked").read_text().splitlines()}
-    assert {"gpus-per-node=1", "cpus-per-task=4", "partition=fast", "time=240", "array=0-1%2"} <= asked
-    assert {"signal=USR2@120", "requeue"} <= asked
+    requested = {line.removeprefix("#SBATCH --") for line in (tmp_path / "script").read_text().splitlines()}
+    assert {"gpus-per-node=1", "cpus-per-task=4", "partition=fast", "time=240", "array=0-1%2"} <= requested
+    assert {"signal=USR2@120", "requeue"} <= requested
 
 
 @pytest.mark.slow
-def test_a_grid_in_one_process_and_in_several_killed_and_begun_again(root, tmp_path):
+def test_a_grid_in_killed_and_restarted_processes_equals_one_process(root, tmp_path):
     grid = ("optim.lr=1e-3,3e-4", "augment=none,strong", "report.page=none")
-    one = train("-m", *overrides(root, tmp_path / "one", *grid), env=ONE_THREAD)
-    assert one.returncode == 0, one.stderr
-    words = ["-m", *overrides(root, tmp_path / "jobs", "hydra/launcher=processes", *grid)]
-    kept = kill_half_way(5, tmp_path / "jobs", words)
-    assert 5 <= len(kept) < 12
-    jobs = train(*words, env=ONE_THREAD)
+    single = train("-m", *overrides(root, tmp_path / "single", *grid), env=ONE_THREAD)
+    assert single.returncode == 0, single.stderr
+    args = ["-m", *overrides(root, tmp_path / "jobs", "hydra/launcher=processes", *grid)]
+    before = kill_half_way(5, tmp_path / "jobs", args)
+    assert 5 <= len(before) < 12
+    jobs = train(*args, env=ONE_THREAD)
     assert jobs.returncode == 0, jobs.stderr
-    folds = finished_folds(tmp_path / "jobs")
-    assert len(folds) == 12
-    assert {path: folds[path] for path in kept} == kept
+    after = finished_folds(tmp_path / "jobs")
+    assert len(after) == 12
+    assert {path: after[path] for path in before} == before
     summaries = [
         {
             path.parent.name: {
@@ -258,8 +263,8 @@ def test_a_grid_in_one_process_and_in_several_killed_and_begun_again(root, tmp_p
             }
             for path in (tmp_path / outputs).glob("tiny-*/cv.json")
         }
-        for outputs in ("one", "jobs")
+        for outputs in ("single", "jobs")
     ]
     assert len(summaries[0]) == 4
     assert summaries[0] == summaries[1]
-    assert predictions(tmp_path / "jobs") == predictions(tmp_path / "one")
+    assert predictions(tmp_path / "jobs") == predictions(tmp_path / "single")

@@ -25,7 +25,8 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from soundfold.config import register
 from soundfold.errors import InputError
-from soundfold.evaluation.results import FoldResult, load_folds
+from soundfold.evaluation.results import FoldResult
+from soundfold.evaluation.summary import write_summary
 from soundfold.experiment import run as runs
 from soundfold.experiment.wandb_runs.session import AGENT_VARIABLES, sweep_columns
 from soundfold.models.classifier import Classifier
@@ -194,11 +195,11 @@ def test_unchanged_results_are_logged_once(root, logged, tmp_path):
     options = report_options(["report.page=none", "report.mistakes=0"])
     (first,) = folder.glob("wandb/offline-run-*")
     cross_validate(root, tmp_path, "logger=wandb")
-    RunReporter().report_run(folder, load_folds(folder), options)
+    RunReporter().report_run(folder, write_summary(folder), options)
     assert list(folder.glob("wandb/offline-run-*")) == [first]
     path = folder / "fold2" / "result.json"
     replace(FoldResult.load(path), loss=0.125).save(path)
-    RunReporter().report_run(folder, load_folds(folder), options)
+    RunReporter().report_run(folder, write_summary(folder), options)
     # the new run replaces the old one, which an upload would restore
     (second,) = folder.glob("wandb/offline-run-*")
     assert second != first
@@ -215,7 +216,7 @@ def test_sounds_and_pictures_are_omitted_if_disabled_or_unavailable(logged, tmp_
             cfg.data.root = str(tmp_path / "nowhere")
             path.write_text(OmegaConf.to_yaml(cfg))
     RunReporter().report_run(
-        folder, load_folds(folder), report_options(["report.page=none", "report.mistakes=2", "report.audio=false"])
+        folder, write_summary(folder), report_options(["report.page=none", "report.mistakes=2", "report.audio=false"])
     )
     run = wandb_runs_in(folder)[f"cv-{folder.name[5:]}"]  # a single folder: the earlier run is replaced
     assert len(list(run.files.glob("media/table/cv/mistakes_*.json"))) == 1

@@ -1,4 +1,4 @@
-"""The training command in a process of its own, which may kill itself; importable, so that a server forks it."""
+"""The training command in a new process, which may kill itself. A module, so that a fork server can import it."""
 
 import multiprocessing
 import os
@@ -13,55 +13,56 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-# imported by the server, once: a new process takes five seconds for them
+# imported once by the fork server; importing them takes a new process five seconds
 import soundfold.experiment.run
 import soundfold.report.run_page  # noqa: F401
 from helpers.tiny import ROOT
 from soundfold.data import store
 
-# when within the write of a file: half of it is on the disk; all is, beside its place; it has its place
+# moments within the atomic write of a file: half is on disk, all is on disk, the file is renamed
 MOMENTS = ("half", "written", "renamed")
 
 
 def server() -> Any:
-    """What forks processes that have imported what training needs, and share nothing with this one."""
+    """Return a context whose processes are forked from one that has imported everything training needs."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["helpers.formula_folds", "helpers.killable"])
-    # before Python 3.12 the server does not take over the path, and leaves what it does not find unimported
+    # before Python 3.12 the server does not inherit sys.path, and ignores modules that it does not find
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
         forkserver.ensure_running()
     return context
 
 
-def start(words: list[str], log: Path, **options: Any) -> BaseProcess:
-    """Start ``train``."""
-    process = server().Process(target=train, args=(words, log), kwargs=options)
+def start(args: list[str], log: Path, **options: Any) -> BaseProcess:
+    """Start `train` in a new process."""
+    process = server().Process(target=train, args=(args, log), kwargs=options)
     process.start()
     return process
 
 
 def train(
-    words: list[str], log: Path, at: tuple[str, str, int] | None = None, after: float | None = None, barrier: Any = None
+    args: list[str], log: Path, at: tuple[str, str, int] | None = None, after: float | None = None, barrier: Any = None
 ) -> None:
-    """Run ``scripts/train.py`` with these words; what it prints goes to ``log``, and a line to ``log.parent/builds``
-    whenever a store is built.
+    """Run ``scripts/train.py``.
 
     Args:
-        at: file, moment and count of the write in which it kills itself; the store's file is ``samples.npy``.
-        after: seconds after which it kills itself.
-        barrier: what it waits at before it begins.
+        args: command-line arguments.
+        log: file to append the output to. ``builds`` in its folder gets a line for every store that is built.
+        at: file, moment and count of the write in which the process kills itself; a store's file is ``samples.npy``.
+        after: seconds after which the process kills itself.
+        barrier: barrier to wait at before the start.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     build = store._build
 
-    def counted(*arguments: Any) -> None:
+    def count_and_build(*arguments: Any) -> None:
         with (log.parent / "builds").open("a") as stream:
             stream.write(f"{os.getpid()}\n")
         build(*arguments)
 
-    store._build = counted
+    store._build = count_and_build
     if at is not None:
         _kill_in(*at)
     if barrier is not None:
@@ -70,7 +71,7 @@ def train(
         timer = threading.Timer(after, _die)
         timer.daemon = True
         timer.start()
-    sys.argv = ["train.py", *words]
+    sys.argv = ["train.py", *args]
     runpy.run_path(str(ROOT / "scripts" / "train.py"), run_name="__main__")
 
 
@@ -79,36 +80,36 @@ def _die() -> None:
 
 
 def _kill_in(name: str, moment: str, count: int) -> None:
-    left = [count]
+    remaining = [count]
 
-    def reached(path: str | Path, now: str) -> bool:
-        """Whether this is the moment."""
-        if now != moment or re.sub(r"\.\d+\.part$", "", Path(path).name) != name:
+    def reached(path: str | Path, current: str) -> bool:
+        """Return whether this is the write and the moment to be killed in."""
+        if current != moment or re.sub(r"\.\d+\.part$", "", Path(path).name) != name:
             return False
-        left[0] -= 1
-        return not left[0]
+        remaining[0] -= 1
+        return not remaining[0]
 
-    fsync, replace, rename, opened = os.fsync, Path.replace, Path.rename, Path.open
+    fsync, replace, rename, open_file = os.fsync, Path.replace, Path.rename, Path.open
 
-    def flush(descriptor: int) -> None:
+    def truncate_and_die(descriptor: int) -> None:
         path = os.readlink(f"/proc/self/fd/{descriptor}")
         if reached(path, "half"):
             os.truncate(path, os.path.getsize(path) // 2)
             _die()
         fsync(descriptor)
 
-    def moved(move: Any, part: Path, place: Path) -> Path:
-        # a folder goes by the file in it
-        named = part / "samples.npy" if part.is_dir() else place
-        if reached(named, "written"):
+    def move_and_die(move: Any, part: Path, target: Path) -> Path:
+        # a store's folder is identified by its file
+        path = part / "samples.npy" if part.is_dir() else target
+        if reached(path, "written"):
             _die()
-        found = move(part, place)
-        if reached(named, "renamed"):
+        result = move(part, target)
+        if reached(path, "renamed"):
             _die()
-        return found
+        return result
 
-    def open_file(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-        stream = opened(path, mode, *arguments, **options)
+    def open_and_die(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        stream = open_file(path, mode, *arguments, **options)
         if mode == "a" and reached(path, "appended"):
             write = stream.write
             stream = mock.Mock(wraps=stream)
@@ -117,7 +118,7 @@ def _kill_in(name: str, moment: str, count: int) -> None:
             stream.write = lambda text: (write(text[: len(text) // 2]), stream.flush(), _die())
         return stream
 
-    os.fsync = flush
-    Path.replace = lambda part, place: moved(replace, part, place)  # type: ignore[method-assign]
-    Path.rename = lambda part, place: moved(rename, part, place)  # type: ignore[method-assign]
-    Path.open = open_file  # type: ignore[method-assign]
+    os.fsync = truncate_and_die
+    Path.replace = lambda part, target: move_and_die(replace, part, target)  # type: ignore[method-assign]
+    Path.rename = lambda part, target: move_and_die(rename, part, target)  # type: ignore[method-assign]
+    Path.open = open_and_die  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Finished runs, written without training."""
+"""Finished runs that are written without training."""
 
 from pathlib import Path
 
@@ -8,26 +8,31 @@ from soundfold.data.tables import ClipTable
 from soundfold.evaluation.results import FoldResult, predictions_csv
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 CLASSES = ("a", "b")
 
 
-def write_run(folder: Path, right: np.ndarray, *, seed: int = 0, leaky: bool = False) -> Path:
-    """A run of three folds over as many clips as ``right`` has, two a source; ``right`` says which are got right."""
-    n = len(right)
+def write_run(folder: Path, correct: np.ndarray, *, seed: int = 0, leaky: bool = False) -> Path:
+    """Write a run of three folds with two clips per source.
+
+    Args:
+        folder: the run's folder.
+        correct: bool (n,), the clips that are classified correctly.
+        seed: the run's seed.
+        leaky: the run has the leaky protocol.
+    """
+    n = len(correct)
     files = tuple(f"{i}.wav" for i in range(n))
     sources = tuple(f"s{i // 2}" for i in range(n))
     table = ClipTable(files, np.arange(n) * 3 // n + 1, np.arange(n) % 2, sources, CLASSES)
     for fold in (1, 2, 3):
         clips = np.flatnonzero(table.folds == fold)
-        predicted = np.where(right[clips], table.targets[clips], 1 - table.targets[clips])
-        place = folder / f"fold{fold}"
-        place.mkdir(parents=True)
-        (place / "predictions.csv").write_text(predictions_csv(table, clips, np.eye(2, dtype=np.float32)[predicted]))
+        predicted = np.where(correct[clips], table.targets[clips], 1 - table.targets[clips])
+        path = folder / f"fold{fold}"
+        path.mkdir(parents=True)
+        (path / "predictions.csv").write_text(predictions_csv(table, clips, np.eye(2, dtype=np.float32)[predicted]))
         config = f"data: {{name: toy}}\ntrainer: {{precision: 32-true}}\noptim: {{lr: 0.1}}\nseed: {seed}\n"
         config += f"name: {folder.name}\n"
-        (place / "config.yaml").write_text(config)
+        (path / "config.yaml").write_text(config)
         FoldResult(
             cv_id=folder.name,
             fold=fold,
@@ -37,7 +42,7 @@ def write_run(folder: Path, right: np.ndarray, *, seed: int = 0, leaky: bool = F
             seed=seed,
             classes=list(CLASSES),
             n=len(clips),
-            accuracy=float(right[clips].mean()),
+            accuracy=float(correct[clips].mean()),
             f1=0.5,
             top5=1.0,
             loss=1.0,
@@ -54,5 +59,5 @@ def write_run(folder: Path, right: np.ndarray, *, seed: int = 0, leaky: bool = F
                 "same_audio": 1 if leaky else 0,
             },
             environment={},
-        ).save(place / "result.json")
+        ).save(path / "result.json")
     return folder

@@ -1,4 +1,4 @@
-"""Where the real clips lie, on a machine that has them."""
+"""Location of the real clips, on machines that have them."""
 
 from pathlib import Path
 

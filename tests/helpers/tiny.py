@@ -1,4 +1,4 @@
-"""A tiny collection of two kinds of sound, and runs on it: seconds on a CPU."""
+"""A tiny collection of tones and noises, and runs on it that take seconds on a CPU."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ RATE = 8000
 
 
 def render(root: Path, seed: int = 0, folds: int = 3) -> Path:
-    """Thirty clips of half a second: tones and noises in three folds, or five."""
+    """Write a collection of thirty clips of half a second in ``folds`` folds; return its root."""
     rng = np.random.default_rng(seed)
     (root / "audio").mkdir(parents=True)
     (root / "meta").mkdir()
@@ -34,6 +34,7 @@ def render(root: Path, seed: int = 0, folds: int = 3) -> Path:
 
 
 def overrides(root: Path, outputs: Path, *more: str) -> list[str]:
+    """Return the overrides of a run on the collection at ``root``."""
     return [
         f"data.root={root}",
         f"paths.outputs={outputs}",
@@ -57,16 +58,19 @@ def overrides(root: Path, outputs: Path, *more: str) -> list[str]:
 
 
 def only(outputs: Path) -> Path:
+    """Return the folder of the only run."""
     (folder,) = outputs.glob("tiny-*")
     return folder
 
 
-def train(*words: str, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *words]
+def train(*args: str, **options) -> subprocess.CompletedProcess:
+    """Run ``scripts/train.py`` in a new process."""
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *args]
     return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 def cross_validate(root: Path, outputs: Path, *more: str) -> float | None:
+    """Cross-validate on the collection at ``root`` in this process."""
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return runs.cross_validate(compose("train", overrides(root, outputs, *more)), RunReporter())

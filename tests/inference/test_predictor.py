@@ -117,7 +117,7 @@ def test_a_foreign_file_is_refused_and_nothing_in_it_runs(kind, tiny_run, tmp_pa
         torch.save({**content, "config": "data: 3"}, path)
     code, out, err = predict(path, clips_of(tiny_run) / "0.wav")
     assert (code, out) == (2, "")
-    assert "is not a model that a run has kept" in err or "cannot be rebuilt" in err
+    assert "is not a trained model" in err or "cannot be rebuilt" in err
     # one paragraph, and none of torch's advice to load it unsafely
     assert len(err.splitlines()) == 1
     assert "weights_only" not in err

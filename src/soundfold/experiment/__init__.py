@@ -1,1 +1,1 @@
-"""Runs: one fold, a cross-validation, their results."""
+"""Training runs: setup, one fold, cross-validation, sweep, search."""

@@ -1,4 +1,4 @@
-"""A configuration's sections turned into the parts that they describe."""
+"""Builders: from sections of the configuration to library objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from soundfold.models.classifier import Classifier
 from soundfold.models.resnet import ResNet18, single_channel_resnet18
 from soundfold.validation import config_keys
 
-# of a stored configuration: what makes images of waveforms, and logits of images
+# sections of a stored configuration that a model is rebuilt from
 IMAGE_SECTIONS: dict[str, Any] = {
     "data": config.Data,
     "features": config.Features,
@@ -35,59 +35,59 @@ IMAGE_SECTIONS: dict[str, Any] = {
 }
 
 
-def stored_sections(given: Any, where: str = "the stored configuration") -> DictConfig:
-    """The sections of a stored configuration that make images and logits of waveforms.
+def stored_sections(stored: Any, source: str = "the stored configuration") -> DictConfig:
+    """Return the sections of a stored configuration that a model is rebuilt from.
 
-    Keys that it did not know have the values that it computed with.
+    Keys that are newer than the configuration have the values that it was computed with.
 
     Args:
-        given: the stored configuration.
-        where: it was found, in words.
+        stored: the stored configuration.
+        source: where it was read, for the error message.
 
     Raises:
-        InputError: one of these sections has a key that the schema does not know.
+        InputError: one of these sections has a key that the schema does not have.
     """
-    refuse_foreign_keys(given, where)
-    stored: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
-    sections = config.migrate({name: {} for name in IMAGE_SECTIONS} | stored)
-    known: Any = {}
-    for name, kind in IMAGE_SECTIONS.items():
-        known[name] = OmegaConf.merge(OmegaConf.structured(kind), sections[name])
-    return OmegaConf.create(known)
+    refuse_foreign_keys(stored, source)
+    values: Any = OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored
+    values = config.migrate({name: {} for name in IMAGE_SECTIONS} | values)
+    sections: Any = {}
+    for name, schema in IMAGE_SECTIONS.items():
+        sections[name] = OmegaConf.merge(OmegaConf.structured(schema), values[name])
+    return OmegaConf.create(sections)
 
 
-def refuse_foreign_keys(given: Any, where: str) -> None:
-    """Refuse a stored configuration whose sections for images and logits have a key that the schema does not know.
+def refuse_foreign_keys(stored: Any, source: str) -> None:
+    """Refuse a stored configuration with a key, in the sections that a model is rebuilt from, that the schema lacks.
 
-    What the key meant is not known, so a model rebuilt without it might not be the one that was trained.
+    A model that is rebuilt without the key might not be the one that was trained.
 
     Raises:
-        InputError: names the key and where it was found.
+        InputError: the message has the key and its source.
     """
-    plain: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
-    if not isinstance(plain, dict):
+    values: Any = OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored
+    if not isinstance(values, dict):
         return
-    plain, known = config.migrate(plain), config.known_keys()
-    for key in config.flatten({name: plain[name] for name in IMAGE_SECTIONS if name in plain}):
+    values, known = config.migrate(values), config.known_keys()
+    for key in config.flatten({name: values[name] for name in IMAGE_SECTIONS if name in values}):
         parts = key.split(".")
-        # the outermost: of an unknown section its own name
+        # name the outermost unknown key
         for length in range(2, len(parts) + 1):
             if (outer := ".".join(parts[:length])) not in known:
                 raise InputError(
-                    f"{where} has the key {outer}, which this version of soundfold does not know: this model was "
+                    f"{source} has the key {outer}, which this version of soundfold does not know: this model was "
                     "written by another version of soundfold; use that version or train again."
                 )
 
 
 def table_options(cfg: DictConfig) -> TableOptions:
-    """From ``data``."""
+    """Build from ``data``."""
     options: Any = OmegaConf.to_container(cfg.data, resolve=True)
     return TableOptions(**{name: options[name] for name in signature(TableOptions).parameters})
 
 
 @config_keys("features", "features.image", "augment", "data")
 def front_end(cfg: DictConfig) -> FrontEnd:
-    """From ``features``, ``augment`` and ``data``; its statistics are still 0 and 1."""
+    """Build from ``features``, ``augment`` and ``data``; the statistics are 0 and 1 until fitted."""
     image = cfg.features.image
     resize = image and NormalizeAndResize(cfg.features.n_mels, image.frames, image.size)
     return FrontEnd(logmel(cfg), resize, augmentation(cfg))
@@ -95,7 +95,7 @@ def front_end(cfg: DictConfig) -> FrontEnd:
 
 @config_keys("features", "data")
 def logmel(cfg: DictConfig) -> LogMel:
-    """From ``features``, for clips of ``data``."""
+    """Build from ``features``, for clips of ``data``."""
     sizes = config.frame_sizes(cfg)
     return LogMel(
         cfg.data.sample_rate,
@@ -109,7 +109,7 @@ def logmel(cfg: DictConfig) -> LogMel:
 
 @config_keys("augment", "data")
 def augmentation(cfg: DictConfig) -> Augmentation:
-    """From ``augment``, for clips of ``data``."""
+    """Build from ``augment``, for clips of ``data``."""
     options: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     del options["mixing"], options["copies"]
     for key, value in options.items():
@@ -120,7 +120,7 @@ def augmentation(cfg: DictConfig) -> Augmentation:
 
 @config_keys("crops", "data")
 def crops(cfg: DictConfig) -> Crops | None:
-    """From ``crops``, for clips of ``data``."""
+    """Build from ``crops``, for clips of ``data``; None if disabled."""
     if cfg.crops.seconds is None:
         return None
     samples, length = (round(seconds * cfg.data.sample_rate) for seconds in (cfg.data.seconds, cfg.crops.seconds))
@@ -129,14 +129,14 @@ def crops(cfg: DictConfig) -> Crops | None:
 
 @config_keys("model")
 def network(cfg: DictConfig, classes: int, weights: str = "none") -> ResNet18:
-    """From ``model``, starting from weights as `single_channel_resnet18` takes them."""
+    """Build from ``model``, with initial weights as in `single_channel_resnet18`."""
     architecture = {key: cfg.model[key] for key in signature(ResNet18).parameters if key in cfg.model}
     return single_channel_resnet18(classes, weights, cfg.model.stem, **architecture)
 
 
 @config_keys("model", "optim", "schedule")
 def classifier(cfg: DictConfig, classes: int, weights: str = "none") -> Classifier:
-    """From ``model``, ``optim`` and ``schedule``."""
+    """Build from ``model``, ``optim`` and ``schedule``."""
     options = ("label_smoothing", "frozen_stages", "layer_decay", "channels_last", "compile")
     return Classifier(
         network(cfg, classes, weights),
@@ -150,45 +150,45 @@ def classifier(cfg: DictConfig, classes: int, weights: str = "none") -> Classifi
 
 @config_keys("average")
 def averaging(cfg: DictConfig) -> Averaging | None:
-    """From ``average``."""
+    """Build from ``average``; None if disabled."""
     return None if cfg.average.kind == "none" else Averaging(**cfg.average)
 
 
 @config_keys("augment.mixing")
 def mixing(cfg: DictConfig) -> Mixing:
-    """From ``augment.mixing``."""
+    """Build from ``augment.mixing``."""
     return Mixing(**cfg.augment.mixing)
 
 
 @config_keys("augment.copies")
 def copies(cfg: DictConfig) -> OfflineCopies | None:
-    """From ``augment.copies``."""
+    """Build from ``augment.copies``; None if disabled."""
     return None if cfg.augment.copies is None else OfflineCopies(**cfg.augment.copies)
 
 
 def optimizer(cfg: DictConfig) -> Callable[..., Any]:
-    """From ``optim``: from parameter groups to an optimiser.
+    """Build from ``optim``: a function from parameter groups to an optimizer.
 
     Raises:
-        InputError: it refuses its values, or is no optimiser.
+        InputError: the class rejects the values, or is not an optimizer.
     """
     options: Any = OmegaConf.to_container(cfg.optim, resolve=True)
-    # not every optimiser knows the word: one that does not is used with fused=false
+    # not every optimizer has this option; fused=false is the value for those that do not
     if not options["fused"]:
         del options["fused"]
-    made = instantiate(options, _convert_="all")
+    factory = instantiate(options, _convert_="all")
     try:
-        # its own rules, told before any work
-        tried = made([{"params": [torch.zeros(1, device="cpu")]}])
-    except Exception as error:  # of whatever class is named
-        raise InputError(f"optim={cfg.optim._target_} refuses its values: {error}.") from error
-    if not isinstance(tried, torch.optim.Optimizer):
-        raise InputError(f"optim._target_={cfg.optim._target_} is no optimiser of PyTorch.")
-    return made
+        # the class's own checks, before any work
+        trial = factory([{"params": [torch.zeros(1, device="cpu")]}])
+    except Exception as error:  # of an arbitrary class
+        raise InputError(f"optim={cfg.optim._target_} rejects its options: {error}.") from error
+    if not isinstance(trial, torch.optim.Optimizer):
+        raise InputError(f"optim._target_={cfg.optim._target_} is not a torch.optim.Optimizer.")
+    return factory
 
 
 @config_keys("split")
 def protocol(cfg: DictConfig) -> Protocol:
-    """From ``split``."""
+    """Build from ``split``."""
     options: Any = OmegaConf.to_container(cfg.split, resolve=True)
     return Protocol(options.pop("protocol"), **options)

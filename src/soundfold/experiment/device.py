@@ -1,6 +1,8 @@
-"""What a run is trained on."""
+"""Choice of the device to train or predict on."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from omegaconf import DictConfig
@@ -9,65 +11,70 @@ from soundfold.errors import InputError
 from soundfold.io.console import console
 
 
-def choose_accelerator(cfg: DictConfig) -> str:
-    """The device to train on: ``auto`` takes a CUDA device or the CPU, as MPS is untested and used only where named.
-
-    Raises:
-        InputError: the device that is named is not there.
-    """
-    there = {"cpu": True, "gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    wanted = cfg.trainer.accelerator
-    if cfg.model.compile == "graphs" and not (there["gpu"] and wanted in ("auto", "gpu")):
-        raise InputError(
-            f"model.compile=graphs with trainer.accelerator={wanted}: CUDA graphs need a CUDA device. Give "
-            "model.compile=none, or default."
-        )
-    if wanted == "auto":
-        if there["mps"] and not there["gpu"]:
-            console.print("note: trainer=auto passes over MPS; trainer.accelerator=mps tries it.")
-        return "gpu" if there["gpu"] else "cpu"
-    if not there[wanted]:
-        raise InputError(f"trainer.accelerator={wanted}: PyTorch sees no such device here. Give trainer=auto or cpu.")
-    return wanted
-
-
-def check_device_count(cfg: DictConfig, kind: str) -> None:
-    """Refuse more devices than there are; on processors a device is a process.
-
-    Raises:
-        InputError: says how many there are.
-    """
-    found = torch.cuda.device_count() if kind == "gpu" else cfg.trainer.devices
-    if cfg.trainer.devices > found:
-        raise InputError(
-            f"trainer.devices={cfg.trainer.devices}: PyTorch sees {found} CUDA device(s) here. Give at most so many; "
-            "trainer.accelerator=cpu tries several processes without any."
-        )
-
-
-def note_bfloat16(cfg: DictConfig, kind: str) -> None:
-    """Say where a CPU could train faster in bfloat16, and where it was asked to and cannot."""
-    if kind != "cpu":
-        return
-    # private, and in no release missing so far; without it nothing is said
-    has = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: None)()
-    if has and cfg.trainer.precision == "32-true":
-        console.print("note: this CPU multiplies bfloat16 in hardware; trainer.precision=bf16-mixed may train faster.")
-    if has is False and cfg.trainer.precision == "bf16-mixed":
-        console.print("note: this CPU has no bfloat16 arithmetic; trainer.precision=32-true trains faster.")
-
-
 def choose_device(name: str, option: str = "device") -> torch.device:
-    """The device of a name: ``auto`` (a CUDA device where there is one), ``cpu`` or ``cuda``.
+    """Return the device to predict on.
 
     Args:
-        option: what the user calls it.
+        name: ``auto`` (CUDA if available, else the CPU), ``cpu`` or ``cuda``.
+        option: name of the user's option, for the error message.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"{option}=cuda: PyTorch sees no CUDA device here. Give {option}=cpu.")
+        raise InputError(f"{option}=cuda: PyTorch finds no CUDA device. Set {option}=cpu.")
     return torch.device(name)
+
+
+def choose_accelerator(cfg: DictConfig) -> str:
+    """Return the Lightning accelerator to train on: ``cpu``, ``gpu`` or ``mps``.
+
+    ``trainer.accelerator=auto`` chooses a CUDA device if available, else the CPU. MPS is untested, so it must be named.
+
+    Raises:
+        InputError: the accelerator is not available.
+    """
+    name = cfg.trainer.accelerator
+    if name == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    available = {"cpu": True, "gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[name]:
+        raise InputError(f"trainer.accelerator={name} is not available here. Set trainer=auto or trainer=cpu.")
+    return name
+
+
+def check_accelerator(cfg: DictConfig) -> None:
+    """Check that the configured devices are available, and print notes about faster choices.
+
+    Raises:
+        InputError: the accelerator, CUDA graphs or so many devices are not available.
+    """
+    accelerator = choose_accelerator(cfg)
+    if cfg.model.compile == "graphs" and accelerator != "gpu":
+        raise InputError(
+            f"model.compile=graphs with trainer.accelerator={cfg.trainer.accelerator}: CUDA graphs require a CUDA "
+            "device. Set model.compile=none or model.compile=default."
+        )
+    # on the CPU a device is a process, so any number is available
+    if accelerator == "gpu" and cfg.trainer.devices > (available := torch.cuda.device_count()):
+        raise InputError(
+            f"trainer.devices={cfg.trainer.devices} must be at most {available}, the number of CUDA devices here. "
+            "trainer.accelerator=cpu runs several processes without a GPU."
+        )
+    if cfg.trainer.accelerator == "auto" and accelerator == "cpu" and torch.backends.mps.is_available():
+        console.print("note: trainer.accelerator=auto ignores MPS. trainer.accelerator=mps uses it, untested.")
+    if accelerator == "cpu":
+        _print_bfloat16_note(cfg.trainer.precision)
+
+
+def _print_bfloat16_note(precision: str) -> None:
+    """Print a note if the CPU would train faster at another precision."""
+    # not in every PyTorch release that we support
+    capabilities: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    known = [capabilities[name] for name in ("avx512_bf16", "bf16") if name in capabilities]
+    if any(known) and precision == "32-true":
+        console.print("note: this CPU has bfloat16 instructions. trainer.precision=bf16-mixed may train faster.")
+    if known and not any(known) and precision == "bf16-mixed":
+        console.print("note: this CPU has no bfloat16 instructions. trainer.precision=32-true trains faster.")

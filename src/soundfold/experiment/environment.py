@@ -1,4 +1,4 @@
-"""Where a figure was measured: commit, versions, device."""
+"""The software and hardware that a result was measured with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIBRARIES = ("torch", "torchvision", "torchaudio", "lightning", "torchmetrics", 
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Commit of this project's checkout ("+changes" where it is dirty), versions, and the device's name."""
+    """Return the commit ("+changes" if the checkout is dirty), library versions, device name and thread count."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "commit": _commit(),
@@ -25,19 +25,22 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
-def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What of the code differs between two environments, in words; the device may differ."""
-    changed = [f"commit {then['commit']} and {now['commit']}"] if then["commit"] != now["commit"] else []
-    for library, old in then["versions"].items():
-        if now["versions"].get(library) != old:
-            changed.append(f"{library} {old} and {now['versions'].get(library)}")
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return a phrase for the commit and each library version that differ between two environments.
+
+    Devices are not compared.
+    """
+    changed = [f"commit {old['commit']} and {new['commit']}"] if old["commit"] != new["commit"] else []
+    for library, release in old["versions"].items():
+        if new["versions"].get(library) != release:
+            changed.append(f"{library} {release} and {new['versions'].get(library)}")
     return changed
 
 
 def _commit() -> str:
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     try:
         dirty = "+changes" if git("status", "--porcelain", "--untracked-files=no").strip() else ""

@@ -1,4 +1,4 @@
-"""What a finished fold keeps of its model: the weights, and all that a prediction needs beside them."""
+"""The model file of a finished fold, ``weights.pt``: the weights and everything else that prediction requires."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from soundfold.models.resnet import ResNet18
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A trained model, as plain values that load without running anything found in the file.
+    """A trained model as plain values, which load without executing code from the file.
 
     Attributes:
-        network: state dict of `ResNet18`, on the CPU.
-        mean, std: the front end's statistics, dB.
-        classes: names, indexed by the network's outputs.
+        network: state dict of `ResNet18`.
+        mean, std: the front end's normalization statistics, dB.
+        classes: class names, in the order of the network's outputs.
         config: the run's configuration, YAML.
-        seen: the clips that trained or chose the model.
+        seen: clips that trained or chose the model.
     """
 
     network: dict[str, Tensor]
@@ -37,7 +37,7 @@ class ModelBundle:
     seen: SeenClips
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically, with tensors on the CPU."""
         content = {
             "network": {name: value.cpu() for name, value in self.network.items()},
             "mean": self.mean.cpu(),
@@ -50,37 +50,33 @@ class ModelBundle:
 
     @classmethod
     def load(cls, path: Path) -> ModelBundle:
-        """Read what `save` wrote.
+        """Read a file that `save`, of this or of the first edition, wrote.
 
         Raises:
-            InputError: the file is not a model kept by a run, is damaged, or has a configuration of another version.
+            InputError: the file is not a model, is damaged, or has a configuration of another version.
         """
         try:
-            found = load_checkpoint(path)
-            kept = cls(
-                found["network"],
-                found["mean"],
-                found["std"] if "std" in found else found["deviation"],
-                tuple(found["classes"]),
-                found["config"],
-                _seen_clips(found),
+            content = load_checkpoint(path)
+            bundle = cls(
+                content["network"],
+                content["mean"],
+                content["std"] if "std" in content else content["deviation"],  # first edition
+                tuple(content["classes"]),
+                content["config"],
+                _seen_clips(content),
             )
-            given = OmegaConf.create(kept.config)
-        except Exception as error:  # torch raises many kinds for a file that is not one of its own
-            # torch's own words advise to load it unsafely
-            reason = f"it has no {error}" if isinstance(error, KeyError) else type(error).__name__
-            if isinstance(error, ValueError):
-                reason = str(error)
+            stored = OmegaConf.create(bundle.config)
+        except Exception as error:  # torch raises many types for a file of another format
             raise InputError(
-                f"{path} is not a model that a run has kept ({reason}). Give checkpoints/weights.pt of a finished "
-                "fold; one that was damaged is made anew by the fold's command with rerun=true."
+                f"{path} is not a trained model ({_reason(error)}). Give checkpoints/weights.pt of a finished fold. If "
+                "the file is damaged, train the fold again with rerun=true."
             ) from error
-        # here as well as where it is rebuilt: only here is the file known
-        build.refuse_foreign_keys(given, str(path))
-        return kept
+        # checked again by `rebuild`, which does not know the path
+        build.refuse_foreign_keys(stored, str(path))
+        return bundle
 
     def rebuild(self) -> tuple[FrontEnd, ResNet18]:
-        """The front end with its statistics, and the network with its weights, for evaluation on the CPU."""
+        """Return the front end with its statistics and the network with its weights, in evaluation mode on the CPU."""
         cfg = build.stored_sections(OmegaConf.create(self.config))
         front_end = build.front_end(cfg)
         front_end.mean.copy_(self.mean)
@@ -91,21 +87,29 @@ class ModelBundle:
 
 
 def seen_by_weights(weights: str) -> SeenClips:
-    """The clips that trained or chose the weights that a run starts from; none where the file does not say.
+    """Return the clips that trained or chose the weights that a run starts from; none if the file does not list them.
 
     Args:
-        weights: as `single_channel_resnet18` takes them.
+        weights: see `single_channel_resnet18`.
     """
     if weights in ("none", "imagenet"):
         return SeenClips()
     try:
         return _seen_clips(load_checkpoint(Path(weights)))
-    except Exception:  # what is wrong with the file is said where its weights are read
+    except Exception:  # an unreadable file is reported by the code that loads its weights
         return SeenClips()
 
 
-def _seen_clips(found: Any) -> SeenClips:
-    seen = found.get("seen", found.get("met")) if isinstance(found, dict) else None
+def _seen_clips(content: Any) -> SeenClips:
+    # "met" in the first edition
+    seen = content.get("seen", content.get("met")) if isinstance(content, dict) else None
     if not isinstance(seen, dict):
         return SeenClips()
     return SeenClips(frozenset(seen["hashes"]), frozenset((source, name) for source, name in seen["sources"]))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    # not torch's messages, which advise to load the file unsafely
+    return str(error) if isinstance(error, ValueError) else type(error).__name__

@@ -1,4 +1,4 @@
-"""A fold on one device, in this process; or on several, in a process for each."""
+"""Training of one fold in this process, or in one process per device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import lightning.pytorch as pl
@@ -22,7 +23,7 @@ from omegaconf import DictConfig
 from soundfold.data.loader import BatchShard
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.results import FoldResult
-from soundfold.experiment.callbacks import can_resume
+from soundfold.experiment.callbacks.checkpoints import can_resume
 from soundfold.experiment.fold import train_fold
 from soundfold.experiment.setup import RunContext, open_run
 from soundfold.io.console import console
@@ -32,135 +33,139 @@ SECONDS_TO_END = 10
 
 
 def run_fold(run: RunContext, fold: int | None, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
-    """Train one fold on the devices of ``trainer.devices``, score its test clips once, and write its files.
+    """Train one fold on ``trainer.devices`` devices, score its test clips once, and write its files.
 
     Args:
-        run, fold, watchers: see `train_fold`; of several devices each has watchers of its own, which are pickled.
+        run, fold, watchers: see `train_fold`. With several devices the watchers are pickled, and every rank has a copy.
 
     Raises:
-        TrainingError: training cannot go on.
+        TrainingError: training cannot continue.
     """
-    parts = run.cfg.trainer.micro_batches
     if run.cfg.trainer.devices > 1:
-        return _on_several(run, fold, parts, watchers)
-    return train_fold(run, fold, BatchShard(accumulate=parts), watchers)
+        return _run_ranks(run, fold, watchers)
+    return train_fold(run, fold, BatchShard(accumulate=run.cfg.trainer.micro_batches), watchers)
 
 
-def _on_several(run: RunContext, fold: int | None, parts: int, watchers: Sequence[pl.Callback]) -> FoldResult:
-    """Train a fold in a process for each device; if one fails, the others, which would wait for it, are ended."""
-    # what is damaged is removed here, before several look at it
-    can_resume(run.folder / f"fold{fold or 'none'}" / "checkpoints")
+def _run_ranks(run: RunContext, fold: int | None, watchers: Sequence[pl.Callback]) -> FoldResult:
+    """Train a fold in one process per device. If one fails, terminate the others, which would wait for it."""
+    # delete damaged checkpoints before several processes read them
+    can_resume(run.fold_folder(fold) / "checkpoints")
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    inbox, outbox = context.Pipe(duplex=False)
-    processes = []
+    receiver, sender = context.Pipe(duplex=False)
+    options = run.cfg.trainer
+    processes: list[BaseProcess] = []
     try:
-        for rank in range(run.cfg.trainer.devices):
-            shard = BatchShard(rank, run.cfg.trainer.devices, parts)
-            given = (run.cfg, fold, shard, watchers, port, outbox, HydraConfig.instance().cfg, ends_on_sigterm())
-            process = context.Process(target=_member, args=given, name=f"rank {rank}")
+        for rank in range(options.devices):
+            shard = BatchShard(rank, options.devices, options.micro_batches)
+            args = (run.cfg, fold, shard, watchers, port, sender, HydraConfig.instance().cfg, ends_on_sigterm())
+            process: BaseProcess = context.Process(target=_rank_main, args=args, name=f"rank {rank}")
             process.start()
             processes.append(process)
-        outbox.close()
-        return _outcome(inbox, processes)
+        sender.close()
+        return _wait_for_result(receiver, processes)
     finally:
-        end = time.monotonic() + SECONDS_TO_END
+        deadline = time.monotonic() + SECONDS_TO_END
         for process in processes:
             process.terminate()
         for process in processes:
-            process.join(max(0.0, end - time.monotonic()))
+            process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
             process.join()
 
 
-def _outcome(inbox: Connection, processes: list[Any]) -> FoldResult:
-    """The first's result, once all have ended; raises what ended one of them before."""
+def _wait_for_result(receiver: Connection, processes: list[BaseProcess]) -> FoldResult:
+    """Return rank 0's result after all processes have ended; raise the first failure."""
     result: FoldResult | None = None
     running = list(processes)
     while running:
-        ready = wait([inbox, *(process.sentinel for process in running)])
-        found = _received(inbox)
+        ready = wait([receiver, *(process.sentinel for process in running)])
+        message = _receive(receiver)
         ended = [process for process in running if process.sentinel in ready]
         for process in ended:
             process.join()
-        if result is None and (isinstance(found, Exception) or any(process.exitcode for process in ended)):
-            # of one that was killed the others tell only that they lost it
+        if result is None and (isinstance(message, Exception) or any(process.exitcode for process in ended)):
+            # if a rank was killed, the others only report a lost connection: give it time to show in its exit code
             wait([process.sentinel for process in processes], timeout=1)
             killed = [process for process in processes if (process.exitcode or 0) < 0]
-            found = found or _received(inbox)
-            if isinstance(found, Exception) and not killed:
-                raise found
-            told = ", ".join(f"{process.name} with {process.exitcode}" for process in killed or ended)
-            memory = any(process.exitcode == -signal.SIGKILL for process in killed)
-            raise TrainingError(
-                f"A process that trained ended without a word: {told}"
-                f"{', as where the machine runs out of memory' if memory else ''}. What it wrote before stands above; "
-                "the same command goes on from the last checkpoint."
-            )
-        if isinstance(found, FoldResult):
-            result = found
+            message = message or _receive(receiver)
+            if isinstance(message, Exception) and not killed:
+                raise message
+            raise _unexplained_exit(killed or ended)
+        if isinstance(message, FoldResult):
+            result = message
         running = [process for process in running if process not in ended]
     assert result is not None
     return result
 
 
-def _received(inbox: Connection) -> Any:
-    """What was sent, or None."""
+def _unexplained_exit(ended: list[BaseProcess]) -> TrainingError:
+    exits = ", ".join(f"{process.name} with exit code {process.exitcode}" for process in ended)
+    is_killed = any(process.exitcode == -signal.SIGKILL for process in ended)
+    cause = ", probably killed because the machine ran out of memory" if is_killed else ""
+    return TrainingError(
+        f"A training process ended without an error message: {exits}{cause}. Its output is above. The same command "
+        "resumes from the last checkpoint."
+    )
+
+
+def _receive(receiver: Connection) -> Any:
+    """Return a message, or None if there is none."""
     try:
-        return inbox.recv() if inbox.poll() else None
-    except EOFError:  # all have ended
+        return receiver.recv() if receiver.poll() else None
+    except EOFError:  # all senders have ended
         return None
 
 
-def _member(
+def _rank_main(
     cfg: DictConfig,
     fold: int | None,
     shard: BatchShard,
     watchers: Sequence[pl.Callback],
     port: int,
-    outbox: Connection,
+    sender: Connection,
     hydra: Any,
     ends_on_sigterm: bool,
 ) -> None:
-    """One process of several: as `train_fold`; sends the first's result, or what ended it."""
-    # signals to all processes are for the one that began them, which ends the others; SLURM may ask it to requeue
-    theirs = ["SIGINT", "SIGUSR1", "SIGUSR2", *([] if ends_on_sigterm else ["SIGTERM"])]
-    for name in theirs:
+    """Train as one rank; send rank 0's result, or the exception that ended this process."""
+    # signals to the process group are handled by the parent, which terminates its ranks; SLURM may ask it to requeue
+    ignored = ["SIGINT", "SIGUSR1", "SIGUSR2", *([] if ends_on_sigterm else ["SIGTERM"])]
+    for name in ignored:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
     try:
-        HydraConfig.instance().cfg = hydra  # a sweep's words are shown with its runs
+        HydraConfig.instance().cfg = hydra  # W&B shows a sweep's overrides
         torch.set_num_threads(max(1, torch.get_num_threads() // shard.world_size))
-        console.quiet = True  # what there is to say was said when the run was opened
+        console.quiet = True  # the parent has printed the notes of `open_run`
         run = open_run(cfg)
         console.quiet = shard.rank > 0
         group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": shard.rank, "NODE_RANK": 0}
         os.environ.update({name: str(value) for name, value in group.items()})
         with handle_stop_signals():
             result = train_fold(run, fold, shard, watchers)
-        # before Python ends: its threads would outlive what they use
+        # before the interpreter exits: the group's threads would outlive what they use
         torch.distributed.destroy_process_group()
         if shard.rank == 0:
-            outbox.send(result)
+            sender.send(result)
     except (InputError, TrainingError) as error:
-        outbox.send(error)
+        sender.send(error)
         sys.exit(1)
     except OSError as error:
-        # a disk's refusal is told where the run's folder is known
-        outbox.send(OSError(error.errno, error.strerror, error.filename))
+        # the parent knows the run's folder, and explains a full disk
+        sender.send(OSError(error.errno, error.strerror, error.filename))
         sys.exit(1)
     except Exception:
-        # not every exception survives the way
-        outbox.send(RuntimeError(f"rank {shard.rank}:\n{traceback.format_exc()}"))
+        # not every exception can be pickled
+        sender.send(RuntimeError(f"rank {shard.rank}:\n{traceback.format_exc()}"))
         sys.exit(1)
 
 
-def _end_with(parent: Any) -> None:
-    """End this process when its parent has: killed, it would leave the fold's files to who comes next."""
+def _exit_with(parent: BaseProcess) -> None:
+    """Exit when the parent has ended: if it was killed, this rank must not go on writing the fold's files."""
     parent.join()
     os._exit(1)

@@ -1,8 +1,9 @@
-"""A cross-validation made of folds: what is finished is reused, the rest trained, the whole summed up."""
+"""Cross-validation: reuse finished folds, train missing ones, summarize the run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,161 +11,172 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.data.leakage import audit, check_leakage
-from soundfold.data.splits import make_split
 from soundfold.errors import InputError, TrainingError
+from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.results import FoldResult, load_folds
+from soundfold.evaluation.summary import write_summary
 from soundfold.experiment import build, environment
-from soundfold.experiment.fold import check_split_sizes, epoch_count
+from soundfold.experiment.fold_checks import check_folds
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import RunContext, open_run
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
-from soundfold.validation import config_keys, is_wandb_trial, parse_fold
+from soundfold.validation import is_wandb_trial, parse_fold
 
-REMEDY = "Free some space, or give paths.outputs=DIRECTORY elsewhere; the same command goes on from what is whole."
+REMEDY = "Free some space, or set paths.outputs=DIRECTORY. The same command resumes the run."
 
 
 class Reporter(Protocol):
-    """Shows results: on the terminal, as a page, in W&B."""
+    """Shows results: in the terminal, as a page, in W&B."""
 
     def print_folds(self, results: Sequence[FoldResult]) -> None:
-        """Print finished folds of a run that is not complete."""
+        """Print the finished folds of an incomplete run."""
 
     def report_run(
-        self,
-        folder: Path,
-        results: list[FoldResult],
-        options: DictConfig,
-        logger: DictConfig | None,
-        *,
-        show_table: bool,
+        self, folder: Path, run: RunResult, options: DictConfig, logger: DictConfig | None, *, show_table: bool
     ) -> None:
-        """Summarise a complete run, see `soundfold.report.reporter.RunReporter`."""
+        """Show a complete run, see `soundfold.report.reporter.RunReporter`."""
 
 
-@config_keys("split", "model")
 def cross_validate(
     cfg: DictConfig,
     reporter: Reporter,
     watch: Callable[[list[FoldResult]], None] | None = None,
-    opened: Callable[[Path], None] | None = None,
+    record_folder: Callable[[Path], None] | None = None,
 ) -> float | None:
-    """Train and score the folds that ``cfg.fold`` names; sum them up once all are finished.
+    """Train and score the folds of ``cfg.fold``; summarize the run once all its folds are finished.
 
-    Finished folds are reused and an interrupted one continues from its last checkpoint. Writes
-    ``<outputs>/<name>-<id>/fold<k>/`` and, with the last fold, ``cv.json``.
+    Finished folds are reused, and an interrupted one resumes from its last checkpoint. Writes
+    ``<outputs>/<name>-<id>/fold<k>/`` and, after the last fold, ``cv.json``.
 
     Args:
         cfg: the composed configuration.
         reporter: shows the results, see `soundfold.report.reporter.RunReporter`.
-        watch: called after every fold with the results so far; what it raises ends the cross-validation.
-        opened: is told the run's folder before anything is trained. Given by a sweep, which shows a cross-validation
-            that its jobs share when all have ended: a job of one fold then prints that fold only.
+        watch: called after every fold with the results so far. An exception from it ends the cross-validation.
+        record_folder: called with the run's folder before training. Passed by a job of a sweep: if the job trains a
+            single fold, the table of the entire run is left to the sweep, which prints it once.
 
     Returns:
-        The mean objective of the folds that ran: what a search maximises; None where nothing was scored.
+        The mean objective of the folds in ``cfg.fold``, which a search maximizes; None for ``fold=none``.
 
     Raises:
-        InputError: the configuration or the data breaks a rule.
-        TrainingError: a fold could not be trained; the others are.
+        InputError: the configuration or the data is invalid.
+        TrainingError: a fold could not be trained. The other folds are trained first.
     """
     run = open_run(cfg)
-    wanted = parse_fold(cfg.fold)
-    numbers = run.collection.table.fold_numbers
-    folds: list[int | None] = [None] if wanted == "none" else list(numbers) if wanted == "all" else [int(wanted)]
-    if wanted != "none" and len(numbers) < 2:
-        raise InputError(
-            f"The table of clips has fold {numbers[0]} only, and a score needs two or more, whose spread says how far "
-            "it can be trusted. Number the clips' folds in the table, or train without a score: fold=none."
-        )
-    for fold in folds:  # refuse the last fold's fault before the first is trained
-        split = make_split(run.collection.table, build.protocol(cfg), fold, cfg.seed)
-        found = audit(run.collection.table, split, run.collection.waves.hashes, seen=run.seen)
-        check_leakage(found, build.protocol(cfg), fold)
-        epoch_count(cfg, len(split.train))
-        check_split_sizes(cfg, split)
+    folds = _select_folds(run)
+    check_folds(run, folds)
     with explain_write_errors(run.folder, REMEDY):
         run.folder.mkdir(parents=True, exist_ok=True)
-    if opened is not None:
-        opened(run.folder)
+    if record_folder is not None:
+        record_folder(run.folder)
     console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
-    results: list[FoldResult] = []
-    failed: dict[int | None, TrainingError] = {}
-    try:
-        for fold in folds:
-            try:
-                results.append(_settled(run, fold))
-            except TrainingError as error:
-                # the others may well be trained; a search, which watches, has no use for them
-                if watch is not None or len(folds) == 1:
-                    raise
-                failed[fold] = error
-                console.print(f"Fold {fold} failed: {error}", style="red")
-                continue
-            if watch is not None:
-                watch(results)
-        if failed:
-            kept = f" Fold {', '.join(str(r.fold) for r in results)} is finished and kept." if results else ""
-            raise TrainingError(
-                f"{run.group} has no score, as {len(failed)} of {len(folds)} folds could not be trained. "
-                f"{next(iter(failed.values()))}{kept}"
-            )
-    except Exception:
-        if is_wandb_trial():
-            from soundfold.experiment.wandb_runs import cv_run
-
-            plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-            # else the sweep would not hear of it
-            with cv_run(cfg.logger.wandb, run.folder, run.cv_id, plain, leaky=build.protocol(cfg).leaky):
-                raise
-        raise
-    if wanted == "none":
-        console.print(f"Trained on every clip, so there is no score. The model: {run.folder / 'foldnone'}")
+    with _mark_failed_trial(run):
+        results = _run_folds(run, folds, watch)
+    if folds == [None]:
+        console.print(f"Trained on every clip, so there is no score. Model: {run.fold_folder(None)}", soft_wrap=True)
         return None
-    if cfg.debug:
-        reporter.print_folds(results)
-        console.print("debug: a run of two batches says nothing of accuracy, and is not stored as finished.")
-    else:
-        # of jobs that end together each finds all folds finished; each then writes the same, one after the other
-        done = load_folds(run.folder)
-        whole = len(done) == len(numbers)
-        show_table = wanted == "all" or opened is None
-        if whole:
-            reporter.report_run(run.folder, done, cfg.report, cfg.logger, show_table=show_table)
-        if not (whole and show_table):
-            reporter.print_folds(results)
+    _report(run, results, reporter, show_table=cfg.fold == "all" or record_folder is None)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
-    return float(np.mean([r.objective for r in results]))
+    return float(np.mean([result.objective for result in results]))
 
 
-def _settled(run: RunContext, fold: int | None) -> FoldResult:
-    """The fold's result: kept, or trained now. One process at a time: another that wants it waits, and reuses it."""
-    name = f"fold{fold or 'none'}"
+def _select_folds(run: RunContext) -> list[int | None]:
+    fold, numbers = parse_fold(run.cfg.fold), run.collection.table.fold_numbers
+    if fold == "none":
+        return [None]
+    if len(numbers) < 2:
+        raise InputError(
+            f"The table of clips has fold {numbers[0]} only, but cross-validation requires at least two. Assign the "
+            "clips to folds in the table, or train without a score: fold=none."
+        )
+    return list(numbers) if fold == "all" else [int(fold)]
+
+
+def _run_folds(
+    run: RunContext, folds: list[int | None], watch: Callable[[list[FoldResult]], None] | None
+) -> list[FoldResult]:
+    """Return the results of the folds; raise after the last if one could not be trained."""
+    results: list[FoldResult] = []
+    errors: list[TrainingError] = []
+    for fold in folds:
+        try:
+            results.append(_reuse_or_train(run, fold))
+        except TrainingError as error:
+            # a search has no use for the other folds of a failed trial
+            if watch is not None or len(folds) == 1:
+                raise
+            errors.append(error)
+            console.print(f"Fold {fold} failed: {error}", style="red")
+            continue
+        if watch is not None:
+            watch(results)
+    if errors:
+        finished = f" Finished: fold {', '.join(str(result.fold) for result in results)}." if results else ""
+        raise TrainingError(
+            f"{run.group} has no score, because {len(errors)} of {len(folds)} folds could not be trained. "
+            f"{errors[0]}{finished}"
+        )
+    return results
+
+
+def _reuse_or_train(run: RunContext, fold: int | None) -> FoldResult:
+    """Return the fold's result. If another process is training it, wait for it and reuse its result."""
+    folder = run.fold_folder(fold)
     with (
         explain_write_errors(run.folder, REMEDY),
-        exclusive_lock(run.folder / f"{name}.lock", f"is training {name} of this run"),
+        exclusive_lock(run.folder / f"{folder.name}.lock", f"is training {folder.name} of this run"),
     ):
-        remove_partial_files((run.folder / name).rglob("*"))
-        return _finished(run, fold) or run_fold(run, fold)
-
-
-def _finished(run: RunContext, fold: int | None) -> FoldResult | None:
-    """The fold's result where it is finished and may be reused, with a warning where other code made it."""
-    path = run.folder / f"fold{fold or 'none'}" / "result.json"
-    if run.cfg.debug or run.cfg.rerun or not path.is_file():
+        remove_partial_files(folder.rglob("*"))
         if run.cfg.rerun:
-            # what sums up the results that are given up is given up with them
-            for stale in (path, run.folder / "cv.json", run.folder / "report.html"):
-                stale.unlink(missing_ok=True)
-            # else a rerun cut short would be continued from what it was to replace
-            for checkpoint in (path.parent / "checkpoints").glob("*"):
-                checkpoint.unlink()
-        return None
-    result = FoldResult.load(path)
-    changed = environment.differences(result.environment, environment.describe(torch.device("cpu")))
-    console.print(f"Fold {fold or 'none'} is finished; its result is reused (rerun=true redoes it).")
-    if changed:
-        console.print(f"warning: it was made by other code: {'; '.join(changed)}.", style="yellow")
-    return result
+            _discard(run, folder)
+        path = folder / "result.json"
+        if run.cfg.debug or not path.is_file():
+            return run_fold(run, fold)
+        result = FoldResult.load(path)
+        console.print(f"Fold {fold or 'none'} is finished; its result is reused (rerun=true trains it again).")
+        changed = environment.differences(result.environment, environment.describe(torch.device("cpu")))
+        if changed:
+            console.print(f"warning: Its result was made with other code: {'; '.join(changed)}.", style="yellow")
+        return result
+
+
+def _discard(run: RunContext, folder: Path) -> None:
+    """Delete a fold's result, the run's summary, and the checkpoints, which an interrupted rerun would resume from."""
+    for path in (folder / "result.json", run.folder / "cv.json", run.folder / "report.html"):
+        path.unlink(missing_ok=True)
+    for path in (folder / "checkpoints").glob("*"):
+        path.unlink()
+
+
+@contextmanager
+def _mark_failed_trial(run: RunContext) -> Iterator[None]:
+    """On an error, mark the run of a W&B sweep's trial as failed; the sweep would not be informed otherwise."""
+    try:
+        yield
+    except Exception:
+        if not is_wandb_trial():
+            raise
+        from soundfold.experiment.wandb_runs import cv_run
+
+        values: dict[str, Any] = OmegaConf.to_container(run.cfg, resolve=True)  # type: ignore[assignment]
+        leaky = build.protocol(run.cfg).leaky
+        with cv_run(run.cfg.logger.wandb, run.folder, run.cv_id, values, leaky=leaky):
+            raise
+
+
+def _report(run: RunContext, results: list[FoldResult], reporter: Reporter, *, show_table: bool) -> None:
+    """Show the entire run if all its folds are finished, else the given folds."""
+    cfg = run.cfg
+    if cfg.debug:
+        reporter.print_folds(results)
+        console.print("debug: accuracy after two batches means nothing, and no fold is stored as finished.")
+        return
+    # processes that finish at the same time may all find the run complete; they write the same files in turn
+    is_complete = len(load_folds(run.folder)) == len(run.collection.table.fold_numbers)
+    if is_complete:
+        summary = write_summary(run.folder)
+        reporter.report_run(run.folder, summary, cfg.report, cfg.logger, show_table=show_table)
+    if not (is_complete and show_table):
+        reporter.print_folds(results)

@@ -1,4 +1,4 @@
-"""What a run is before anything is trained: its configuration checked, its clips opened, its identity and folder."""
+"""Setup of a run before training: check the configuration, open the collection, compute the run's id and folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from soundfold.config import cv_id
 from soundfold.data.collection import Collection, open_collection
 from soundfold.data.leakage import SeenClips
 from soundfold.experiment import build
-from soundfold.experiment.device import check_device_count, choose_accelerator, note_bfloat16
+from soundfold.experiment.device import check_accelerator
 from soundfold.experiment.model_bundle import seen_by_weights
 from soundfold.models.resnet import weights_digest
 from soundfold.validation import config_keys, validate
@@ -21,12 +21,14 @@ from soundfold.validation import config_keys, validate
 
 @dataclass(frozen=True)
 class RunContext:
-    """A cross-validation that is about to run.
+    """A cross-validation that is ready to run.
 
     Attributes:
-        cfg, collection: its configuration and its clips.
-        seen: the clips behind the weights that it starts from.
-        cv_id, folder: its identity and its folder.
+        cfg: the run's configuration.
+        collection: the clips.
+        seen: clips that trained the initial weights.
+        cv_id: the run's id, a hash of everything that determines its results.
+        folder: the run's folder, ``<outputs>/<name>-<id>``.
     """
 
     cfg: DictConfig
@@ -39,38 +41,22 @@ class RunContext:
     def group(self) -> str:
         return self.folder.name
 
+    def fold_folder(self, fold: int | None) -> Path:
+        """Return the folder of a fold; None is the model trained on every clip."""
+        return self.folder / f"fold{fold or 'none'}"
+
 
 def open_run(cfg: DictConfig) -> RunContext:
-    """Check the configuration, open the collection and name the run.
+    """Check the configuration, open the collection and compute the run's id.
 
     Raises:
-        InputError: the configuration or the data breaks a rule.
+        InputError: the configuration or the data is invalid.
     """
-    validate(cfg)
-    # everything that can refuse a value does so before a clip is downloaded or decoded
-    build.front_end(cfg)
-    build.crops(cfg)
-    build.mixing(cfg)
-    build.copies(cfg)
-    build.averaging(cfg)
-    with torch.device("meta"):  # for its rules alone: no weight is drawn
-        build.classifier(cfg, classes=2)
+    _check(cfg)
     protocol = build.protocol(cfg)
-    kind = choose_accelerator(cfg)
-    check_device_count(cfg, kind)
-    note_bfloat16(cfg, kind)
     with config_keys("model"):
         weights = weights_digest(cfg.model.weights)
-    with config_keys("data", "paths"):
-        collection = open_collection(
-            Path(cfg.data.root),
-            Path(cfg.paths.cache),
-            seconds=cfg.data.seconds,
-            sample_rate=cfg.data.sample_rate,
-            download=cfg.data.download,
-            layout=cfg.data.layout,
-            options=build.table_options(cfg),
-        )
+    collection = _open_collection(cfg)
     table = collection.table
     rows = [table.files, table.folds.tolist(), table.targets.tolist(), table.sources, table.classes]
     digests = {
@@ -80,10 +66,29 @@ def open_run(cfg: DictConfig) -> RunContext:
     }
     identity = cv_id(cfg, digests)
     mark = "-leaky" if protocol.leaky else ""
-    return RunContext(
-        cfg,
-        collection,
-        seen_by_weights(cfg.model.weights),
-        identity,
-        Path(cfg.paths.outputs) / f"{cfg.name}{mark}-{identity}",
-    )
+    folder = Path(cfg.paths.outputs) / f"{cfg.name}{mark}-{identity}"
+    return RunContext(cfg, collection, seen_by_weights(cfg.model.weights), identity, folder)
+
+
+def _check(cfg: DictConfig) -> None:
+    """Refuse invalid values before a clip is downloaded or decoded."""
+    validate(cfg)
+    for make in (build.front_end, build.crops, build.mixing, build.copies, build.averaging, build.protocol):
+        make(cfg)
+    with torch.device("meta"):  # checks the arguments without drawing weights
+        build.classifier(cfg, classes=2)
+    check_accelerator(cfg)
+
+
+def _open_collection(cfg: DictConfig) -> Collection:
+    data = cfg.data
+    with config_keys("data", "paths"):
+        return open_collection(
+            Path(data.root),
+            Path(cfg.paths.cache),
+            seconds=data.seconds,
+            sample_rate=data.sample_rate,
+            download=data.download,
+            layout=data.layout,
+            options=build.table_options(cfg),
+        )

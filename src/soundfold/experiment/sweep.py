@@ -1,4 +1,4 @@
-"""Jobs of a sweep: each leaves a record of itself, whatever launched it, for whoever began the sweep to read."""
+"""Jobs of a sweep: each writes a record of its outcome, which the process that started the sweep reads."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ RECORD, TRACEBACK = "job.json", "traceback.txt"
 
 
 class JobError(Exception):
-    """A job of a sweep failed, as its record says.
+    """A job of a sweep failed; its record has the details.
 
-    It stands in for what the job raised: a launcher carries it to another process, which not every exception survives.
+    It replaces the job's own exception, because a launcher may pickle it, which not every exception supports.
     """
 
 
 @dataclass
 class Job:
-    """What became of one job of a sweep.
+    """Record of one job of a sweep.
 
     Attributes:
-        number: from 0, in the order of the sweep.
-        overrides: all words that it was composed of, such as ``optim.lr=0.001``.
-        fold: as in the configuration.
-        status: ``running``, ``finished`` or ``failed``; one that was killed stays at ``running``.
-        run: the run's folder, absolute; None until it is known.
-        error: what it failed of, in a paragraph.
-        traceback: file of the traceback, absolute, where it failed of a fault and not of bad input.
+        number: position in the sweep, from 0.
+        overrides: all overrides of the job, such as ``optim.lr=0.001``.
+        fold: ``fold`` of the configuration.
+        status: ``running``, ``finished`` or ``failed``; a killed job stays ``running``.
+        run: absolute path of the run's folder; None until it is known.
+        error: the error message.
+        traceback: absolute path of the traceback; None for errors that are explained by their message.
     """
 
     number: int
@@ -56,12 +56,12 @@ class Job:
 
 
 class Sweep(Callback):
-    """Hydra's hook: the folder of the sweep that this process began."""
+    """Hydra callback that remembers the folder of the sweep that this process started."""
 
     folder: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Note the folder, and clear it of what an earlier sweep recorded where the user gave it a fixed one."""
+        """Remember the folder, and delete records of an earlier sweep in the same folder."""
         Sweep.folder = Path(config.hydra.sweep.dir).resolve()
         for name in (RECORD, TRACEBACK):
             for path in Sweep.folder.glob(f"*/{name}"):
@@ -70,13 +70,13 @@ class Sweep(Callback):
 
 @contextmanager
 def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
-    """Record what becomes of a job of a sweep, and give it a device of its own where there are several.
+    """Record the outcome of a job of a sweep, and reserve a GPU for it if there are several.
 
     Yields:
-        What is to be told the run's folder; None where the process is no job of a sweep, and nothing is recorded.
+        A function that records the run's folder; None outside a sweep, where nothing is recorded.
 
     Raises:
-        JobError: what was done within raised an exception; the record has it.
+        JobError: the body raised an exception, which the record describes.
     """
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
@@ -88,17 +88,17 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
     def save() -> None:
         write_text(folder / RECORD, json.dumps(asdict(job), indent=1))
 
-    def opened(run: Path) -> None:
+    def record_folder(run: Path) -> None:
         job.run = str(run.resolve())
         save()
 
     save()
     try:
-        # a launcher's process has not come by the command line
+        # the process of a launcher has not been through the command line
         with handle_stop_signals():
             if cfg.trainer.devices == 1:
                 claim_gpu(folder.parent, job.number)
-            yield opened
+            yield record_folder
     except Exception as error:
         job.status, job.error = "failed", str(error)
         if not isinstance(error, InputError | TrainingError):
@@ -106,7 +106,7 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
             job.traceback = str(folder / TRACEBACK)
             write_text(folder / TRACEBACK, traceback.format_exc())
         save()
-        # at once, too: the others may go on for hours
+        # now as well as at the end of the sweep: the other jobs may run for hours
         print(f"Job {job.number} failed: {job.error}", file=sys.stderr)
         raise JobError(f"Job {job.number} failed: {job.error}") from None
     job.status = "finished"
@@ -114,40 +114,40 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
 
 
 def read_jobs(folder: Path) -> list[Job]:
-    """The jobs that a sweep has begun, in its order."""
+    """Return the jobs that a sweep has started, in its order."""
     jobs = [Job(**json.loads(path.read_text())) for path in folder.glob(f"*/{RECORD}")]
     return sorted(jobs, key=lambda job: job.number)
 
 
-# locks of this process on its device, released when it ends
-_held: list[FileLock] = []
+# the operating system releases them when this process ends
+_gpu_locks: list[FileLock] = []
 
 
 def claim_gpu(folder: Path, number: int) -> None:
-    """Let this process see one of several CUDA devices: one that no other process of the sweep has taken.
+    """Restrict this process to one of several CUDA devices that no other process of the sweep uses.
 
-    The choice is the process's, for all its jobs: CUDA reads the variable once. Where all devices are taken, the
-    job's number decides. With one device, as SLURM gives to a job, or none, nothing is done.
+    The choice holds for all jobs of this process, because CUDA reads ``CUDA_VISIBLE_DEVICES`` once. If all devices are
+    in use, they are shared by job number. With at most one device, as in a SLURM job, nothing is done.
 
     Args:
-        folder: of the sweep, where the devices are locked.
-        number: of the job.
+        folder: the sweep's folder, which has the lock files.
+        number: the job's number.
     """
-    # imported here: who began the sweep needs no PyTorch
+    # imported here: the process that starts the sweep does without PyTorch
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(k) for k in range(torch.cuda.device_count())] if visible is None else visible.split(",")
     if len(names) < 2:
         return
-    chosen = number % len(names)
+    index = number % len(names)
     for k in range(len(names)):
         lock = FileLock(folder / f"device{k}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             continue
-        _held.append(lock)
-        chosen = k
+        _gpu_locks.append(lock)
+        index = k
         break
-    os.environ["CUDA_VISIBLE_DEVICES"] = names[chosen]
+    os.environ["CUDA_VISIBLE_DEVICES"] = names[index]

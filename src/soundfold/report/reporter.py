@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config import Wandb
 from soundfold.errors import InputError
-from soundfold.evaluation.compare import RunResult, load_run
-from soundfold.evaluation.results import FoldResult, summarise
+from soundfold.evaluation.compare import RunResult
+from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
@@ -29,32 +29,29 @@ class RunReporter:
     def report_run(
         self,
         folder: Path,
-        results: list[FoldResult],
+        run: RunResult,
         options: DictConfig,
         logger: DictConfig | None = None,
         *,
         show_table: bool = True,
     ) -> None:
-        """Write ``cv.json`` and ``report.html`` of a complete run, print its table, and log it to W&B if it uses W&B.
+        """Print the table of a complete run, write its ``report.html``, and log it to W&B if it uses W&B.
 
         Args:
             folder: of the run.
-            results: all folds of the run.
+            run: see `soundfold.evaluation.summary.write_summary`.
             options: `soundfold.config.Report`.
             logger: `soundfold.config.Logger`; None takes the run's stored configuration.
             show_table: print the table.
 
         Raises:
-            InputError: a fold is missing, duplicated or from another run, or the folder cannot be written.
+            InputError: the folder cannot be written, or W&B cannot open its run.
         """
-        summarise(results)  # raises unless the folds are one complete cross-validation
-        run = load_run(folder)
         remedy = "Free some space, or copy the run to a folder that is writable."
-        with explain_write_errors(folder, remedy), exclusive_lock(folder / "cv.lock", "is summarizing this run"):
+        with explain_write_errors(folder, remedy), exclusive_lock(folder / "cv.lock", "is reporting this run"):
             remove_partial_files([*folder.glob("*"), *folder.glob("figures/*")])
-            replace(run.total, interval=run.interval).save(folder / "cv.json")
             if show_table:
-                print_run(results, run)
+                print_run(load_folds(folder), run)
             if options.page != "none":
                 # imported here: plotting takes a second to import
                 from soundfold.report.run_page import write_run_page

@@ -1,0 +1,30 @@
+"""The summary of a finished run, ``cv.json``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from soundfold.evaluation.compare import RunResult, load_run
+from soundfold.io.atomic import explain_write_errors, remove_partial_files
+from soundfold.io.locks import exclusive_lock
+
+
+def write_summary(folder: Path) -> RunResult:
+    """Summarize a run's folds in its ``cv.json``: means, standard deviations and the confidence interval.
+
+    Args:
+        folder: the run's folder.
+
+    Returns:
+        The run, see `load_run`.
+
+    Raises:
+        InputError: a fold is missing or damaged, or the file cannot be written.
+    """
+    run = load_run(folder)
+    remedy = "Free some space, or copy the run to a folder that can be written."
+    with explain_write_errors(folder, remedy), exclusive_lock(folder / "cv.lock", "is summarizing this run"):
+        remove_partial_files(folder.glob("cv.json.*"))
+        replace(run.total, interval=run.interval).save(folder / "cv.json")
+    return run

@@ -1,0 +1,99 @@
+"""Checkpoints that a run can always be resumed from, with the same result as an uninterrupted run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from soundfold.errors import InputError
+from soundfold.io.checkpoints import find_damage, load_checkpoint, save_checkpoint
+from soundfold.io.console import console
+
+
+class PeriodicCheckpoint(ModelCheckpoint):
+    """Saves a checkpoint at the end of the last epoch, and of earlier ones at least some time apart.
+
+    Writing a checkpoint of 134 MB may take longer than training a short epoch. A killed run repeats the epochs since
+    its last checkpoint, with the same result.
+
+    Args:
+        every_seconds: least time between two checkpoints; 0 saves one after every eligible epoch.
+        every_epochs: every n-th epoch is eligible.
+        args, options: see `ModelCheckpoint`.
+    """
+
+    def __init__(self, *args: Any, every_seconds: float, every_epochs: int = 1, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.every_seconds, self.every_epochs = every_seconds, every_epochs
+        self._saved_at = 0.0
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_at = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        is_last = is_last or 0 <= trainer.max_steps <= trainer.global_step
+        is_eligible = (trainer.current_epoch + 1) % self.every_epochs == 0
+        is_due = is_last or (is_eligible and time.monotonic() - self._saved_at >= self.every_seconds)
+        # all ranks take part in saving, so rank 0 decides for all
+        if trainer.strategy.broadcast(is_due):
+            super().on_train_epoch_end(trainer, pl_module)
+            self._saved_at = time.monotonic()
+
+
+class ResumableEarlyStopping(EarlyStopping):
+    """Early stopping that also holds for a run that is resumed after it stopped."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning restores the reason, but stops the trainer only after one more epoch
+        trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+
+
+class ResumableBest(ModelCheckpoint):
+    """The best epoch's checkpoint, which survives moving or renaming the run's folder."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning forgets the best checkpoint if `dirpath` differs from the stored one
+        moved = {name: str(Path(str(self.dirpath)) / Path(name).name) for name in state_dict["best_k_models"]}
+        if missing := [path for path in moved.values() if not Path(path).is_file()]:
+            raise InputError(
+                f"{missing[0]} is missing, and training cannot be resumed without it. Start over with rerun=true."
+            )
+        scores = {moved[name]: score for name, score in state_dict["best_k_models"].items()}
+        keys = ("best_model_path", "kth_best_model_path", "last_model_path")
+        paths = {key: moved.get(state_dict[key], "") for key in keys}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": scores, "dirpath": self.dirpath})
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints atomically, so that a killed run keeps its previous one, and rejects damaged ones."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        return load_checkpoint(Path(path))
+
+
+def can_resume(folder: Path) -> bool:
+    """Return whether training can resume from the checkpoints in a folder.
+
+    If one is damaged, all are deleted with a warning: training from scratch reaches the same result.
+    """
+    # last.ckpt first: a process killed while deleting must not leave it without best.ckpt
+    paths = sorted(folder.glob("*.ckpt"), key=lambda path: path.name != "last.ckpt")
+    for path in paths:
+        if reason := find_damage(path):
+            warning = f"warning: The checkpoint {path} is damaged ({reason}). Training the fold from scratch."
+            console.print(warning, style="yellow", soft_wrap=True)
+            for checkpoint in paths:
+                checkpoint.unlink()
+            return False
+    return bool(paths) and paths[0].name == "last.ckpt"

@@ -1,0 +1,59 @@
+"""Checks of every fold before the first is trained, so that no run fails halfway for a reason known at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from soundfold.data.leakage import audit, check_leakage
+from soundfold.data.splits import Split, make_split
+from soundfold.errors import InputError
+from soundfold.experiment import build
+from soundfold.experiment.setup import RunContext
+from soundfold.validation import config_keys
+
+
+@config_keys("split", "model")
+def check_folds(run: RunContext, folds: Sequence[int | None]) -> None:
+    """Check that each fold can be trained and scored without leakage.
+
+    Raises:
+        InputError: a fold does not exist, is too small, leaks, or would never be validated.
+    """
+    cfg, protocol, table = run.cfg, build.protocol(run.cfg), run.collection.table
+    for fold in folds:
+        split = make_split(table, protocol, fold, cfg.seed)
+        check_leakage(audit(table, split, run.collection.waves.hashes, seen=run.seen), protocol, fold)
+        _check_validated(cfg, count_epochs(cfg, len(split.train)))
+        _check_sizes(cfg, split)
+
+
+def count_epochs(cfg: DictConfig, n_clips: int) -> int:
+    """Return the number of epochs over ``n_clips`` training clips, from trainer.max_epochs and trainer.max_steps."""
+    n_batches = min(-(-n_clips // cfg.data.batch_size), cfg.trainer.limit_train_batches or n_clips)
+    limits = (cfg.trainer.max_epochs, -(-cfg.trainer.max_steps // n_batches))
+    return min(limit for limit in limits if limit > 0)  # -1 is no limit
+
+
+def _check_validated(cfg: DictConfig, n_epochs: int) -> None:
+    every = cfg.trainer.check_val_every_n_epoch
+    if cfg.split.protocol == "nested" and cfg.selection.choose == "best" and n_epochs < every:
+        raise InputError(
+            f"trainer.check_val_every_n_epoch={every} must be at most {n_epochs}, the number of epochs: otherwise no "
+            "epoch is validated, and there is no best one. Set a lower value, or selection.choose=last."
+        )
+
+
+def _check_sizes(cfg: DictConfig, split: Split) -> None:
+    devices, micro_batches = cfg.trainer.devices, cfg.trainer.micro_batches
+    for name, clips, least in (
+        ("training", split.train, 2 * devices * micro_batches),  # batch norm needs two clips per micro-batch
+        ("validation", split.val, devices),
+        ("test", split.test, devices),
+    ):
+        if 0 < len(clips) < least:
+            raise InputError(
+                f"A fold has {len(clips)} {name} clips, but trainer.devices={devices} and "
+                f"trainer.micro_batches={micro_batches} require at least {least}. Set lower values."
+            )

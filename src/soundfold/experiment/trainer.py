@@ -1,0 +1,155 @@
+"""The Lightning trainer of one fold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig, OmegaConf
+
+from soundfold.data.datamodule import SoundDataModule
+from soundfold.data.loader import BatchShard
+from soundfold.data.splits import Protocol, make_split
+from soundfold.experiment.callbacks.checkpoints import (
+    AtomicCheckpointIO,
+    PeriodicCheckpoint,
+    ResumableBest,
+    ResumableEarlyStopping,
+)
+from soundfold.experiment.callbacks.epoch_seed import EpochSeed
+from soundfold.experiment.callbacks.finite_loss import FiniteLoss
+from soundfold.experiment.callbacks.metrics_csv import MetricsCsv
+from soundfold.experiment.callbacks.progress import ThrottledProgressBar
+from soundfold.experiment.device import choose_accelerator
+from soundfold.experiment.fold_checks import count_epochs
+from soundfold.experiment.lightning_compat import disable_signal_handlers, resume_at_epoch_end
+from soundfold.experiment.setup import RunContext
+from soundfold.models.averaging import Averaging
+from soundfold.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """One fold that this process trains, possibly as one rank of several.
+
+    Attributes:
+        run, fold: see `soundfold.experiment.fold.train_fold`.
+        shard: this process's share of every batch.
+        protocol, data, model: built from the run's configuration.
+        averaging: the average of the weights; None if disabled.
+    """
+
+    run: RunContext
+    fold: int | None
+    shard: BatchShard
+    protocol: Protocol
+    data: SoundDataModule
+    model: Classifier
+    averaging: Averaging | None
+
+    @property
+    def cfg(self) -> DictConfig:
+        return self.run.cfg
+
+    @property
+    def folder(self) -> Path:
+        return self.run.fold_folder(self.fold)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def is_nested(self) -> bool:
+        return self.protocol.name == "nested" and self.fold is not None
+
+    @property
+    def selects_best(self) -> bool:
+        """The best validated epoch is scored, instead of the last."""
+        return self.is_nested and self.cfg.selection.choose == "best"
+
+    @property
+    def validates(self) -> bool:
+        """Clips are validated. Under random_clips their metrics are logged, and choose nothing."""
+        return self.is_nested or (self.protocol.name == "random_clips" and self.fold is not None)
+
+
+def monitor_mode(cfg: DictConfig) -> str:
+    """Return whether the smallest (``min``) or largest (``max``) value of ``selection.monitor`` is best."""
+    return "min" if cfg.selection.monitor == "val/loss" else "max"
+
+
+def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Callback]) -> pl.Trainer:
+    """Return the trainer of a fold, with ``watchers`` beside the run's own callbacks."""
+    cfg, shard = job.cfg, job.shard
+    options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
+    del options["micro_batches"], options["tf32"]  # no options of Lightning's
+    options["accelerator"] = choose_accelerator(cfg)
+    # also if trainer.max_steps ends the run, because the progress bar counts epochs
+    n_clips = len(make_split(job.run.collection.table, job.protocol, job.fold, cfg.seed).train)
+    options["max_epochs"] = count_epochs(cfg, n_clips)
+    if shard.world_size > 1:
+        is_gpu = options["accelerator"] == "gpu"
+        options["strategy"] = DDPStrategy(process_group_backend="nccl" if is_gpu else "gloo")
+        # statistics of the entire batch; PyTorch has no synchronized batch norm on the CPU
+        options["sync_batchnorm"] = is_gpu
+        options["enable_progress_bar"] &= shard.rank == 0
+    if options["limit_train_batches"] is not None:
+        options["limit_train_batches"] *= shard.accumulate  # Lightning counts micro-batches
+    trainer = pl.Trainer(
+        **options,
+        callbacks=_make_callbacks(job, watchers),
+        accumulate_grad_batches=shard.accumulate,
+        # in a SLURM job Lightning would save within an epoch and requeue the job, which is the launcher's task
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
+        logger=loggers,
+        default_root_dir=job.folder,
+        num_sanity_val_steps=0,
+        limit_val_batches=None if job.validates else 0,
+        # Lightning counts from the start of the fit, so with any other period `augment.copies.after` would be late in a
+        # resumed run
+        reload_dataloaders_every_n_epochs=0 if cfg.augment.copies is None else 1,
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
+    resume_at_epoch_end(trainer)
+    disable_signal_handlers(trainer)
+    return trainer
+
+
+def _make_callbacks(job: FoldJob, watchers: Sequence[pl.Callback]) -> list[pl.Callback]:
+    """Return the callbacks in the order that Lightning calls them."""
+    cfg, rank = job.cfg, job.shard.rank
+    callbacks: list[pl.Callback] = [
+        MetricsCsv(job.folder / "metrics.csv", leaky=job.protocol.leaky),
+        FiniteLoss(job.fold, cfg.trainer.precision),
+        EpochSeed(cfg.seed, job.fold or 0, 3, *([rank] if rank else [])),
+        *([job.averaging] if job.averaging else []),
+        *watchers,
+    ]
+    if cfg.trainer.enable_progress_bar and rank == 0:
+        callbacks.append(ThrottledProgressBar())
+    if job.selects_best:
+        monitor: dict[str, Any] = {"monitor": cfg.selection.monitor, "mode": monitor_mode(cfg)}
+        callbacks.append(ResumableEarlyStopping(patience=cfg.selection.patience, **monitor))
+        # saved right after validation, while the network has the averaged weights that were validated
+        options: Any = {"save_weights_only": True, "save_on_train_epoch_end": False, "enable_version_counter": False}
+        callbacks.append(ResumableBest(job.checkpoints, "best", **options, **monitor))
+    # last, so that the checkpoint has the state of the other callbacks at the end of the epoch
+    callbacks.append(
+        PeriodicCheckpoint(
+            job.checkpoints,
+            "last",
+            every_seconds=cfg.checkpoints.every_seconds,
+            every_epochs=cfg.checkpoints.every_n_epochs,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+    )
+    return callbacks

@@ -1,0 +1,84 @@
+"""The choice of a device, with PyTorch's answers about the hardware replaced."""
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from soundfold.errors import InputError
+from soundfold.experiment.device import check_accelerator, choose_accelerator, choose_device
+
+
+def config(
+    accelerator: str = "auto", devices: int = 1, precision: str = "32-true", compile: str = "none"
+) -> DictConfig:
+    trainer = {"accelerator": accelerator, "devices": devices, "precision": precision}
+    return OmegaConf.create({"trainer": trainer, "model": {"compile": compile}})
+
+
+@pytest.fixture
+def hardware(monkeypatch):
+    """A function that sets the number of CUDA devices, whether there is MPS, and the CPU's capabilities."""
+
+    def replace(gpus: int = 0, mps: bool = False, **capabilities: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+
+    return replace
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mps", "wanted", "accelerator"),
+    [(1, False, "auto", "gpu"), (0, False, "auto", "cpu"), (0, True, "auto", "cpu"), (0, True, "mps", "mps")],
+)
+def test_auto_chooses_cuda_or_the_cpu(hardware, gpus, mps, wanted, accelerator):
+    hardware(gpus, mps)
+    assert choose_accelerator(config(wanted)) == accelerator
+    if wanted == "auto":
+        assert choose_device("auto").type == ("cuda" if accelerator == "gpu" else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cfg", "message"),
+    [
+        (0, config("gpu"), "trainer.accelerator=gpu is not available here"),
+        (0, config("mps"), "trainer.accelerator=mps is not available here"),
+        (2, config("gpu", devices=3), "trainer.devices=3 must be at most 2"),
+        (2, config("cpu", compile="graphs"), "CUDA graphs require a CUDA device"),
+    ],
+)
+def test_an_unavailable_device_is_refused(hardware, gpus, cfg, message):
+    hardware(gpus)
+    with pytest.raises(InputError, match=message):
+        check_accelerator(cfg)
+
+
+def test_an_unavailable_device_is_refused_under_the_option_of_the_user(hardware):
+    hardware()
+    with pytest.raises(InputError, match="^--device=cuda: PyTorch finds no CUDA device. Set --device=cpu.$"):
+        choose_device("cuda", "--device")
+
+
+@pytest.mark.parametrize(
+    ("cfg", "capabilities", "note"),
+    [
+        (config("cpu"), {"avx512_bf16": True}, "trainer.precision=bf16-mixed may train"),
+        (config("cpu"), {"bf16": True}, "trainer.precision=bf16-mixed may train"),
+        (config("cpu", precision="bf16-mixed"), {"avx512_bf16": False}, "trainer.precision=32-true trains"),
+        (config("cpu", precision="bf16-mixed"), {}, None),
+        (config("cpu"), {"avx512_bf16": False}, None),
+        (config("cpu", devices=8), {}, None),
+    ],
+)
+def test_notes_on_bfloat16(hardware, capsys, cfg, capabilities, note):
+    hardware(**capabilities)
+    check_accelerator(cfg)
+    output = " ".join(capsys.readouterr().err.split())
+    assert note in output if note else not output
+
+
+def test_a_note_on_mps(hardware, capsys):
+    hardware(mps=True)
+    check_accelerator(config())
+    assert "trainer.accelerator=auto ignores MPS" in " ".join(capsys.readouterr().err.split())

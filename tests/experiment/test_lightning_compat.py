@@ -1,0 +1,88 @@
+"""Every workaround for Lightning works, and is still needed."""
+
+import signal
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from soundfold.experiment.lightning_compat import count_last_epoch, disable_signal_handlers, resume_at_epoch_end
+
+
+class Regression(pl.LightningModule):
+    """One weight; records its epochs and calls ``on_step`` at every step."""
+
+    def __init__(self, on_step=lambda module: None):
+        super().__init__()
+        self.weight, self.on_step, self.epochs = torch.nn.Parameter(torch.zeros(1)), on_step, []
+
+    def on_train_epoch_start(self):
+        self.epochs.append(self.current_epoch)
+
+    def training_step(self, batch, batch_idx):
+        self.on_step(self)
+        return (self.weight - batch).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def make_trainer(folder, **options) -> pl.Trainer:
+    """A trainer of three steps per epoch, which writes ``last.ckpt`` at the end of every epoch."""
+    checkpoint = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(default_root_dir=folder, callbacks=[checkpoint], **quiet, **options)
+
+
+def batches() -> DataLoader:
+    return DataLoader(torch.ones(3, 1))
+
+
+@pytest.fixture(autouse=True)
+def restored_handler():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("is_disabled", [True, False])
+def test_sigterm_is_left_to_its_handler(tmp_path, is_disabled):
+    def handler(number, frame):
+        pass
+
+    signal.signal(signal.SIGTERM, handler)
+    seen = []
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    if is_disabled:
+        disable_signal_handlers(trainer)
+    trainer.fit(Regression(lambda module: seen.append(signal.getsignal(signal.SIGTERM))), batches())
+    assert (set(seen) == {handler}) is is_disabled
+
+
+@pytest.mark.parametrize("is_patched", [True, False])
+def test_a_run_with_max_steps_resumes_at_the_next_epoch(tmp_path, is_patched):
+    def stop(module):
+        if module.current_epoch == 1:
+            raise RuntimeError("stopped")
+
+    trainer = make_trainer(tmp_path, max_epochs=3, max_steps=9)
+    with pytest.raises(RuntimeError, match="stopped"):
+        trainer.fit(Regression(stop), batches())
+    model, trainer = Regression(), make_trainer(tmp_path, max_epochs=3, max_steps=9)
+    if is_patched:
+        resume_at_epoch_end(trainer)
+    trainer.fit(model, batches(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert (model.epochs == [1, 2]) is is_patched
+
+
+def test_the_last_epoch_of_a_complete_run_is_counted_when_it_is_resumed(tmp_path):
+    for resume in (False, True):
+        trainer = make_trainer(tmp_path, max_epochs=3, max_steps=6)
+        resume_at_epoch_end(trainer)
+        checkpoint = {"ckpt_path": tmp_path / "last.ckpt", "weights_only": True} if resume else {}
+        trainer.fit(Regression(), batches(), **checkpoint)
+        assert trainer.current_epoch == (1 if resume else 2)
+        count_last_epoch(trainer)
+        assert trainer.current_epoch == 2
