@@ -81,7 +81,7 @@ def flip(path: Path, at: float = 0.5) -> None:
 def test_a_full_cache_is_told_and_left_clean(root, whole, disk, tmp_path):
     cache = disk("size=120k")
     words = [*SMALL, "fold=1", f"paths.cache={cache}"]
-    with pytest.raises(InputError, match=r"No space left on device.* needs 0\.2 MB; .*paths\.cache=") as caught:
+    with pytest.raises(InputError, match=r"No space left on device.* requires 0\.2 MB\. .*set paths\.cache") as caught:
         cross_validate(root, tmp_path / "out", *words)
     assert str(cache) in str(caught.value)
     assert {path.suffix for path in cache.iterdir()} == {".lock"}
