@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from rich.progress import track
@@ -52,18 +51,14 @@ def open_collection(
     """
     if download is not None:
         DOWNLOADERS[download](root)
-    files = LAYOUTS[layout]
-    table = files.read(root, cache, options or TableOptions())
+    arrangement = LAYOUTS[layout]
+    table = arrangement.read(root, cache, options or TableOptions())
     waves = store.open_store(
-        root / files.audio,
+        root / arrangement.audio,
         table.files,
         seconds=seconds,
         sample_rate=sample_rate,
         cache=cache,
-        progress=partial(_show_progress, f"Decoding {root.name}"),
+        progress=lambda items, total: track(items, f"Decoding {root.name}", total),
     )
     return Collection(table, waves)
-
-
-def _show_progress(description: str, items: Iterable, total: int) -> Iterable:
-    return track(items, description=description, total=total)

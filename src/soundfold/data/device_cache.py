@@ -16,17 +16,17 @@ class DeviceCache:
 
     def __init__(self) -> None:
         self._key: tuple | None = None
-        self._samples: Tensor | None = None
+        self._samples = torch.empty(0)
 
     def holds(self, waves: Waveforms, device: torch.device) -> bool:
-        return self._key == _content_key(waves, device)
+        return self._key == (waves.digest, waves.sample_rate, waves.samples.shape, device)
 
     def load(self, waves: Waveforms, device: torch.device) -> Tensor:
-        """Return the samples on the device. Other waveforms are released first."""
-        if self._samples is None or not self.holds(waves, device):
-            self._key = self._samples = None
+        """Return the samples on the device. Other samples are released first."""
+        if not self.holds(waves, device):
+            self._key, self._samples = None, torch.empty(0)
             self._samples = torch.from_numpy(waves.samples).to(device)
-            self._key = _content_key(waves, device)
+            self._key = waves.digest, waves.sample_rate, waves.samples.shape, device
         return self._samples
 
 
@@ -34,7 +34,7 @@ DEVICE_CACHE = DeviceCache()
 
 
 def place_samples(waves: Waveforms, device: torch.device, on_device: bool | None = None) -> Tensor:
-    """Return int16 (clips, samples) on the device, or in host memory, from where batches are streamed.
+    """Return int16 (clips, samples) on the device, or in host memory to stream batches from there.
 
     Args:
         on_device: None copies the samples to a CUDA device if they take less than half of its free memory.
@@ -42,17 +42,8 @@ def place_samples(waves: Waveforms, device: torch.device, on_device: bool | None
     host = torch.from_numpy(waves.samples)  # memory-mapped, not copied
     if device.type == "cpu":
         return host
-    if DEVICE_CACHE.holds(waves, device) or _fits(waves.samples.nbytes, device, on_device):
+    if DEVICE_CACHE.holds(waves, device):
         return DEVICE_CACHE.load(waves, device)
-    return host
-
-
-def _fits(size: int, device: torch.device, on_device: bool | None) -> bool:
-    if on_device is not None or device.type != "cuda":
-        return on_device is not False
-    free, _ = torch.cuda.mem_get_info(device)
-    return size < free / 2
-
-
-def _content_key(waves: Waveforms, device: torch.device) -> tuple:
-    return waves.digest, waves.sample_rate, waves.samples.shape, device
+    if on_device is None and device.type == "cuda":
+        on_device = waves.samples.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+    return host if on_device is False else DEVICE_CACHE.load(waves, device)

@@ -28,11 +28,9 @@ def read_folder(
 
     Args:
         root: its subfolders are the classes, with audio files at any depth. Hidden files are ignored.
-        cache: folder of the packed stores.
         folds: number of folds, see `assign_folds`.
-        source_pattern: regular expression that is searched for in the name of each file. The group ``source``, else
-            the first group, else the match identifies the recording that the clip was cut from. None makes every file
-            its own source.
+        source_pattern: regular expression, searched for in file names. The group ``source``, else the first group, else
+            the match identifies the source recording of the clip. None makes every file its own source.
         classes: select these classes; None selects all.
 
     Raises:

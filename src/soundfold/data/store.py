@@ -69,12 +69,9 @@ def open_store(
 ) -> Waveforms:
     """Open the packed store of these files; build it if it does not exist.
 
-    Any sample rate, number of channels and length that libsndfile reads is accepted. Channels are averaged, other
-    rates resampled, and each clip is cut or zero-padded at its end to ``seconds``. The store is identified by the bytes
-    of the files and these parameters. It is written to a temporary folder and renamed, under a file lock, so that
-    several processes build it once and none reads an incomplete one. On opening, the samples are compared with the
-    hashes in the manifest, and the manifest with its checksum. A damaged store is rebuilt, with a note. An intact store
-    may be read-only.
+    Channels are averaged, other rates resampled, and each clip is cut or zero-padded at its end to ``seconds``. The
+    store is identified by the bytes of the files and these parameters. Concurrent processes build it once, under a file
+    lock. Every opening verifies its checksums: a damaged store is rebuilt, with a note. An intact one may be read-only.
 
     Args:
         root: folder of the audio files.
@@ -94,8 +91,8 @@ def open_store(
     path = cache / key
     if store := _load_intact(path):
         return store
-    size = f"{2 * frames * len(files) / 1e6:.1f} MB"
-    with explain_write_errors(cache, f"The packed store requires {size}. Free some space, or set `cache`."):
+    need = f"The packed store requires {2 * frames * len(files) / 1e6:.1f} MB"
+    with explain_write_errors(cache, f"{need}. Free some space, or set `cache` to another folder."):
         cache.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(cache / f"{key}.lock", "is decoding this audio"):
             # another process may have built it in the meantime

@@ -22,8 +22,7 @@ class Columns:
         filename: name of the audio file, relative to the folder of the audio.
         fold, target: integers.
         category: class name.
-        source: identifier of the recording that the clip was cut from. Optional: in a table without this column every
-            clip is its own source.
+        source: identifier of the source recording. Optional: without it, every clip is its own source.
         fold_folders: whether the files of fold k are in the folder ``fold<k>``.
     """
 
