@@ -81,7 +81,7 @@ def flip_bit(path: Path) -> None:
 def test_a_full_cache_is_reported_and_left_clean(root, reference, disk, tmp_path):
     cache = disk("size=120k")
     options = [*SMALL, "fold=1", f"paths.cache={cache}"]
-    with pytest.raises(InputError, match=r"No space left on device.* needs 0\.2 MB; .*paths\.cache=") as caught:
+    with pytest.raises(InputError, match=r"No space left on device.* requires 0\.2 MB\. .*set paths\.cache") as caught:
         cross_validate(root, tmp_path / "out", *options)
     assert str(cache) in str(caught.value)
     assert {path.suffix for path in cache.iterdir()} == {".lock"}
