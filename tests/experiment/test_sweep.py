@@ -103,7 +103,7 @@ def test_an_interrupted_job_is_reported_as_not_ended(train_here):
 
     code, out, err = train_here(task, "-m", "seed=1,2")
     assert code == 143
-    assert "not ended" in out
+    assert "unfinished" in out
     assert "error: job 0 (seed=1" in err
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from soundfold.config import migrate
 from soundfold.data.tables import ClipTable
@@ -196,8 +197,11 @@ def load_config(path: Path) -> dict[str, Any]:
     try:
         stored: Any = OmegaConf.to_container(OmegaConf.load(path))
         return migrate(stored)
-    except (OSError, OmegaConfBaseException, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true.") from None
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} cannot be read ({reason}). Redo the fold: the same command with rerun=true."
+        ) from None
 
 
 def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
