@@ -64,8 +64,8 @@ def test_another_device_is_asked_at_the_end_of_an_epoch_before_a_checkpoint(root
 
 
 def test_a_score_that_is_not_finite_is_no_score(root, tmp_path, monkeypatch):
-    scored = Classifier._clips
-    monkeypatch.setattr(Classifier, "_clips", lambda self, *given: scored(self, *given) * float("inf"))
+    scored = Classifier._clip_logits
+    monkeypatch.setattr(Classifier, "_clip_logits", lambda self, *given: scored(self, *given) * float("inf"))
     with pytest.raises(TrainingError, match=r"Fold 1: test/loss is (nan|inf) after epoch"):
         cross_validate(root, tmp_path, *SHORT, "fold=1")
     assert not (only(tmp_path) / "fold1" / "result.json").exists()

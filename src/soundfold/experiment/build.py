@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold import config
-from soundfold.data.datamodule import OfflineCopies
+from soundfold.data.copies import OfflineCopies
+from soundfold.data.layouts import TableOptions
 from soundfold.data.splits import Protocol
 from soundfold.errors import InputError
 from soundfold.features.augment import Augmentation, MaskSpec, Uniform
@@ -78,7 +79,13 @@ def refuse_foreign_keys(given: Any, where: str) -> None:
                 )
 
 
-@config_keys("features", "augment", "data")
+def table_options(cfg: DictConfig) -> TableOptions:
+    """From ``data``."""
+    options: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    return TableOptions(**{name: options[name] for name in signature(TableOptions).parameters})
+
+
+@config_keys("features", "features.image", "augment", "data")
 def front_end(cfg: DictConfig) -> FrontEnd:
     """From ``features``, ``augment`` and ``data``; its statistics are still 0 and 1."""
     image = cfg.features.image

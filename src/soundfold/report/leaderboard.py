@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from soundfold.config import CONF, NOT_IDENTITY, compose_config, drop_keys, flatten, migrate
+from soundfold.config import CONF, NOT_IDENTITY, compose_config, drop_keys, flatten
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
-from soundfold.evaluation.results import CVResult, load_folds, summarise
+from soundfold.evaluation.results import CVResult, load_config, load_folds, summarise
 from soundfold.io.atomic import loads_with_checksum
 
 FORMATS = ("table", "csv", "markdown")
@@ -66,7 +65,7 @@ def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[ListedRun],
     for child in sorted(folder.glob("*/")):
         for path in _configs(child)[:1]:
             try:
-                places[child] = _plain(path)
+                places[child] = load_config(path)
             except InputError as error:
                 unfinished.append(f"{child.name} ({error})")
     wanted = _conditions(where, {key for config in places.values() for key in flatten(config)})
@@ -96,14 +95,6 @@ _ABSENT = object()
 
 def _configs(folder: Path) -> list[Path]:
     return sorted(folder.glob("fold*/config.yaml"))
-
-
-def _plain(path: Path) -> dict[str, Any]:
-    try:
-        stored: Any = OmegaConf.to_container(OmegaConf.load(path))
-        return migrate(stored)
-    except (OSError, OmegaConfBaseException, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true.") from None
 
 
 def _conditions(where: Sequence[str], keys: set[str]) -> dict[str, Any]:

@@ -14,15 +14,13 @@ from omegaconf import OmegaConf
 
 from soundfold.data import store
 from soundfold.data.attribution import Attribution, attribution, read_attributions
-from soundfold.data.collection import AUDIO
+from soundfold.data.layouts import LAYOUTS
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.metrics import probabilities
 from soundfold.experiment import build
 from soundfold.experiment.model_bundle import ModelBundle
-from soundfold.features.pipeline import FrontEnd
 from soundfold.io.pcm import pcm_to_float
-from soundfold.models.cam import class_activation, upsample_cam
-from soundfold.models.resnet import ResNet18
+from soundfold.models.scoring import ClipScorer
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import inline_svg
 from soundfold.report.page import audio_uri
@@ -99,27 +97,26 @@ def render_mistakes(folder: Path, run: RunResult, most: int) -> Iterator[tuple[M
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
     frames = round(cfg.data.seconds * rate)
     named = read_attributions(root)
-    models: dict[int, tuple[FrontEnd, ResNet18 | None]] = {}
+    scorers: dict[int, ClipScorer | None] = {}
+    logmel = build.logmel(cfg)
     for mistake, i in zip(list_mistakes(run, most), most_confident(run, most), strict=True):
-        if mistake.fold not in models:
+        if mistake.fold not in scorers:
             weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
-            models[mistake.fold] = (
-                ModelBundle.load(weights).rebuild() if weights.is_file() else (build.front_end(cfg), None)
-            )
-        front_end, network = models[mistake.fold]
-        mono = store.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate, frames)
+            scorers[mistake.fold] = _scorer(weights) if weights.is_file() else None
+        scorer = scorers[mistake.fold]
+        mono = store.decode(root / LAYOUTS[cfg.data.layout].audio / mistake.filename, rate, frames)
         wave = store.to_int16(mono, frames)
-        level = front_end.logmel(pcm_to_float(torch.from_numpy(wave)[None]))[0, 0]
-        looked_at = None
-        if network is not None:
-            image = front_end(torch.from_numpy(wave)[None])
-            share = class_activation(network, image, torch.tensor([int(run.predictions[i])]))
-            of_image = level.shape[1] if front_end.image is None else front_end.image.frames
-            looked_at = upsample_cam(share, len(level), level.shape[1], of_image).numpy()
-        centres = front_end.logmel.edges[1:-1].numpy()
-        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, level.numpy(), centres, looked_at)
+        log_mel = logmel(pcm_to_float(torch.from_numpy(wave)[None]))
+        cam = None if scorer is None else scorer.activation(log_mel, int(run.predictions[i])).numpy()
+        centres = logmel.edges[1:-1].numpy()
+        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, log_mel[0, 0].numpy(), centres, cam)
         whose = attribution(mistake.filename, run.sources[i], named)
         yield mistake, MistakeMedia(wave[: len(mono)], rate, picture, whose)
+
+
+def _scorer(weights: Path) -> ClipScorer:
+    front_end, network = ModelBundle.load(weights).rebuild()
+    return ClipScorer([front_end], [network])
 
 
 def mistake_cards(folder: Path, run: RunResult, most: int, audio: bool) -> list[Mistake]:
