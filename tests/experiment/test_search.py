@@ -254,7 +254,7 @@ def test_an_invalid_search_is_refused_by_key(args, message):
         ({"paths.cache": {"choices": ["a", "b"]}}, r"names paths\.cache"),
         ({"optim.lrr": {"low": 1, "high": 2}}, r"Did you mean optim\.lr"),
         ({"optim.lr": {"low": 2, "high": 1}}, "must be below"),
-        ({"optim.lr": {"low": 0, "high": 1, "log": True}}, "low above 0"),
+        ({"optim.lr": {"low": 0, "high": 1, "log": True}}, "requires low above 0"),
         ({"optim.lr": {"choices": [1]}}, "nothing to choose"),
         ({"optim.lr": {"low": 1}}, "either low and high, or choices"),
         ({}, "empty"),

@@ -343,8 +343,8 @@ def test_under_an_agent_the_cross_validation_is_the_trial(root, tmp_path, monkey
     ("args", "message"),
     [
         (["logger=wandb"], "split=nested"),
-        (["split=nested", "logger=csv"], "logger with wandb"),
-        (["split=nested", "fold=1"], "leave out debug and fold"),
+        (["split=nested", "logger=csv"], "set logger=wandb"),
+        (["split=nested", "fold=1"], "Remove debug and fold"),
     ],
 )
 def test_a_trial_that_would_mislead_its_sweep_is_refused(args, message, monkeypatch):

@@ -23,7 +23,7 @@ def register() -> None:
     store.store(name="prepare_schema", node=Prepare)
     store.store(name="explore_schema", node=Explore)
     for name, node in OPTIMIZERS.items():
-        store.store(group="optim", name=f"{name}_schema", node=node)
+        store.store(group="schema/optim", name=name, node=node)
     OmegaConf.register_new_resolver("at_most_nyquist", lambda hz, rate: min(float(hz), rate / 2), replace=True)
 
 

@@ -1,7 +1,7 @@
-"""The schema of a run's configuration, its keys, and the identity of a run.
+"""The types, choices and ranges of a configuration's values.
 
-Types only: what a value means stands in the docstring of the constructor that takes it, and what it is in conf/.
-Nothing heavy is imported here, so that `--help` and a misspelt key answer at once.
+Defaults and meanings are in ``conf/``, where every key has a comment. Ranges that the constructor of a library class
+checks are not repeated here.
 """
 
 from __future__ import annotations
@@ -11,212 +11,102 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+def key(
+    *,
+    choices: tuple[str, ...] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    finite: bool = False,
+) -> Any:
+    """Declare a key without a default.
+
+    Args:
+        choices: the values that it takes.
+        low: least value.
+        high: greatest value.
+        above: exclusive lower bound.
+        finite: refuse infinity.
+    """
+    return field(
+        default=MISSING,
+        metadata={"choices": choices, "low": low, "high": high, "above": above, "finite": finite},
+    )
+
 
 @dataclass
 class Data:
-    name: str = MISSING
-    root: str = MISSING
-    download: str | None = None
-    layout: str = "esc50"
-    folds: int = 5
-    source_pattern: str | None = None
-    subset: str | None = None
-    classes: list[str] | None = None
-    seconds: float = 5.0
-    sample_rate: int = 44100
-    batch_size: int = 64
-    on_device: bool | None = None
+    name: str = key()
+    root: str = key()
+    download: str | None = key(choices=("esc50", "synthetic"))
+    layout: str = key(choices=("esc50", "urbansound8k", "folder"))
+    folds: int = key()
+    source_pattern: str | None = key()
+    subset: str | None = key()
+    classes: list[str] | None = key()
+    seconds: float = key(above=0)
+    sample_rate: int = key(low=MIN_SAMPLE_RATE, high=MAX_SAMPLE_RATE)
+    batch_size: int = key(low=1)
+    on_device: bool | None = key()
 
 
 @dataclass
 class Split:
-    protocol: str = MISSING
-    test: float | None = None
-    val: float | None = None
-    image_val: float | None = None
-    test_in_training: bool = False
+    protocol: str = key()
+    test: float | None = key()
+    val: float | None = key()
+    image_val: float | None = key()
+    test_in_training: bool = key()
 
 
 @dataclass
 class Image:
-    frames: int = MISSING
-    size: int = MISSING
+    frames: int = key()
+    size: int = key()
 
 
 @dataclass
 class Features:
-    window: float = MISSING
-    hop: float = MISSING
-    n_fft: int | None = None
-    n_mels: int = MISSING
-    f_min: float = 0.0
-    f_max: float | None = None
-    top_db: float = 80.0
-    relative: bool = False
-    image: Image | None = None
+    window: float = key(above=0)
+    hop: float = key(above=0)
+    n_fft: int | None = key()
+    n_mels: int = key(low=1)
+    f_min: float = key()
+    f_max: float | None = key()
+    top_db: float = key()
+    relative: bool = key()
+    image: Image | None = key()
+
+
+# Entries of sections that are null by default. conf/ cannot hold keys of a null section, so what may be omitted of an
+# entry has its value here.
 
 
 @dataclass
 class Uniform:
-    low: float = MISSING
-    high: float = MISSING
+    low: float = key()
+    high: float = key()
     p: float = 1.0
     integer: bool = False
 
 
 @dataclass
 class MaskSpec:
-    count: int = MISSING
-    width: float = MISSING
+    count: int = key()
+    width: float = key()
     p: float = 1.0
 
 
 @dataclass
-class Mixing:
-    alpha: float = 0.2
-    mixup: float = 0.0
-    time_cutmix: float = 0.0
-    frequency_cutmix: float = 0.0
-    between_class: float = 0.0
-
-
-@dataclass
 class Copies:
-    low: int = MISSING
-    high: int = MISSING
+    low: int = key()
+    high: int = key()
     after: int = 0
-
-
-@dataclass
-class Augment:
-    time_stretch: Uniform | None = None
-    pitch_shift: Uniform | None = None
-    noise_std: Uniform | None = None
-    noise_snr_db: Uniform | None = None
-    noise_colours: list[float] = field(default_factory=lambda: [0.0])
-    gain_db: Uniform | None = None
-    polarity: float = 0.0
-    time_shift: Uniform | None = None
-    time_masks: MaskSpec | None = None
-    frequency_masks: MaskSpec | None = None
-    one_of: bool = False
-    copies: Copies | None = None
-    mixing: Mixing = field(default_factory=Mixing)
-
-
-@dataclass
-class Crops:
-    seconds: float | None = None
-    trim: bool = False
-    test: int | None = None
-
-
-@dataclass
-class Model:
-    weights: str = "none"
-    stem: str = "sum"
-    width: int = 64
-    stem_stride: int = 2
-    max_pool: bool = True
-    frequency_channel: bool = False
-    squeeze_excitation: bool = False
-    stochastic_depth: float = 0.0
-    frozen_stages: int = 0
-    layer_decay: float = 1.0
-    label_smoothing: float = 0.0
-    channels_last: bool = False
-    compile: str = "none"
-
-
-@dataclass
-class Optim:
-    _target_: str = MISSING
-    _partial_: bool = True
-    lr: float = MISSING
-    weight_decay: float = 0.0
-    fused: bool = True
-
-
-@dataclass
-class Adam(Optim):
-    betas: tuple[float, float] = (0.9, 0.999)
-
-
-@dataclass
-class AdamW(Adam):
-    pass
-
-
-@dataclass
-class Sgd(Optim):
-    momentum: float = 0.0
-    nesterov: bool = False
-
-
-@dataclass
-class Schedule:
-    decay: str = MISSING
-    warmup: float = 0.0
-
-
-@dataclass
-class Average:
-    kind: str = MISSING
-    decay: float = 0.999
-    start: float = 0.0
-
-
-@dataclass
-class Trainer:
-    accelerator: str = MISSING
-    devices: int = 1
-    micro_batches: int = 1
-    precision: str = "32-true"
-    max_epochs: int = 50
-    max_steps: int = -1
-    gradient_clip_val: float | None = None
-    deterministic: bool = False
-    tf32: bool = True
-    log_every_n_steps: int = 1
-    check_val_every_n_epoch: int = 1
-    enable_progress_bar: bool = True
-    limit_train_batches: int | None = None
-
-
-@dataclass
-class Selection:
-    monitor: str = "val/loss"
-    choose: str = "best"
-    patience: int = 10
-
-
-@dataclass
-class Checkpoints:
-    keep: str = "weights"
-    every_n_epochs: int = 1
-    every_seconds: float = 30.0
-
-
-@dataclass
-class Wandb:
-    project: str = "soundfold"
-    entity: str | None = None
-    mode: str = "offline"
-    tags: list[str] = field(default_factory=list)
-    notes: str | None = None
-    artifact: bool = False
-
-
-@dataclass
-class Logger:
-    wandb: Wandb | None = None
-    tensorboard: bool = False
-
-
-@dataclass
-class Paths:
-    outputs: str = "outputs"
-    cache: str = "data/cache"
 
 
 @dataclass
@@ -229,80 +119,221 @@ class Parameter:
 
 
 @dataclass
+class Mixing:
+    alpha: float = key()
+    mixup: float = key()
+    time_cutmix: float = key()
+    frequency_cutmix: float = key()
+    between_class: float = key()
+
+
+@dataclass
+class Augment:
+    time_stretch: Uniform | None = key()
+    pitch_shift: Uniform | None = key()
+    noise_std: Uniform | None = key()
+    noise_snr_db: Uniform | None = key()
+    noise_colours: list[float] = key()
+    gain_db: Uniform | None = key()
+    polarity: float = key()
+    time_shift: Uniform | None = key()
+    time_masks: MaskSpec | None = key()
+    frequency_masks: MaskSpec | None = key()
+    one_of: bool = key()
+    copies: Copies | None = key()
+    mixing: Mixing = key()
+
+
+@dataclass
+class Crops:
+    seconds: float | None = key(above=0)
+    trim: bool = key()
+    test: int | None = key()
+
+
+@dataclass
+class Model:
+    weights: str = key()
+    stem: str = key()
+    width: int = key()
+    stem_stride: int = key()
+    max_pool: bool = key()
+    frequency_channel: bool = key()
+    squeeze_excitation: bool = key()
+    stochastic_depth: float = key()
+    frozen_stages: int = key()
+    layer_decay: float = key()
+    label_smoothing: float = key()
+    channels_last: bool = key()
+    compile: str = key(choices=("none", "default", "graphs"))
+
+
+@dataclass
+class Optim:
+    _target_: str = key()
+    _partial_: bool = key()
+    lr: float = key(above=0, finite=True)
+    weight_decay: float = key(low=0, finite=True)
+    fused: bool = key()
+
+
+@dataclass
+class Adam(Optim):
+    betas: tuple[float, float] = key()
+
+
+@dataclass
+class AdamW(Adam):
+    pass
+
+
+@dataclass
+class Sgd(Optim):
+    momentum: float = key(low=0, high=1)
+    nesterov: bool = key()
+
+
+@dataclass
+class Schedule:
+    decay: str = key()
+    warmup: float = key()
+
+
+@dataclass
+class Average:
+    kind: str = key()
+    decay: float = key()
+    start: float = key()
+
+
+@dataclass
+class Trainer:
+    accelerator: str = key(choices=("auto", "cpu", "gpu", "mps"))
+    devices: int = key(low=1)
+    micro_batches: int = key(low=1)
+    precision: str = key(choices=PRECISIONS)
+    max_epochs: int = key()
+    max_steps: int = key()
+    gradient_clip_val: float | None = key(low=0)
+    deterministic: bool = key()
+    tf32: bool = key()
+    log_every_n_steps: int = key(low=0)
+    check_val_every_n_epoch: int = key(low=1)
+    enable_progress_bar: bool = key()
+    limit_train_batches: int | None = key(low=1)
+
+
+@dataclass
+class Selection:
+    monitor: str = key(choices=("val/loss", "val/accuracy", "val/f1"))
+    choose: str = key(choices=("best", "last"))
+    patience: int = key(low=1)
+
+
+@dataclass
+class Checkpoints:
+    keep: str = key(choices=("none", "weights", "all"))
+    every_n_epochs: int = key(low=1)
+    every_seconds: float = key(low=0)
+
+
+@dataclass
+class Wandb:
+    project: str = key()
+    entity: str | None = key()
+    mode: str = key(choices=("offline", "online", "disabled"))
+    tags: list[str] = key()
+    notes: str | None = key()
+    artifact: bool = key()
+
+
+@dataclass
+class Logger:
+    wandb: Wandb | None = key()
+    tensorboard: bool = key()
+
+
+@dataclass
+class Paths:
+    outputs: str = key()
+    cache: str = key()
+
+
+@dataclass
 class Search:
-    name: str = MISSING
-    space: dict[str, Parameter] = MISSING
-    trials: int = 20
-    sampler: str = "tpe"
-    prune_after: int | None = 2
-    nested: bool = False
-    worker: int = 0
+    name: str = key()
+    space: dict[str, Parameter] = key()
+    trials: int = key(low=1)
+    sampler: str = key(choices=("tpe", "random"))
+    prune_after: int | None = key(low=1)
+    nested: bool = key()
+    worker: int = key()
 
 
 @dataclass
 class Report:
-    page: str = "plain"
-    audio: bool = True
-    mistakes: int = 12
+    page: str = key(choices=("none", "plain", "full"))
+    audio: bool = key()
+    mistakes: int = key(low=0)
 
 
 @dataclass
 class Config:
-    data: Data = MISSING
-    split: Split = MISSING
-    features: Features = MISSING
-    augment: Augment = MISSING
-    model: Model = MISSING
-    optim: Optim = MISSING
-    schedule: Schedule = MISSING
-    average: Average = MISSING
-    trainer: Trainer = MISSING
-    selection: Selection = MISSING
-    logger: Logger = MISSING
-    crops: Crops = field(default_factory=Crops)
-    checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    report: Report = field(default_factory=Report)
-    search: Search | None = None
-    paths: Paths = field(default_factory=Paths)
-    fold: Any = "all"
-    seed: int = 0
-    name: str = MISSING
-    label: str | None = None
-    rerun: bool = False
-    allow_leakage: bool = False
-    debug: bool = False
+    data: Data = key()
+    split: Split = key()
+    features: Features = key()
+    augment: Augment = key()
+    crops: Crops = key()
+    model: Model = key()
+    optim: Optim = key()
+    schedule: Schedule = key()
+    average: Average = key()
+    trainer: Trainer = key()
+    selection: Selection = key()
+    logger: Logger = key()
+    checkpoints: Checkpoints = key()
+    report: Report = key()
+    search: Search | None = key()
+    paths: Paths = key()
+    fold: Any = key()
+    seed: int = key(low=0)
+    name: str = key()
+    label: str | None = key()
+    rerun: bool = key()
+    allow_leakage: bool = key()
+    debug: bool = key()
 
 
 @dataclass
 class Benchmark:
-    what: str = "frontend"
-    device: str = "cpu"
-    clips: int = 32
-    batch: int = 64
-    steps: int = 2
-    repeats: int = 5
-    root: str | None = None
-    outputs: str = "outputs/benchmark"
+    what: str = key(choices=("folds", "frontend", "inference", "loop", "scaling", "train"))
+    device: str = key(choices=("cpu", "cuda"))
+    clips: int = key(low=1)
+    batch: int = key(low=1)
+    steps: int = key(low=1)
+    repeats: int = key(low=1)
+    root: str | None = key()
+    outputs: str = key()
 
 
 @dataclass
 class Prepare:
-    data: Data = MISSING
-    audit: bool = False
-    paths: Paths = field(default_factory=Paths)
+    data: Data = key()
+    audit: bool = key()
+    paths: Paths = key()
 
 
 @dataclass
 class Explore:
-    data: Data = MISSING
-    features: Features = MISSING
-    augment: Augment = MISSING
-    examples: int = 3
-    audio: bool = True
-    clip: str | None = None
-    device: str = "auto"
-    seed: int = 0
-    paths: Paths = field(default_factory=Paths)
+    data: Data = key()
+    features: Features = key()
+    augment: Augment = key()
+    examples: int = key(low=0)
+    audio: bool = key()
+    clip: str | None = key()
+    device: str = key(choices=("auto", "cpu", "cuda"))
+    seed: int = key(low=0)
+    paths: Paths = key()
 
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}

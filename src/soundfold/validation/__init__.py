@@ -1,0 +1,27 @@
+"""Validation of configurations before any work. Each error names key, value, rule and remedy.
+
+Rules that a library class checks about its own arguments are in that class; `config_keys` names the keys in its errors.
+Imports nothing heavy, so that a bad value answers at once.
+"""
+
+from soundfold.validation.argument_keys import config_keys
+from soundfold.validation.collection import validate_data, validate_features
+from soundfold.validation.loggers import is_wandb_trial
+from soundfold.validation.options import report_options, validate_benchmark, validate_explore
+from soundfold.validation.rules import parse_fold, validate
+from soundfold.validation.search import validate_search
+from soundfold.validation.values import check_values
+
+__all__ = [
+    "check_values",
+    "config_keys",
+    "is_wandb_trial",
+    "parse_fold",
+    "report_options",
+    "validate",
+    "validate_benchmark",
+    "validate_data",
+    "validate_explore",
+    "validate_features",
+    "validate_search",
+]

@@ -1,0 +1,197 @@
+"""Rules across the fields of a training's configuration, one function each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from soundfold.errors import InputError
+from soundfold.validation.collection import validate_data, validate_features
+from soundfold.validation.loggers import check_tensorboard, check_wandb, check_wandb_trial
+from soundfold.validation.search import validate_search
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check a training's configuration.
+
+    Raises:
+        InputError: a value is invalid, or this process is one of several that another program started.
+    """
+    for rule in RULES:
+        rule(cfg)
+
+
+def parse_fold(value: Any) -> int | str:
+    """Return ``all``, ``none`` or the number of a fold.
+
+    Raises:
+        InputError: the value is anything else.
+    """
+    if value in ("all", "none"):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise InputError(f"fold={value} must be a number, all, or none. For several folds use -m fold=1,2.")
+
+
+def _check_optimizer_keys(cfg: DictConfig) -> None:
+    # Hydra's + adds keys to typed nodes
+    if foreign := sorted(set(cfg.optim) - set(get_type_hints(OmegaConf.get_type(cfg.optim)))):
+        raise InputError(f"optim.{foreign[0]} is not an option of {cfg.optim._target_}. Remove it.")
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    if cfg.trainer.precision in ("16-true", "bf16-true", "16", "bf16"):
+        raise InputError(
+            f"trainer.precision={cfg.trainer.precision} is not supported: power spectra overflow half precision. Set "
+            "32-true, or 16-mixed or bf16-mixed, which compute features in float32."
+        )
+
+
+def _check_monitor(cfg: DictConfig) -> None:
+    if not cfg.selection.monitor.startswith("val/"):
+        raise InputError(
+            f"selection.monitor={cfg.selection.monitor}: weights may be chosen on the validation fold only, never on "
+            "the fold that is scored. Set val/loss or val/accuracy."
+        )
+
+
+def _check_fold(cfg: DictConfig) -> None:
+    parse_fold(cfg.fold)
+
+
+def _check_name(cfg: DictConfig) -> None:
+    name = cfg.name
+    if not name or name.startswith(".") or {*"/\\\n\r"} & {*name} or len(name.encode()) > 200:
+        raise InputError(
+            f"name={name[:60]!r} is not a valid folder name: it must have 1 to 200 bytes, no slashes or line breaks, "
+            "and no leading dot."
+        )
+
+
+def _check_compile(cfg: DictConfig) -> None:
+    if cfg.model.compile == "graphs" and cfg.trainer.micro_batches > 1:
+        raise InputError(
+            f"model.compile=graphs requires trainer.micro_batches=1 (not {cfg.trainer.micro_batches}): each replay of "
+            "a CUDA graph overwrites the gradients of the micro-batch before. Set model.compile=default."
+        )
+
+
+def _check_clipping(cfg: DictConfig) -> None:
+    trainer = cfg.trainer
+    if cfg.optim.fused and trainer.gradient_clip_val and trainer.precision != "32-true":
+        raise InputError(
+            f"trainer.gradient_clip_val={trainer.gradient_clip_val:g} with trainer.precision={trainer.precision} "
+            "requires optim.fused=false: Lightning cannot clip gradients that a fused optimizer unscales."
+        )
+
+
+def _check_devices(cfg: DictConfig) -> None:
+    trainer = cfg.trainer
+    shards = trainer.devices * trainer.micro_batches
+    if shards > 1 and cfg.data.batch_size < 4 * shards:
+        raise InputError(
+            f"data.batch_size={cfg.data.batch_size} must be at least {4 * shards}: trainer.devices={trainer.devices} "
+            f"times trainer.micro_batches={trainer.micro_batches} micro-batches require four clips each."
+        )
+    if trainer.devices > 1 and trainer.accelerator == "mps":
+        raise InputError(f"trainer.devices={trainer.devices} is not available: trainer.accelerator=mps has one device.")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError(
+            "WORLD_SIZE is set, so this is one of several processes, as torchrun starts them. Start one process: "
+            "trainer=ddp trainer.devices=N starts the others, and the jobs of a launcher are one process each."
+        )
+
+
+def _check_end(cfg: DictConfig) -> None:
+    ends = {key: cfg.trainer[key] for key in ("max_epochs", "max_steps")}
+    for key, end in ends.items():
+        if end < 1 and end != -1:
+            raise InputError(
+                f"trainer.{key}={end} must be at least 1, or -1 if the other of trainer.max_epochs and "
+                "trainer.max_steps ends the run."
+            )
+    if set(ends.values()) == {-1}:
+        raise InputError("A run needs an end. Set trainer.max_epochs or trainer.max_steps above 0.")
+
+
+def _check_leakage(cfg: DictConfig) -> None:
+    if cfg.split.protocol != "random_clips":
+        return
+    if not cfg.allow_leakage:
+        raise InputError(
+            "split=random_clips leaks: clips of one source are on both sides, so its score is too high. It exists to "
+            "measure by how much: set allow_leakage=true to run it, with a mark on every figure. split=benchmark gives "
+            "a score to publish."
+        )
+    if cfg.fold == "none":
+        raise InputError("fold=none trains on every clip, without a split. Remove split=random_clips.")
+
+
+def _check_copies(cfg: DictConfig) -> None:
+    copies, split = cfg.augment.copies, cfg.split
+    if copies is None:
+        for key, used in {"image_val": split.image_val is not None, "test_in_training": split.test_in_training}.items():
+            if used:
+                raise InputError(f"split.{key} requires augment.copies. Set augment.copies, or remove split.{key}.")
+        return
+    if cfg.crops.seconds is not None:
+        raise InputError(
+            f"augment.copies with crops.seconds={cfg.crops.seconds:g}: copies are augmented once, as entire clips, and "
+            "crops are drawn in every epoch. Remove one of the two (crops.seconds=null or augment.copies=null)."
+        )
+    if copies.after > 0 and cfg.average.kind != "none" and cfg.average.start > 0:
+        raise InputError(
+            f"augment.copies.after={copies.after} lengthens later epochs, so average.start={cfg.average.start:g} of "
+            "the steps is not known beforehand. Set average.start=0, or augment.copies.after=0."
+        )
+    if copies.after > 0 and (cfg.schedule.decay != "constant" or cfg.schedule.warmup > 0):
+        raise InputError(
+            f"augment.copies.after={copies.after} lengthens later epochs, so the number of steps is not known "
+            "beforehand. Set schedule=constant schedule.warmup=0, or augment.copies.after=0."
+        )
+
+
+def _check_crops(cfg: DictConfig) -> None:
+    crops, window = cfg.crops, cfg.features.window
+    if crops.seconds is None:
+        for key, used in {"trim": crops.trim, "test": crops.test is not None}.items():
+            if used:
+                raise InputError(f"crops.{key} requires crops.seconds. Set crops.seconds, such as 2.5.")
+    elif not window <= crops.seconds <= cfg.data.seconds:
+        raise InputError(
+            f"crops.seconds={crops.seconds:g} must be between features.window={window:g} and "
+            f"data.seconds={cfg.data.seconds:g}."
+        )
+
+
+def _check_kept_weights(cfg: DictConfig) -> None:
+    if cfg.fold == "none" and cfg.checkpoints.keep == "none":
+        raise InputError("fold=none trains a model to use, which checkpoints.keep=none deletes. Set keep=weights.")
+
+
+# the first three explain what the choices of the schema would only refuse
+RULES: tuple[Callable[[DictConfig], None], ...] = (
+    _check_optimizer_keys,
+    _check_precision,
+    _check_monitor,
+    _check_fold,
+    validate_data,
+    validate_features,
+    _check_name,
+    _check_compile,
+    _check_clipping,
+    _check_devices,
+    _check_end,
+    _check_leakage,
+    _check_copies,
+    _check_crops,
+    _check_kept_weights,
+    check_wandb,
+    check_tensorboard,
+    check_wandb_trial,
+    validate_search,
+)

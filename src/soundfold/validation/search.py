@@ -1,0 +1,60 @@
+"""Rules of a hyperparameter search."""
+
+from __future__ import annotations
+
+import math
+
+from omegaconf import DictConfig
+
+from soundfold.config import NOT_IDENTITY, refuse_unknown_keys
+from soundfold.errors import InputError
+
+# keys that decide what is scored, which random draw it is, where it is stored or how it is shown
+NOT_SEARCHED = ("fold", "seed", "split", "data", "search", "selection", "label", *NOT_IDENTITY)
+SEARCHED_DATA = ("data.batch_size",)
+
+
+def validate_search(cfg: DictConfig) -> None:
+    """Check the rules of ``search``, if there is one.
+
+    Raises:
+        InputError: a value is invalid.
+    """
+    search = cfg.search
+    if search is None:
+        return
+    if cfg.split.protocol != "nested":
+        raise InputError(
+            f"search={search.name} with split={cfg.split.protocol}: settings are chosen on validation folds, never on "
+            "the folds that are scored. Set split=nested, then score the best settings with split=benchmark."
+        )
+    if search.nested and (search.sampler != "random" or search.prune_after is not None):
+        raise InputError(
+            "search.nested=true chooses the settings of each fold without that fold's clips: a sampler that learns "
+            "from all folds, or pruned trials, would use them. Set search.sampler=random and search.prune_after=null."
+        )
+    if cfg.fold != "all":
+        raise InputError(f"fold={cfg.fold}: a search trains every fold of each setting; leave fold at all.")
+    if not search.space:
+        raise InputError(f"search={search.name} has an empty search.space. Add a key of the configuration to it.")
+    refuse_unknown_keys(list(search.space))
+    for key, parameter in search.space.items():
+        _check_parameter(key, parameter)
+
+
+def _check_parameter(key: str, parameter: DictConfig) -> None:
+    section = key.split(".")[0]
+    if key not in SEARCHED_DATA and (section in NOT_SEARCHED or key in NOT_SEARCHED):
+        raise InputError(
+            f"search.space names {key}, which is not a setting of the recipe: it decides what is scored, or where and "
+            "how a run is shown. Search over settings such as optim.lr, augment, features.n_mels."
+        )
+    low, high, choices = parameter.low, parameter.high, parameter.choices
+    if (choices is None) == (None in (low, high)):
+        raise InputError(f"search.space, {key}: set either low and high, or choices.")
+    if choices is not None and len(choices) < 2:
+        raise InputError(f"search.space, {key}: {list(choices)} leaves nothing to choose.")
+    if choices is None and not -math.inf < low < high < math.inf:
+        raise InputError(f"search.space, {key}: low={low:g} must be below high={high:g}, both finite.")
+    if parameter.log and (choices is not None or low <= 0):
+        raise InputError(f"search.space, {key}: log=true requires low above 0, and no choices.")

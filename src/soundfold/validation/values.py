@@ -1,0 +1,75 @@
+"""Checks of single values: type limits, and the choices and ranges that the schema declares."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from soundfold.config import flatten
+from soundfold.errors import InputError
+
+
+def check_values(cfg: DictConfig, prefix: str = "") -> None:
+    """Check every value of a configuration whose nodes have schema types.
+
+    Args:
+        cfg: the configuration, or a section of one.
+        prefix: of the section's keys, such as ``report.``.
+
+    Raises:
+        InputError: a value is invalid.
+        OmegaConfBaseException: a value is missing, or refers to one that is.
+    """
+    values: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    for key, value in flatten(values, prefix).items():
+        for item in value if isinstance(value, list) else [value]:
+            _check_storable(key, item)
+    _check_section(cfg, prefix)
+
+
+def _check_section(cfg: DictConfig, prefix: str) -> None:
+    schema: Any = OmegaConf.get_type(cfg)
+    declared = {f.name: f.metadata for f in fields(schema)} if hasattr(schema, "__dataclass_fields__") else {}
+    for name in map(str, cfg):
+        value, key = cfg[name], f"{prefix}{name}"
+        if isinstance(value, DictConfig):
+            _check_section(value, f"{key}.")
+        elif value is not None and (metadata := declared.get(name)):
+            _check_declared(key, value, metadata)
+
+
+def _check_declared(key: str, value: Any, metadata: Mapping[str, Any]) -> None:
+    choices, low, high, above = (metadata[rule] for rule in ("choices", "low", "high", "above"))
+    if choices is not None and value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise InputError(f"{key}={value} must be one of {', '.join(choices)}.{hint}")
+    # a comparison with nan is false
+    if above is not None and not value > above:
+        raise InputError(f"{key}={value} must be above {above:g}.")
+    if low is not None and high is not None and not low <= value <= high:
+        raise InputError(f"{key}={value} must be between {low:g} and {high:g}.")
+    if low is not None and not value >= low:
+        raise InputError(f"{key}={value} must be at least {low:g}.")
+    if metadata["finite"] and not math.isfinite(value):
+        raise InputError(f"{key}={value} must be finite.")
+
+
+def _check_storable(key: str, value: Any) -> None:
+    if isinstance(value, float) and math.isnan(value):
+        raise InputError(f"{key}={value} must be a number.")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        # it may have thousands of digits
+        raise InputError(f"{key} must be an integer of 64 bits; this one has {value.bit_length()}.")
+    if isinstance(value, str):
+        try:
+            valid = b"\0" not in value.encode()
+        except UnicodeEncodeError:
+            valid = False
+        if not valid:
+            raise InputError(f"{key}={value!r} must be text in UTF-8, without NUL.")
