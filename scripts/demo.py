@@ -1,4 +1,4 @@
-"""A page to try a model on: python scripts/demo.py outputs/esc50-1a2b3c4d"""
+"""Try a model on a web page: python scripts/demo.py outputs/esc50-1a2b3c4d"""
 
 import argparse
 import sys
@@ -9,28 +9,29 @@ from soundfold.errors import InputError, exit_code_of
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Serve a page, to this machine only, on which a sound is uploaded or recorded: its probabilities, "
-        "its log-mel and what the model looked at; of a long recording, the timeline. Needs pip install -e '.[demo]'.",
+        description="Serve a web page, to this machine only, that classifies an uploaded or recorded sound. It shows "
+        "class probabilities, the log-mel with the model's class activation and, for a long recording, the timeline. "
+        "Requires pip install -e '.[demo]'.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
-    parser.add_argument("--fold", help="the model of this fold only, or of none; default: the average of all folds")
-    parser.add_argument("--port", type=int, help="default: a free one from 7860 on")
-    parser.add_argument("--max-seconds", type=float, default=600.0, help="longest sound; default 600")
-    parser.add_argument("--max-megabytes", type=float, default=50.0, help="largest upload; default 50")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    given = parser.parse_args()
-    for name in ("max_seconds", "max_megabytes"):
-        if not 0 < getattr(given, name) < float("inf"):
-            raise InputError(f"--{name.replace('_', '-')}={getattr(given, name):g} must be above 0, and a number.")
-    if given.port is not None and not 0 < given.port < 65536:
-        raise InputError(f"--port={given.port} must lie between 1 and 65535; from 1024 on it needs no privileges.")
+    parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
+    parser.add_argument("--port", type=int, help="default: a free port from 7860 on")
+    parser.add_argument("--max-seconds", type=float, default=600.0, help="maximum length of a sound; default 600")
+    parser.add_argument("--max-megabytes", type=float, default=50.0, help="maximum size of an upload; default 50")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    args = parser.parse_args()
+    for option, value in (("--max-seconds", args.max_seconds), ("--max-megabytes", args.max_megabytes)):
+        if not 0 < value < float("inf"):
+            raise InputError(f"{option}={value:g} must be above 0 and finite.")
+    if args.port is not None and not 0 < args.port < 65536:
+        raise InputError(f"--port={args.port} must be between 1 and 65535; ports below 1024 require privileges.")
     # imported here, so that --help answers at once
     from soundfold.experiment.device import choose_device
     from soundfold.inference.app import serve
     from soundfold.inference.predictor import Predictor
 
-    predictor = Predictor.load(given.run, given.fold, choose_device(given.device, "--device"))
-    serve(predictor, given.port, given.max_seconds, given.max_megabytes)
+    predictor = Predictor.load(args.run, args.fold, choose_device(args.device, "--device"))
+    serve(predictor, args.port, args.max_seconds, args.max_megabytes)
 
 
 if __name__ == "__main__":

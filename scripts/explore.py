@@ -1,4 +1,4 @@
-"""Look at a collection and listen to it: python scripts/explore.py data=esc50"""
+"""Analyze a collection and write a page to browse it: python scripts/explore.py data=esc50"""
 
 import hydra
 from omegaconf import DictConfig
@@ -11,7 +11,7 @@ from soundfold.validation import validate_explore
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="explore")
 def main(cfg: DictConfig) -> None:
     validate_explore(cfg)
-    # imported here, so that --help and a misspelt key answer at once
+    # imported here, so that --help and a misspelled key answer at once
     from soundfold.eda.explore import explore
 
     explore(cfg)

@@ -1,4 +1,4 @@
-"""Fetch, decode and audit a collection: python scripts/prepare.py data=esc50 audit=true"""
+"""Download, decode and audit a collection: python scripts/prepare.py data=esc50 audit=true"""
 
 import hydra
 from omegaconf import DictConfig
@@ -11,7 +11,7 @@ from soundfold.validation import validate_data
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="prepare")
 def main(cfg: DictConfig) -> None:
     validate_data(cfg)
-    # imported here, so that --help and a misspelt key answer at once
+    # imported here, so that --help and a misspelled key answer at once
     from soundfold.eda.prepare import prepare
 
     prepare(cfg)

@@ -1,4 +1,4 @@
-"""Sum up a run, lay several side by side, or list all: python scripts/report.py outputs/esc10-1a2b3c4d [outputs/...]"""
+"""Report on a run, compare several, or list all: python scripts/report.py outputs/esc10-1a2b3c4d [outputs/...]"""
 
 import argparse
 import re
@@ -12,10 +12,10 @@ from soundfold.validation import report_options
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Sum up the folds of a run, wherever they were trained, and write its report.html, with the most "
-        "confident mistakes to see and to hear. Given several runs, lay them side by side, say of those scored on the "
-        "same clips which is better and whether the data can tell, and write comparison-<id>/report.html beside them. "
-        "Given a folder that holds runs, list those that are finished, with what differs between them.",
+        description="Summarize the folds of a run and write its report.html, with figures and sounds of the most "
+        "confident mistakes. Given several runs, compare them: of runs scored on the same clips, test whether their "
+        "accuracies differ, and write comparison-<id>/report.html in the folder of the runs. Given a folder of runs, "
+        "list the finished ones with the settings in which they differ.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, outputs/<name>-<id>")
     parser.add_argument(
@@ -24,7 +24,7 @@ def main() -> None:
         metavar="report.KEY=VALUE",
         help="report.page=none|plain|full (default full), report.audio=false, report.mistakes=NUMBER",
     )
-    listing = parser.add_argument_group("a list of runs, python scripts/report.py outputs")
+    listing = parser.add_argument_group("options of a list, python scripts/report.py outputs")
     listing.add_argument(
         "--sort",
         metavar="BY",
@@ -35,13 +35,12 @@ def main() -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="only runs that have this value; may be given several times",
+        help="only runs with this value; repeatable",
     )
-    listing.add_argument("--format", choices=("table", "csv", "markdown"), help="table (default), csv or markdown")
-    given = parser.parse_args()
-    words = given.runs
-    settings = [word for word in words if re.match(r"report\.\w*=", word)]
-    folders = [Path(word) for word in words if word not in settings]
+    listing.add_argument("--format", choices=("table", "csv", "markdown"), help="default table")
+    args = parser.parse_args()
+    settings = [arg for arg in args.runs if re.match(r"report\.\w*=", arg)]
+    folders = [Path(arg) for arg in args.runs if arg not in settings]
     if not folders:
         raise InputError("Name a run's folder, outputs/<name>-<id>.")
     options = report_options(settings)
@@ -49,11 +48,11 @@ def main() -> None:
     from soundfold.report.leaderboard import holds_runs
 
     if len(folders) == 1 and holds_runs(folders[0]):
-        list_finished(folders[0], given.where, given.sort or "finished", given.format or "table")
-    elif given.where or given.sort or given.format:
-        raise InputError("--sort, --where and --format are of a list of runs: give the one folder that holds them.")
+        list_finished(folders[0], args.where, args.sort or "finished", args.format or "table")
+    elif args.where or args.sort or args.format:
+        raise InputError("--sort, --where and --format require a folder of runs. Name one, such as outputs.")
     elif len(folders) > 1:
-        side_by_side(folders, options.page != "none")
+        compare_runs(folders, options.page != "none")
     else:
         from soundfold.evaluation.summary import write_summary
         from soundfold.report.reporter import RunReporter
@@ -61,30 +60,30 @@ def main() -> None:
         RunReporter().report_run(folders[0], write_summary(folders[0]), options)
 
 
-def list_finished(folder: Path, where: list[str], sort: str, form: str) -> None:
-    """Print the finished runs in a folder, and in a line on the error stream those that are not."""
+def list_finished(folder: Path, where: list[str], sort: str, format: str) -> None:
+    """Print the finished runs of a folder, and the unfinished ones to stderr."""
     from soundfold.report.leaderboard import list_runs, sort_runs
     from soundfold.report.leaderboard_table import as_csv, as_markdown, print_leaderboard
 
     runs, unfinished = list_runs(folder, where)
     runs = sort_runs(runs, sort)
-    if form == "table":
+    if format == "table":
         print_leaderboard(runs)
     else:
-        print({"csv": as_csv, "markdown": as_markdown}[form](runs), end="")
+        print({"csv": as_csv, "markdown": as_markdown}[format](runs), end="")
     if unfinished:
         print(f"Not finished: {'; '.join(unfinished)}.", file=sys.stderr)
 
 
-def side_by_side(folders: list[Path], page: bool) -> None:
-    """Print the runs' table, then each pair's comparison; raise where the only pair has none."""
+def compare_runs(folders: list[Path], page: bool) -> None:
+    """Print the runs' table, then the comparison of each pair; raise if the only pair cannot be compared."""
     from soundfold.evaluation.compare import compare, load_run, seed_groups
     from soundfold.report.comparison_page import write_comparison_page
     from soundfold.report.terminal import print_published, print_runs
 
-    places = [folder.resolve() for folder in folders]
-    if twice := [folder for folder in folders if places.count(folder.resolve()) > 1]:
-        raise InputError(f"{twice[0]} is named twice; a run differs from itself in nothing. Name each run once.")
+    resolved = [folder.resolve() for folder in folders]
+    if repeated := [folder for folder in folders if resolved.count(folder.resolve()) > 1]:
+        raise InputError(f"{repeated[0]} is named twice. Name each run once.")
     runs = [load_run(folder) for folder in folders]
     print_runs(runs, seed_groups(runs))
     print_published(runs)

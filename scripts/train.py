@@ -1,4 +1,4 @@
-"""Train and score: python scripts/train.py data=esc10 fold=all; --help lists the groups and every value."""
+"""Train and cross-validate: python scripts/train.py data=esc10 fold=all; --help lists every group and key."""
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -14,7 +14,7 @@ from soundfold.validation import validate
 def main(cfg: DictConfig) -> float | None:
     with record_job(cfg) as record_folder:
         validate(cfg)
-        # imported here, so that --help, a misspelt key and a bad value answer at once
+        # imported here, so that --help, a misspelled key and an invalid value answer at once
         from soundfold.report.reporter import RunReporter
 
         if cfg.search is not None:

@@ -42,7 +42,7 @@ def test_the_predictor_says_what_it_said(fold):
         found = predictor.file(HOME / name)
         assert found.probabilities == pytest.approx(np.array(then["probabilities"]), abs=near(name))
         assert found.windows == pytest.approx(np.array(then["windows"]), abs=near(name))
-        assert (list(found.seen), found.calibrated) == (then["met"], then["calibrated"])
+        assert (list(found.seen_in_training), found.calibrated) == (then["met"], then["calibrated"])
 
 
 @pytest.mark.parametrize("fold", THEN["predictor"])
@@ -83,7 +83,7 @@ def test_the_script_says_what_it_said(monkeypatch, capsys, tmp_path):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["file"] for line in lines] == [line["file"] for line in THEN["script"]]
     for line, then in zip(lines, THEN["script"], strict=True):
-        assert [line[key] for key in ("seconds", "windows", "calibrated", "seen")] == [
+        assert [line[key] for key in ("seconds", "windows", "calibrated", "seen_in_training")] == [
             then[key] for key in ("seconds", "windows", "calibrated", "met")
         ]
         assert line["probabilities"] == pytest.approx(then["probabilities"], abs=near(then["file"]))

@@ -32,7 +32,7 @@ RATE, SECONDS, N_FFT, HOP, MELS = 44100, 5.0, 2048, 441, 128
 OURS = "soundfold, all augmentations"
 
 
-def run(device: str, clips: int, repeats: int, root: Path | None, outputs: Path) -> Path:
+def run(device: str, clips: int, repeats: int, root: str | Path | None, outputs: Path) -> Path:
     """Measure, print, and write ``frontend-<device>.md`` and ``.json``.
 
     Args:
@@ -45,7 +45,7 @@ def run(device: str, clips: int, repeats: int, root: Path | None, outputs: Path)
     Raises:
         InputError: the device is not there, or the collection has too few clips.
     """
-    target = choose_device(device)
+    target, root = choose_device(device), None if root is None else Path(root)
     wave = _clips(clips, root).to(target)
     methods = {**_ours(wave), **_torchaudio(wave), **_audiomentations(wave)}
     with tempfile.TemporaryDirectory() as folder:

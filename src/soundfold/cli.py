@@ -1,4 +1,4 @@
-"""What the entry points share: an unknown key is answered before Hydra starts, bad input without a traceback."""
+"""Run an entry point: refuse unknown keys before Hydra starts, and report invalid input without a traceback."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
@@ -17,20 +18,19 @@ from soundfold.errors import InputError, TrainingError
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
 from soundfold.io.signals import Stopped, handle_stop_signals
 
-# what the presets in conf/hydra/launcher build on, and an extra of this package brings
+# base configs of the presets in conf/hydra/launcher; an extra of this package installs them
 LAUNCHERS = ("hydra/launcher/joblib", "hydra/launcher/submitit_slurm", "hydra/launcher/submitit_local")
-# a word that gives a secret a value, whatever its grammar; the group is its name
+# an argument that sets a secret, in any syntax; the group is its name
 SECRET = re.compile(
     r"""([\w./@-]*(?:api[_-]?key|token|secret|passw(?:or)?d|access[_-]?key))["']?\s*[=:]""", re.IGNORECASE
 )
 
 
 def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
-    """Run a function decorated by ``hydra.main``; exit with 2 and one paragraph where the input is bad.
+    """Run a function decorated by ``hydra.main``, and exit.
 
-    After SIGTERM and Ctrl-C: a line of what is kept, and exit with 143 and 130.
-
-    After a sweep, whether it ended or was cut short, what became of its jobs is printed; exit with 1 where one failed.
+    Exit codes: 2 for invalid input, after one paragraph; 1 if training or a job of a sweep failed; 143 and 130 after
+    SIGTERM and Ctrl-C. A sweep's jobs are listed at its end, also after an interruption.
 
     Args:
         main: the entry point.
@@ -38,89 +38,110 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         schema: the type of the entry point's configuration.
     """
     register()
-    # Hydra would print its own summary of every exception and exit; ours tells bad input from a fault
+    # otherwise Hydra prints its own summary of every exception and exits
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    failed = False
     try:
         with handle_stop_signals():
             _refuse_secrets(sys.argv[1:])
             refuse_unknown_keys(_value_keys(sys.argv[1:], groups), schema)
+            if {"--help", "-h"} & set(sys.argv):
+                _print_help(schema)
+                return
             try:
                 main()
             finally:
-                failed = _tell_jobs()
+                failed = _print_jobs()
     except Stopped as stop:
-        again = "the same command without rerun=true" if "rerun=true" in sys.argv else "the same command"
-        kept = "what is finished is kept, of a fold the epochs up to its last checkpoint"
-        print(f"Stopped by {stop}: {kept}; {again} goes on from there.", file=sys.stderr)
-        raise
-    except JobError:
-        pass  # told with its job
-    except (InputError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(_paragraph(error))
-    except TrainingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OverflowError as error:
-        # OmegaConf passes on what float says of a whole number, and adds the key
-        if "full_key: " not in str(error):
-            raise
-        print(f"error: {str(error).split('full_key: ')[1].splitlines()[0]}: the number is too large.", file=sys.stderr)
-        sys.exit(2)
-    except (AssertionError, AttributeError) as error:
-        # OmegaConf's whole answers to a value for a section that is null, and to a section for one
-        if "Unexpected type for root" not in str(error) and "object_type=NoneType" not in str(error):
-            raise
-        dotted = ", ".join(word for word in sys.argv[1:] if "." in word.split("=")[0])
+        command = "the same command without rerun=true" if "rerun=true" in sys.argv else "the same command"
         print(
-            f"error: One of {dotted} sets a value in a section that is switched off (null). Choose the section too, "
-            "such as search=lr_wd or logger=wandb, or leave the value out.",
+            f"Stopped by {stop}: finished folds and the last checkpoint of an unfinished one are saved; "
+            f"{command} goes on from there.",
             file=sys.stderr,
         )
-        sys.exit(2)
+        raise
+    except JobError:
+        pass  # listed with its job
+    except TrainingError as error:
+        _exit(str(error), 1)
+    except Exception as error:
+        message = _explain(error)
+        if message is None:
+            raise
+        _exit(message, 2)
     if failed:
         sys.exit(1)
 
 
-def _tell_jobs() -> bool:
-    """Print what became of the jobs of the sweep that this process began, if it did; true where one did not finish."""
+def _exit(message: str, code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _print_help(schema: type) -> None:
+    """Print the entry point's docstring, its groups and its keys; Hydra's own options are under ``--hydra-help``."""
+    # imported here: only help reads the comments of conf/
+    from soundfold.config.help import help_text
+
+    name = "train" if schema is Config else schema.__name__.lower()
+    overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    print(sys.modules["__main__"].__doc__, help_text(name, overrides), sep="\n\n")
+
+
+def _print_jobs() -> bool:
+    """Print the jobs of a sweep that this process started; return whether any did not finish."""
     jobs = read_jobs(Sweep.folder) if Sweep.folder else []
     if jobs:
-        # imported here: a single run has no such table
+        # a single run does not need it
         from soundfold.report.terminal import print_jobs
 
         print_jobs(jobs)
     return any(job.status != "finished" for job in jobs)
 
 
-def _refuse_secrets(arguments: list[str]) -> None:
-    """Raise, without the value, before Hydra or a logger keeps or repeats the words."""
-    for word in arguments:
-        if found := SECRET.search(word):
+def _refuse_secrets(args: list[str]) -> None:
+    """Raise, without repeating the value, before Hydra or a logger stores or prints the arguments."""
+    for arg in args:
+        if match := SECRET.search(arg):
             raise InputError(
-                f"{found[1]} is not a key of the configuration, and a secret has no place on a command line, which "
-                "other users and logs see. Set the environment variable WANDB_API_KEY, or run `wandb login` once; and "
-                "replace the secret if it was a real one."
+                f"{match[1]} is not a configuration key, and other users and logs can read a secret on the command "
+                "line. Set the environment variable WANDB_API_KEY, or run `wandb login` once; revoke the secret if it "
+                "was a real one."
             )
 
 
-def _value_keys(arguments: list[str], groups: Path) -> list[str]:
-    """Keys of the overrides that set a value, whether or not they stand with a plus sign."""
-    overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
+def _value_keys(args: list[str], groups: Path) -> list[str]:
+    """Return the keys of the overrides that set a value, with or without a plus sign."""
+    overrides = [arg for arg in args if "=" in arg and not arg.startswith("-")]
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except ValueError as error:
-        # Python's own limit on the digits of a number
+        # Python limits the digits of an integer
         raise InputError(f"A value cannot be read: {str(error).split(';')[0]}.") from None
     keys = [(o.key_or_group or "").split("@")[0] for o in parsed]
     return [k for k in keys if k.split(".")[0].split("/")[0] != "hydra" and not (groups / k).is_dir()]
 
 
-def _paragraph(error: Exception) -> int:
+def _explain(error: Exception) -> str | None:
+    """Return the message for an exception caused by invalid input; None for any other exception."""
     text = str(error)
+    if isinstance(error, InputError):
+        return text
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
-        text = "This launcher needs a package that is not installed: pip install -e '.[launchers]'."
-    elif not isinstance(error, InputError) and error.__cause__ is not None:
-        # what was wrong stands in the cause; Hydra's own first line only says where, and advises a plus sign
-        text = f"{text.splitlines()[0]} {str(error.__cause__).splitlines()[0]}."
-    print(f"error: {text}", file=sys.stderr)
-    return 2
+        return "This launcher requires a package that is not installed: pip install -e '.[launchers]'."
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        # the cause names the fault; Hydra's first line only locates it, and its others suggest a plus sign
+        cause = error.__cause__
+        return text if cause is None else f"{text.splitlines()[0]} {str(cause).splitlines()[0]}."
+    # OmegaConf passes on `float`'s error for a huge integer, and appends the key
+    if isinstance(error, OverflowError) and "full_key: " in text:
+        return f"{text.split('full_key: ')[1].splitlines()[0]}: the number is too large."
+    # OmegaConf's errors for a value in a section that is null, and for a section in place of a value
+    section_errors = ("Unexpected type for root", "object_type=NoneType")
+    if isinstance(error, AssertionError | AttributeError) and any(part in text for part in section_errors):
+        dotted = ", ".join(arg for arg in sys.argv[1:] if "." in arg.split("=")[0])
+        return (
+            f"One of {dotted} sets a value in a section that is switched off (null). Choose the section too, such as "
+            "search=lr_wd or logger=wandb, or omit the value."
+        )
+    return None

@@ -1,1 +1,1 @@
-"""A trained model in use: recordings in, probabilities out; timelines, export, a page to try it."""
+"""Use trained models: predict recordings, write timelines, export, serve a demo page."""

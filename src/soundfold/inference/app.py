@@ -1,4 +1,4 @@
-"""A page to try a model on: a sound in, probabilities and a picture out. Served to this machine only."""
+"""A web page to try a model: upload or record a sound, see probabilities and a figure. Serves this machine only."""
 
 from __future__ import annotations
 
@@ -9,63 +9,67 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from soundfold.data.store import decode, to_int16
 from soundfold.errors import InputError
 from soundfold.inference.output import describe_models
-from soundfold.inference.predictor import Prediction, Predictor
+from soundfold.inference.prediction import Prediction
+from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline_figure import timeline_figure
 from soundfold.io.pcm import pcm_to_float
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import pixels
 
-Heard = tuple[str, dict[str, float] | None, np.ndarray | None]
-HERE = "127.0.0.1"
-# seconds: an upload is looked for and deleted so often, and when it is so old
-UPLOADS = 600
+# summary (Markdown), probabilities by class, figure uint8 (H, W, 4)
+Outputs = tuple[str, dict[str, float] | None, np.ndarray | None]
+HOST = "127.0.0.1"
+# seconds between deletions of uploads, and the age at which one is deleted
+UPLOAD_SECONDS = 600
 
 
-def classify_upload(predictor: Predictor, path: str | None, most_seconds: float) -> Heard:
-    """What the page shows of an upload: words, probabilities, picture uint8 (H, W, 4).
+def classify_upload(predictor: Predictor, path: str | None, max_seconds: float) -> Outputs:
+    """Return the summary, probabilities and figure of an uploaded file.
 
     Args:
-        path: of the uploaded file; None where there is none any more.
+        predictor: the models.
+        path: of the upload; None clears the page.
+        max_seconds: longer recordings are refused.
     """
     if path is None:
         return "", None, None
     try:
-        found = predictor.file(path, most_seconds=most_seconds, sketch=True)
+        prediction = predictor.file(path, max_seconds=max_seconds, sketch=True)
     except InputError as error:
-        # where the server keeps an upload is nobody's business
+        # the visitor need not know the server's folders
         return f"**{str(error).replace(path, Path(path).name)}**", None, None
-    name, value = found.top(1)[0]
-    words = [f"**{_words(name)}, {100 * value:.0f} %**", f"{found.seconds:.1f} s", *found.notes]
-    if len(found.windows) > 1:
-        words.insert(2, f"mean over {len(found.windows)} windows")
-        picture = timeline_figure(found, predictor.centres, width=5.0)
+    name, value = prediction.top(1)[0]
+    summary = [f"**{_display_name(name)}, {100 * value:.0f} %**", f"{prediction.seconds:.1f} s", *prediction.notes]
+    if len(prediction.windows) > 1:
+        summary.insert(2, f"mean over {len(prediction.windows)} windows")
+        figure = timeline_figure(prediction, predictor.band_centers, width=5.0)
     else:
-        picture = _clip(predictor, path, found)
-    # every class: the page chooses how many it shows
-    every = dict(zip(map(_words, found.classes), found.probabilities.tolist(), strict=True))
-    return "; ".join(words), every, pixels(picture)
+        figure = _clip_figure(predictor, path, prediction)
+    names = map(_display_name, prediction.classes)
+    probabilities = dict(zip(names, prediction.probabilities.tolist(), strict=True))
+    return "; ".join(summary), probabilities, pixels(figure)
 
 
-def _words(name: str) -> str:
+def _display_name(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _clip(predictor: Predictor, path: str, found: Prediction) -> Any:
-    """Waveform, log-mel, and where the models, on average, found the most probable class."""
+def _clip_figure(predictor: Predictor, path: str, prediction: Prediction) -> Figure:
+    """Draw the waveform and the log-mel, with the models' mean class activation of the most probable class."""
     scorer = predictor.scorer
-    stored = to_int16(decode(Path(path), predictor.sample_rate, predictor.samples), predictor.samples)
-    wave = torch.from_numpy(stored)[None].to(predictor.device)
-    log_mel = scorer.logmel(pcm_to_float(wave))
-    cam = scorer.activation(log_mel, int(found.probabilities.argmax())).cpu().numpy()
-    return clip_figure(pcm_to_float(stored), predictor.seconds, log_mel[0, 0].cpu().numpy(), predictor.centres, cam)
+    pcm = to_int16(decode(Path(path), predictor.sample_rate, predictor.samples), predictor.samples)
+    log_mel = scorer.logmel(pcm_to_float(torch.from_numpy(pcm)[None].to(predictor.device)))
+    cam = scorer.activation(log_mel, int(prediction.probabilities.argmax())).cpu().numpy()
+    return clip_figure(pcm_to_float(pcm), predictor.seconds, log_mel[0, 0].cpu().numpy(), predictor.band_centers, cam)
 
 
-def build_page(predictor: Predictor, most_seconds: float, most_megabytes: float) -> Any:
-    """The page, as gradio.Blocks.
+def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float) -> Any:
+    """Return the page, a ``gradio.Blocks``.
 
     Raises:
         InputError: Gradio is not installed.
@@ -74,74 +78,75 @@ def build_page(predictor: Predictor, most_seconds: float, most_megabytes: float)
     try:
         import gradio
     except ImportError as error:
-        raise InputError("The page needs Gradio, which is not installed: pip install -e '.[demo]'.") from error
+        raise InputError("The page requires Gradio, which is not installed: pip install -e '.[demo]'.") from error
 
-    react: Callable[[str | None], Heard] = lambda path: classify_upload(predictor, path, most_seconds)  # noqa: E731
-    with gradio.Blocks(title="soundfold", analytics_enabled=False, delete_cache=(UPLOADS, UPLOADS)) as page:
+    def classify(path: str | None) -> Outputs:
+        return classify_upload(predictor, path, max_seconds)
+
+    delete_cache = (UPLOAD_SECONDS, UPLOAD_SECONDS)
+    with gradio.Blocks(title="soundfold", analytics_enabled=False, delete_cache=delete_cache) as page:
         gradio.Markdown(
-            f"# What does it sound like?\n{' '.join(describe_models(predictor.models))} It knows "
-            f"{len(predictor.classes)} classes and no other; clips of {predictor.seconds:g} s are scored at once, "
-            f"longer ones in overlapping windows. At most {most_seconds:g} s and {most_megabytes:g} MB."
+            f"# Classify a sound\n{' '.join(describe_models(predictor.models))} The model distinguishes "
+            f"{len(predictor.classes)} classes and assigns every sound to one of them. Sounds longer than "
+            f"{predictor.seconds:g} s are scored in overlapping windows. Limits: {max_seconds:g} s and "
+            f"{max_megabytes:g} MB."
         )
         with gradio.Row():
             with gradio.Column():
                 sound = gradio.Audio(
                     sources=["upload", "microphone"], type="filepath", label="Sound", elem_id="sound", buttons=[]
                 )
-                told = gradio.Markdown(elem_id="told")
-            best = gradio.Label(
-                num_top_classes=5,
-                label="Probability" if predictor.calibrated else "Probability, uncalibrated",
-                elem_id="best",
-            )
-        picture = gradio.Image(
-            # a label would lie over the picture
-            show_label=False,
-            label="Log-mel",
-            elem_id="picture",
-            interactive=False,
-            buttons=["fullscreen"],
+                summary = gradio.Markdown(elem_id="summary")
+            label = "Probability" if predictor.calibrated else "Probability, uncalibrated"
+            probabilities = gradio.Label(num_top_classes=5, label=label, elem_id="probabilities")
+        # a visible label would cover the figure
+        figure = gradio.Image(
+            label="Log-mel", show_label=False, elem_id="figure", interactive=False, buttons=["fullscreen"]
         )
         gradio.Markdown(
-            "The log-mel of the sound. Of a clip, the lines are around what spoke for the most probable class; of a "
-            "long recording, the curves are the probabilities over time."
+            "The log-mel of the sound. Contours in a clip surround the regions that support the most probable class; "
+            "curves below a long recording are the class probabilities over time."
         )
-        sound.change(react, sound, [told, best, picture], api_visibility="private")
+        sound.change(classify, sound, [summary, probabilities, figure], api_visibility="private")
     return page
 
 
 def serve(
-    predictor: Predictor, port: int | None, most_seconds: float, most_megabytes: float, wait: bool = True
+    predictor: Predictor, port: int | None, max_seconds: float, max_megabytes: float, wait: bool = True
 ) -> tuple[str, Callable[[], None]]:
-    """Serve the page on 127.0.0.1 and print its address; the address, and what ends it.
+    """Serve the page on 127.0.0.1 and print its address.
 
     Args:
-        port: None takes a free one from 7860 on.
-        most_seconds, most_megabytes: of an upload; a longer or larger one is refused.
-        wait: return when the process is interrupted, not at once.
+        predictor: the models.
+        port: None selects a free port from 7860 on.
+        max_seconds, max_megabytes: of an upload; longer or larger ones are refused.
+        wait: return only after the process is interrupted.
+
+    Returns:
+        The address, and a function that closes the server.
 
     Raises:
-        InputError: Gradio is not installed, or the port is taken.
+        InputError: Gradio is not installed, or the port is in use.
     """
-    page = build_page(predictor, most_seconds, most_megabytes)
+    page = build_page(predictor, max_seconds, max_megabytes)
     import gradio
 
     try:
         _, address, _ = page.launch(
-            server_name=HERE,
+            server_name=HOST,
             server_port=port,
             share=False,
-            max_file_size=round(most_megabytes * 1e6),
+            max_file_size=round(max_megabytes * 1e6),
             prevent_thread_lock=True,
             quiet=True,
             ssr_mode=False,
             footer_links=[],
-            # the machine's fonts: Gradio's own would be asked of a network
+            # system fonts: Gradio's default fonts are requested from the network
             theme=gradio.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
         )
     except OSError as error:
-        raise InputError(f"The page cannot be served on port {port}: {error} Give another --port.") from error
-    print(f"Open {address} in a browser on this machine; Ctrl-C ends it.", flush=True)
+        raise InputError(f"The page cannot be served on port {port}: {error} Choose another --port.") from error
+    print(f"Open {address} in a browser on this machine; stop with Ctrl-C.", flush=True)
     if wait:
         page.block_thread()
     return address, page.close

@@ -1,4 +1,4 @@
-"""A model as one file that needs nothing of this project: raw waveforms in, probabilities out."""
+"""Export a model as one file without dependencies on this project: raw waveforms in, probabilities out."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from soundfold.io.atomic import atomic_file
 from soundfold.io.pcm import FULL_SCALE
 from soundfold.models.scoring import ClipScorer
 
-FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 OPSET = 20
+# maximum difference of a probability to PyTorch
 TOLERANCE = 1e-4
 
 
 class ExportGraph(nn.Module):
-    """A predictor without its control flow: float32 (B, samples) in [-1, 1] -> probabilities float32 (B, C).
+    """A predictor without control flow: float32 (B, samples) in [-1, 1] -> probabilities float32 (B, C).
 
-    The clip as it is stored in training (16 bits), its crops, their log-mel once, then each model's statistics, network
-    and temperature, and the mean of their probabilities.
+    Clips are rounded to 16 bits, as in training, and cropped; the log-mel is computed once for all models.
     """
 
     scorer: ClipScorer
@@ -41,15 +41,16 @@ class ExportGraph(nn.Module):
 
     def forward(self, wave: Tensor) -> Tensor:
         logmel = self.scorer.logmel
-        stored = (wave * FULL_SCALE).round().clamp(-FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE
-        # the whole bank at once, as on an accelerator: a CPU's shorter way reads values while the graph is traced
-        level = logmel.to_db(logmel.bank @ logmel.power(self.scorer.test_crops(stored)))
-        return (self.scorer.logits(level) / self.temperatures).softmax(dim=-1).mean(dim=0)
+        rounded = (wave * FULL_SCALE).round().clamp(-FULL_SCALE, FULL_SCALE - 1) / FULL_SCALE
+        # the entire filter bank at once: the shortcut for CPUs depends on values, which tracing cannot follow
+        log_mel_db = logmel.to_db(logmel.bank @ logmel.power(self.scorer.test_crops(rounded)))
+        return (self.scorer.logits(log_mel_db) / self.temperatures).softmax(dim=-1).mean(dim=0)
 
 
 def metadata(predictor: Predictor) -> dict[str, str]:
-    """What a user of the file must know; lists and numbers as JSON."""
-    fronts = predictor.scorer.front_ends
+    """Return what a user of the file needs to know; lists and numbers as JSON."""
+    front_ends = predictor.scorer.front_ends
+    per_clip = front_ends[0].image is not None
     values = {
         "soundfold_version": __version__,
         "classes": list(predictor.classes),
@@ -58,55 +59,55 @@ def metadata(predictor: Predictor) -> dict[str, str]:
         "folds": [model.fold for model in predictor.models],
         "calibrated": predictor.calibrated,
         "temperatures": [model.temperature for model in predictor.models],
-        "normalisation": "each clip"
-        if fronts[0].image is not None
-        else [[float(front.mean), float(front.std)] for front in fronts],
+        "normalisation": "each clip" if per_clip else [[float(fe.mean), float(fe.std)] for fe in front_ends],
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
-def export(predictor: Predictor, path: Path, form: str) -> None:
-    """Write a predictor as one file, whole or not at all.
+def export(predictor: Predictor, path: Path, format: str) -> None:
+    """Write a predictor as one file, atomically.
 
-    Input ``wave``: float32 (B, samples) at the training rate, nominally in [-1, 1]; B is free. Output
-    ``probabilities``: float32 (B, C). The metadata of `metadata` stands in ONNX's ``metadata_props``, or in the extra
-    file ``soundfold.json`` of ``torch.export``'s archive.
+    Input ``wave``: float32 (B, samples) at the training rate, nominally in [-1, 1]; B is dynamic. Output
+    ``probabilities``: float32 (B, C). `metadata` is stored in ONNX's ``metadata_props``, or in the extra file
+    ``soundfold.json`` of ``torch.export``'s archive.
 
     Args:
-        form: ``onnx`` or ``torch_export``.
+        predictor: the models.
+        path: file to write.
+        format: ``onnx`` or ``torch_export``.
 
     Raises:
         InputError: a package is missing, or the file cannot be written.
     """
     graph = ExportGraph(predictor).eval()
     example = (torch.zeros(2, predictor.samples, device=predictor.device),)
-    dynamic = {"wave": {0: torch.export.Dim("batch", min=1)}}
+    dynamic_shapes = {"wave": {0: torch.export.Dim("batch", min=1)}}
     try:
         with torch.no_grad(), atomic_file(path) as stream, warnings.catch_warnings():
             # deprecations within the exporters
             warnings.simplefilter("ignore")
-            if form == "torch_export":
-                program = torch.export.export(graph, example, dynamic_shapes=dynamic)
+            if format == "torch_export":
+                program = torch.export.export(graph, example, dynamic_shapes=dynamic_shapes)
                 torch.export.save(program, stream, extra_files={"soundfold.json": json.dumps(metadata(predictor))})
             else:
-                stream.write(_onnx(graph, example, dynamic, metadata(predictor)))
+                stream.write(_onnx_bytes(graph, example, dynamic_shapes, metadata(predictor)))
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error}. Give --out=FILE.") from error
+        raise InputError(f"{path} cannot be written: {error}. Set --out=FILE.") from error
 
 
-def _onnx(graph: nn.Module, example: tuple[Tensor], dynamic: dict, words: dict[str, str]) -> bytes:
+def _onnx_bytes(graph: nn.Module, example: tuple[Tensor], dynamic_shapes: dict, properties: dict[str, str]) -> bytes:
     try:
         import onnx
-        import onnxscript  # noqa: F401  what the exporter translates with
+        import onnxscript  # noqa: F401  required by the exporter
     except ImportError as error:
-        raise InputError(f"--format=onnx needs {error.name}: pip install -e '.[export]'.") from error
-    for chatty in ("torch.onnx", "onnxscript", "onnx_ir"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+        raise InputError(f"--format=onnx requires {error.name}: pip install -e '.[export]'.") from error
+    for verbose in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(verbose).setLevel(logging.ERROR)
     program = torch.onnx.export(
         graph,
         example,
         dynamo=True,
-        dynamic_shapes=dynamic,
+        dynamic_shapes=dynamic_shapes,
         input_names=["wave"],
         output_names=["probabilities"],
         opset_version=OPSET,
@@ -115,49 +116,49 @@ def _onnx(graph: nn.Module, example: tuple[Tensor], dynamic: dict, words: dict[s
     )
     assert program is not None
     model = program.model_proto
-    onnx.helper.set_model_props(model, words)
+    onnx.helper.set_model_props(model, properties)
     return model.SerializeToString()
 
 
-def write_export(given: Namespace) -> None:
-    """Export, check against PyTorch, and with ``--int8`` to_int16 and say what that costs.
+def write_export(args: Namespace) -> None:
+    """Export a model and compare the file with PyTorch; with ``--int8``, also quantize it and measure its accuracy.
 
     Args:
-        given: arguments of scripts/export.py.
+        args: arguments of scripts/export.py.
 
     Raises:
-        InputError: the model or an option cannot be used, or the file does not do what PyTorch does.
+        InputError: the model or an option cannot be used, or the file's probabilities differ from PyTorch's.
     """
-    predictor = Predictor.load(given.run, given.fold)
-    path = given.out or _default(given.run, given.fold, FORMATS[given.format])
+    predictor = Predictor.load(args.run, args.fold)
+    path = args.out or _default_path(args.run, args.fold, SUFFIXES[args.format])
     clips = None
-    if given.int8:
-        # imported, and refused, before any work
-        from soundfold.inference.int8 import FoldClips, quantise_model, scored
+    if args.int8:
+        # before the export, so that missing packages and clips are reported at once
+        from soundfold.inference.int8 import FoldClips, onnx_accuracy, quantize_model
 
-        clips = FoldClips(given.run, predictor, given.data)
-    export(predictor, path, given.format)
-    worst = difference(predictor, path, given.format)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; greatest difference to PyTorch {worst:.1e}")
-    if worst > TOLERANCE:
-        raise InputError(f"{path} differs from PyTorch by {worst:.1e}, more than {TOLERANCE:g}. Do not use it.")
+        clips = FoldClips(args.run, predictor, args.data)
+    export(predictor, path, args.format)
+    difference = max_difference(predictor, path, args.format)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; maximum difference to PyTorch {difference:.1e}")
+    if difference > TOLERANCE:
+        raise InputError(f"{path} differs from PyTorch by {difference:.1e}, more than {TOLERANCE:g}. Do not use it.")
     if clips is not None:
-        small = path.with_name(f"{path.stem}-int8{path.suffix}")
-        quantise_model(path, small, clips.waves(clips.training))
-        (before, _), (after, _) = (scored(each, clips, clips.test) for each in (path, small))
+        int8_path = path.with_name(f"{path.stem}-int8{path.suffix}")
+        quantize_model(path, int8_path, clips.waves(clips.training))
+        before, after = onnx_accuracy(path, clips), onnx_accuracy(int8_path, clips)
         print(
-            f"{small}: {small.stat().st_size / 1e6:.1f} MB; accuracy on the fold's {len(clips.test.files)} test clips "
-            f"{100 * after:.2f} %, {100 * before:.2f} % before"
+            f"{int8_path}: {int8_path.stat().st_size / 1e6:.1f} MB; accuracy on the fold's {len(clips.test.files)} "
+            f"test clips {100 * after:.2f} %, {100 * before:.2f} % before quantization"
         )
 
 
-def difference(predictor: Predictor, path: Path, form: str) -> float:
-    """The greatest difference of a probability between a file and PyTorch, on one and on three clips of noise."""
+def max_difference(predictor: Predictor, path: Path, format: str) -> float:
+    """Return the maximum difference of a probability between a file and PyTorch, for batches of one and three clips."""
     noise = torch.rand(3, predictor.samples, generator=torch.Generator().manual_seed(0)) - 0.5
-    # the quietest has a floor 80 dB below its own loudest band, as each clip has
+    # the floor of each clip's log-mel is relative to its own maximum
     noise *= torch.tensor([1.0, 0.1, 0.001])[:, None]
     run: Callable[[Tensor], Tensor]
-    if form == "onnx":
+    if format == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -177,7 +178,7 @@ def difference(predictor: Predictor, path: Path, form: str) -> float:
     )
 
 
-def _default(run: Path, fold: str | None, suffix: str) -> Path:
+def _default_path(run: Path, fold: str | None, suffix: str) -> Path:
     if run.is_file():
         return run.with_suffix(suffix)
     return run / f"model{'' if fold is None else f'-fold{fold}'}{suffix}"

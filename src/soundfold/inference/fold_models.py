@@ -1,4 +1,4 @@
-"""Which trained models a path means, and how far each one's confidence is to be scaled."""
+"""Find the trained models of a path, and fit their temperatures."""
 
 from __future__ import annotations
 
@@ -18,75 +18,86 @@ WEIGHTS = Path("checkpoints") / "weights.pt"
 
 @dataclass(frozen=True)
 class FoldModel:
-    """A kept model to use.
+    """A trained model and its calibration.
 
     Attributes:
-        fold: ``1``, ``2``, ... ``none`` for one trained on every clip, and ``?`` for a file on its own.
+        fold: ``1``, ``2``, ...; ``none`` for a model trained on all clips; ``?`` for a file outside a run's folder.
         bundle: the model.
-        temperature: its logits are divided by it; None where nothing says what it should be, and the probabilities are
-            then uncalibrated.
-        why: how the temperature was found, or why there is none, in words.
+        temperature: divides the logits; None if none can be fitted, and the probabilities are uncalibrated.
+        calibration: how the temperature was fitted, or why there is none.
     """
 
     fold: str
     bundle: ModelBundle
     temperature: float | None
-    why: str
+    calibration: str
 
 
 def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
-    """The models that a run's folder or a kept model's file means.
+    """Read the models of a run's folder or of a single weights file.
 
-    A folder means its finished folds, to be averaged; where it has none, the model trained on every clip. Each model's
-    temperature is fitted on the test predictions of the run's other folds, so that it is honest for the clips of the
-    model's own fold; a file has one where it still lies in its run's folder.
+    A folder means the models of its finished folds or, if it has none, the model trained on all clips. A model's
+    temperature is fitted on the test predictions of the run's other folds, so that it is unbiased for the clips of the
+    model's own fold. A file in its run's folder gets a temperature, too.
 
     Args:
         path: outputs/<name>-<id>, or a weights.pt.
-        fold: of a folder, ``1``, ``2``, ... or ``none``; None takes all finished folds.
+        fold: of a folder, ``1``, ``2``, ... or ``none``; None selects all finished folds.
 
     Raises:
-        InputError: there is no such model, or it cannot be read.
+        InputError: the model does not exist or cannot be read.
     """
-    # of os.path: a name that is too long is no file, not an error
+    # `Path.is_file` raises an OSError for a name that is too long
     if os.path.isfile(path):
         if fold is not None:
-            raise InputError(f"{path} is one model; leave out --fold={fold}, or give the run's folder.")
-        own = path.resolve()
-        in_run = len(own.parents) > 2 and own.parent.name == WEIGHTS.parent.name and own.name == WEIGHTS.name
-        if in_run and own.parents[1].name.startswith("fold"):
-            return [_model(own.parents[2], own.parents[1].name.removeprefix("fold"), own)]
-        return [FoldModel("?", ModelBundle.load(path), None, "the file lies in no run's folder")]
+            raise InputError(f"{path} is a single model. Omit --fold={fold}, or name the run's folder.")
+        return [_read_file(path)]
     if not os.path.isdir(path):
         raise InputError(
-            f"There is no model at {path}. Give a run's folder, outputs/<name>-<id>, or a fold's {WEIGHTS}."
+            f"There is no model at {path}. Name a run's folder, outputs/<name>-<id>, or a fold's {WEIGHTS}."
         )
-    kept = {found.parents[1].name.removeprefix("fold"): found for found in path.glob(f"fold*/{WEIGHTS}")}
-    there = {
-        name: found
-        for name, found in kept.items()
-        if (name.isdigit() or name == "none") and (found.parents[1] / "result.json").is_file()
-    }
-    if not there:
+    weights = _finished_weights(path)
+    if not weights:
         raise InputError(
-            f"{path} holds no finished fold with kept weights. Train one (scripts/train.py prints its folder); a run "
-            "with checkpoints.keep=none keeps none."
+            f"{path} has no finished fold with saved weights. Train one (scripts/train.py prints its folder); a run "
+            "with checkpoints.keep=none saves none."
         )
-    if fold is not None and fold not in there:
-        raise InputError(f"{path} has no kept model of fold {fold}; it has {', '.join(sorted(there))}.")
-    folds = [fold] if fold is not None else sorted((k for k in there if k != "none"), key=int) or ["none"]
-    return [_model(path, k, there[k]) for k in folds]
+    if fold is not None and fold not in weights:
+        raise InputError(f"{path} has no saved model of fold {fold}; it has {', '.join(sorted(weights))}.")
+    folds = [fold] if fold is not None else sorted((name for name in weights if name != "none"), key=int) or ["none"]
+    return [_read_fold(path, name, weights[name]) for name in folds]
 
 
-def _model(run: Path, fold: str, weights: Path) -> FoldModel:
-    kept = ModelBundle.load(weights)
-    others = [r for r in load_folds(run) if str(r.fold) != fold and tuple(r.classes) == kept.classes]
+def _read_file(path: Path) -> FoldModel:
+    resolved = path.resolve()
+    in_checkpoints = len(resolved.parents) > 2 and (resolved.parent.name, resolved.name) == WEIGHTS.parts
+    if in_checkpoints and resolved.parents[1].name.startswith("fold"):
+        return _read_fold(resolved.parents[2], resolved.parents[1].name.removeprefix("fold"), resolved)
+    return FoldModel("?", ModelBundle.load(path), None, "the file is outside a run's folder")
+
+
+def _finished_weights(run: Path) -> dict[str, Path]:
+    """Return the weights file of each finished fold, by the fold's name."""
+    weights = {path.parents[1].name.removeprefix("fold"): path for path in run.glob(f"fold*/{WEIGHTS}")}
+    return {
+        name: path
+        for name, path in weights.items()
+        if (name.isdigit() or name == "none") and (path.parents[1] / "result.json").is_file()
+    }
+
+
+def _read_fold(run: Path, fold: str, weights: Path) -> FoldModel:
+    bundle = ModelBundle.load(weights)
+    others = [r for r in load_folds(run) if str(r.fold) != fold and tuple(r.classes) == bundle.classes]
     if any(r.leaky for r in others):
-        return FoldModel(fold, kept, None, "the run's protocol leaks, so its predictions say nothing of certainty")
+        return FoldModel(
+            fold, bundle, None, "the run's split leaks, so its test predictions cannot calibrate the model"
+        )
     if not others:
-        return FoldModel(fold, kept, None, "the run has no other finished fold to fit a temperature on")
-    read = [load_fold_predictions(run, r) for r in others]
-    logits, targets = (np.concatenate([getattr(part, name) for part in read]) for name in ("logits", "targets"))
+        return FoldModel(fold, bundle, None, "the run has no other finished fold to fit a temperature on")
+    predictions = [load_fold_predictions(run, r) for r in others]
+    logits = np.concatenate([p.logits for p in predictions])
+    targets = np.concatenate([p.targets for p in predictions])
     names = ", ".join(str(r.fold) for r in others)
-    why = f"fitted on the {len(targets)} test predictions of fold{'s' if len(others) > 1 else ''} {names}"
-    return FoldModel(fold, kept, fit_temperature(logits, targets), why)
+    calibration = f"fitted on the {len(targets)} test predictions of fold{'s' if len(others) > 1 else ''} {names}"
+    return FoldModel(fold, bundle, fit_temperature(logits, targets), calibration)

@@ -1,4 +1,4 @@
-"""Predictions of files on the terminal, as CSV and as JSON lines."""
+"""Format predictions as a terminal table, as CSV and as JSON lines."""
 
 from __future__ import annotations
 
@@ -14,80 +14,81 @@ from rich.table import Table
 from rich.text import Text
 
 from soundfold.inference.fold_models import FoldModel
-from soundfold.inference.predictor import Prediction
+from soundfold.inference.prediction import Prediction
 
-Found = tuple[Path, Prediction | str]
+# a file with its prediction, or with the error that prevented it
+FileResult = tuple[Path, Prediction | str]
 
 
 def describe_models(models: Sequence[FoldModel]) -> list[str]:
-    """What predicts and how its probabilities were calibrated, a line each."""
-    names = ", ".join(model.fold for model in models)
-    what = {"?": "one kept model", "none": "the model trained on every clip"}.get(names, f"the model of fold {names}")
+    """Return a line that names the models, and one that describes their calibration."""
+    folds = ", ".join(model.fold for model in models)
     if len(models) > 1:
-        what = f"mean of the probabilities of the models of folds {names}"
-    lines = [f"{what[0].upper()}{what[1:]}."]
-    known = [model for model in models if model.temperature is not None]
-    if len(known) == len(models):
-        values = ", ".join(f"{model.temperature:.2f}" for model in models)
-        lines.append(
-            f"Calibrated by temperature {values}, {known[0].why}."
-            if len(models) == 1
-            else f"Calibrated by temperatures {values}, each fitted on the test predictions of the other folds."
-        )
+        line = f"Mean of the probabilities of the models of folds {folds}."
     else:
-        lines.append(f"Uncalibrated: {next(model.why for model in models if model.temperature is None)}.")
-    return lines
+        line = {"?": "A single model.", "none": "The model trained on all clips."}.get(
+            folds, f"The model of fold {folds}."
+        )
+    reasons = [model.calibration for model in models if model.temperature is None]
+    if reasons:
+        return [line, f"Uncalibrated: {reasons[0]}."]
+    values = ", ".join(f"{model.temperature:.2f}" for model in models)
+    if len(models) == 1:
+        return [line, f"Calibrated by temperature {values}, {models[0].calibration}."]
+    return [line, f"Calibrated by temperatures {values}, each fitted on the test predictions of the other folds."]
 
 
-def print_predictions(found: Sequence[Found], top: int) -> None:
-    """Print a row per file with its most probable classes and what is to be known of it."""
-    table = Table(show_lines=len(found) > 1)
+def print_predictions(results: Sequence[FileResult], top: int) -> None:
+    """Print a row per file with its most probable classes and its notes."""
+    table = Table(show_lines=len(results) > 1)
     table.add_column("file", overflow="fold", ratio=3)
     table.add_column("s", justify="right")
-    calibrated = all(isinstance(one, str) or one.calibrated for _, one in found)
+    calibrated = all(isinstance(result, str) or result.calibrated for _, result in results)
     table.add_column("probability %" if calibrated else "probability %, uncalibrated", ratio=3)
     table.add_column("note", ratio=4)
-    for path, one in found:
-        if isinstance(one, str):
+    for path, result in results:
+        if isinstance(result, str):
             table.add_row(Text(path.name), "", "", Text("not predicted, see the error"))
             continue
-        classes = "\n".join(f"{100 * value:5.1f}  {name}" for name, value in one.top(top))
-        windows = (f"mean over {len(one.windows)} windows",) if len(one.windows) > 1 else ()
-        table.add_row(Text(path.name), f"{one.seconds:.1f}", Text(classes), Text("; ".join((*windows, *one.notes))))
+        classes = "\n".join(f"{100 * value:5.1f}  {name}" for name, value in result.top(top))
+        notes = [f"mean over {len(result.windows)} windows"] if len(result.windows) > 1 else []
+        notes += result.notes
+        table.add_row(Text(path.name), f"{result.seconds:.1f}", Text(classes), Text("; ".join(notes)))
     Console(markup=False).print(table)
 
 
-def predictions_as_csv(found: Sequence[Found], classes: Sequence[str]) -> str:
-    """A row per file that could be predicted, with the probability of every class."""
+def predictions_as_csv(results: Sequence[FileResult], classes: Sequence[str]) -> str:
+    """Return a CSV row per predicted file, with the probability of every class."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    head = ["file", "seconds", "windows", "calibrated", "seen", "notes", "prediction", "probability"]
-    writer.writerow([*head, *(f"p_{name}" for name in classes)])
-    for path, one in found:
-        if isinstance(one, str):
+    header = ["file", "seconds", "windows", "calibrated", "seen_in_training", "notes", "prediction", "probability"]
+    writer.writerow([*header, *(f"p_{name}" for name in classes)])
+    for path, result in results:
+        if isinstance(result, str):
             continue
-        name, value = one.top(1)[0]
-        row = [path, f"{one.seconds:.3f}", len(one.windows), one.calibrated, " ".join(one.seen), "; ".join(one.notes)]
-        writer.writerow([*row, name, f"{value:.6f}", *(f"{p:.6f}" for p in one.probabilities)])
+        name, value = result.top(1)[0]
+        about = [f"{result.seconds:.3f}", len(result.windows), result.calibrated]
+        about += [" ".join(result.seen_in_training), "; ".join(result.notes)]
+        writer.writerow([path, *about, name, f"{value:.6f}", *(f"{p:.6f}" for p in result.probabilities)])
     return out.getvalue()
 
 
 def prediction_as_json(
-    path: Path, one: Prediction | str, models: Sequence[FoldModel], top: int, timeline: Sequence[Path]
+    path: Path, result: Prediction | str, models: Sequence[FoldModel], top: int, timeline: Sequence[Path]
 ) -> str:
-    """One line: the prediction of a file, or the error that stood in its way."""
-    if isinstance(one, str):
-        return json.dumps({"file": str(path), "error": one})
+    """Return one JSON line: the prediction of a file, or the error that prevented it."""
+    if isinstance(result, str):
+        return json.dumps({"file": str(path), "error": result})
     content: dict[str, Any] = {
         "file": str(path),
-        "seconds": round(one.seconds, 3),
-        "windows": len(one.windows),
-        "top": [{"class": name, "probability": value} for name, value in one.top(top)],
-        "probabilities": dict(zip(one.classes, one.probabilities.tolist(), strict=True)),
-        "calibrated": one.calibrated,
+        "seconds": round(result.seconds, 3),
+        "windows": len(result.windows),
+        "top": [{"class": name, "probability": value} for name, value in result.top(top)],
+        "probabilities": dict(zip(result.classes, result.probabilities.tolist(), strict=True)),
+        "calibrated": result.calibrated,
         "models": [{"fold": model.fold, "temperature": model.temperature} for model in models],
-        "seen": list(one.seen),
-        "notes": list(one.notes),
+        "seen_in_training": list(result.seen_in_training),
+        "notes": list(result.notes),
         "timeline": [str(file) for file in timeline],
     }
     return json.dumps(content)

@@ -1,4 +1,4 @@
-"""What scripts/predict.py does: files predicted one after the other, a bad one told and passed over."""
+"""Predict files one after the other; the work of scripts/predict.py."""
 
 from __future__ import annotations
 
@@ -12,61 +12,86 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from soundfold.errors import InputError
 from soundfold.experiment.device import choose_device
-from soundfold.inference.output import Found, describe_models, prediction_as_json, predictions_as_csv, print_predictions
-from soundfold.inference.predictor import Prediction, Predictor
+from soundfold.inference.output import (
+    FileResult,
+    describe_models,
+    prediction_as_json,
+    predictions_as_csv,
+    print_predictions,
+)
+from soundfold.inference.prediction import Prediction
+from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline import write_timeline
 from soundfold.io.audio import audio_files
 
 
-def predict(given: Namespace) -> int:
-    """Print what the files sound like and write timelines; the exit code: 1 where a file could not be predicted.
+def predict(args: Namespace) -> int:
+    """Print the predictions of files and write timelines of long recordings.
+
+    Unreadable files are reported and skipped.
 
     Args:
-        given: arguments of scripts/predict.py.
+        args: arguments of scripts/predict.py.
+
+    Returns:
+        The exit code: 1 if a file was skipped.
 
     Raises:
         InputError: the model, a folder or an option cannot be used.
     """
-    predictor = Predictor.load(given.run, given.fold, choose_device(given.device, "--device"))
-    predictor.hop_samples(given.hop)  # refused once, not for every file
-    files = audio_files(given.files)
+    predictor = Predictor.load(args.run, args.fold, choose_device(args.device, "--device"))
+    predictor.hop_samples(args.hop)  # refuse an invalid hop once, not for every file
+    files = audio_files(args.files)
     err = Console(stderr=True, markup=False, soft_wrap=True)
     for line in describe_models(predictor.models):
         err.print(line)
-    found: list[Found] = []
-    taken: set[str] = set()
+    results: list[FileResult] = []
+    timeline_names: set[str] = set()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         for number, path in enumerate(files, 1):
             task = progress.add_task(f"{number}/{len(files)} {path.name}", total=None)
-
-            def told(seconds: float, claimed: float, task: TaskID = task) -> None:
-                progress.update(task, completed=seconds, total=max(seconds, claimed))
-
-            timeline: list[Path] = []
-            one: Prediction | str
+            result: Prediction | str
             try:
-                one = predictor.file(path, given.hop, sketch=True, progress=told)
-                if len(one.windows) > 1:
-                    name = next(n for n in _names(path.stem) if n not in taken)
-                    taken.add(name)
-                    timeline = write_timeline(one, predictor.centres, given.timelines, name)
-                    err.print(f"Timeline: {given.timelines / name}.csv, .png and .txt (Audacity)")
+                result, timeline = _predict_file(predictor, path, args, timeline_names, progress, task)
             except InputError as error:
-                one = str(error)
+                result, timeline = str(error), []
                 err.print(f"error: {error}")
-            found.append((path, one))
+            results.append((path, result))
             progress.remove_task(task)
-            if given.format == "jsonl":
-                print(prediction_as_json(path, one, predictor.models, given.top, timeline), flush=True)
-    if given.format == "table":
-        print_predictions(found, given.top)
-    elif given.format == "csv":
-        print(predictions_as_csv(found, predictor.classes), end="")
-    return int(any(isinstance(one, str) for _, one in found))
+            if args.format == "jsonl":
+                print(prediction_as_json(path, result, predictor.models, args.top, timeline), flush=True)
+    if args.format == "table":
+        print_predictions(results, args.top)
+    elif args.format == "csv":
+        print(predictions_as_csv(results, predictor.classes), end="")
+    return int(any(isinstance(result, str) for _, result in results))
 
 
-def _names(stem: str) -> Iterator[str]:
-    """Of files in several folders that are named alike."""
+def _predict_file(
+    predictor: Predictor, path: Path, args: Namespace, timeline_names: set[str], progress: Progress, task: TaskID
+) -> tuple[Prediction, list[Path]]:
+    """Return the prediction of a file, and the files of its timeline if it is a long recording."""
+
+    def advance(seconds: float, header_seconds: float) -> None:
+        progress.update(task, completed=seconds, total=max(seconds, header_seconds))
+
+    prediction = predictor.file(path, args.hop, sketch=True, progress=advance)
+    if len(prediction.windows) == 1:
+        return prediction, []
+    name = _unused_name(path.stem, timeline_names)
+    timeline = write_timeline(prediction, predictor.band_centers, args.timelines, name)
+    progress.console.print(f"Timeline: {args.timelines / name}.csv, .png and .txt (Audacity)")
+    return prediction, timeline
+
+
+def _unused_name(stem: str, used: set[str]) -> str:
+    """Return the stem, numbered if a file of the same name in another folder used it."""
+    name = next(n for n in _candidates(stem) if n not in used)
+    used.add(name)
+    return name
+
+
+def _candidates(stem: str) -> Iterator[str]:
     yield stem
     yield from (f"{stem}-{number}" for number in count(2))

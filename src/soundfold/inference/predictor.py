@@ -1,4 +1,4 @@
-"""A trained model, or the average of several, that says what a recording sounds like."""
+"""Predict recordings with a trained model, or with the average of several."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from soundfold.data.resampling import resample_blocks
 from soundfold.data.store import to_int16
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError, InputError
 from soundfold.features.logmel import LogMel
 from soundfold.inference.fold_models import FoldModel, read_models
+from soundfold.inference.prediction import Prediction
 from soundfold.inference.scoring import rebuild_scorer
 from soundfold.inference.streaming import SpectrogramSketch, windows
 from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Recording, to_mono
@@ -26,58 +27,27 @@ from soundfold.io.pcm import FULL_SCALE, pcm_to_float
 BATCH = 8
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What one recording sounds like.
-
-    Attributes:
-        classes: names.
-        probabilities: float64 (C,), the mean over windows.
-        windows: float64 (W, C), of each window; one where the recording is no longer than a training clip.
-        starts, ends: float64 (W,), s, of the windows in the recording.
-        seconds: length of the recording.
-        calibrated: whether a temperature scaled every model's logits.
-        seen: the folds whose model was trained or chosen on this very clip: its probabilities are then no evidence.
-        notes: what is to be known beside the figures, in words.
-        level, column: log-mel of the whole recording, dB (M, columns), and the seconds of a column; None where it was
-            not asked for.
-    """
-
-    classes: tuple[str, ...]
-    probabilities: np.ndarray
-    windows: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-    seconds: float
-    calibrated: bool
-    seen: tuple[str, ...]
-    notes: tuple[str, ...]
-    level: np.ndarray | None = None
-    column: float = 0.0
-
-    def top(self, most: int = 5) -> list[tuple[str, float]]:
-        """The most probable classes with their probabilities, in descending order."""
-        order = np.argsort(-self.probabilities, kind="stable")[:most]
-        return [(self.classes[i], float(self.probabilities[i])) for i in order]
-
-
 class Predictor:
-    """Front end, statistics, network and temperature of one or several kept models.
+    """Class probabilities of recordings, from the front ends, networks and temperatures of trained models.
 
-    Several are averaged: the mean of their probabilities, each after its own temperature.
+    The prediction of several models is the mean of their calibrated probabilities::
+
+        predictor = Predictor.load("outputs/esc50-1a2b3c4d")
+        predictor(wave, sample_rate).top()
 
     Args:
         models: see `read_models`.
-        device: where they compute.
+        device: of the computation.
 
     Attributes:
         classes: names.
-        sample_rate, samples: of a training clip, Hz and its length.
+        sample_rate: of the training clips, Hz.
+        samples: length of a training clip.
         scorer: see `soundfold.models.scoring.ClipScorer`.
         calibrated: whether every model has a temperature.
 
     Raises:
-        InputError: a model cannot be rebuilt, or the models differ in more than their weights and statistics.
+        InputError: a model cannot be rebuilt, or the models differ in more than weights and statistics.
     """
 
     def __init__(self, models: Sequence[FoldModel], device: torch.device | str = "cpu") -> None:
@@ -88,16 +58,15 @@ class Predictor:
         self.sample_rate = int(sections.data.sample_rate)
         self.samples = round(sections.data.seconds * sections.data.sample_rate)
         self.calibrated = all(model.temperature is not None for model in models)
-        # 1 where there is none
-        scale = [model.temperature or 1.0 for model in models]
-        self.temperatures = torch.tensor(scale, dtype=torch.float64, device=self.device)[:, None, None]
+        temperatures = [model.temperature or 1.0 for model in models]
+        self.temperatures = torch.tensor(temperatures, dtype=torch.float64, device=self.device)[:, None, None]
 
     @classmethod
     def load(cls, path: str | Path, fold: int | str | None = None, device: torch.device | str = "cpu") -> Predictor:
-        """A run's finished folds averaged, one of them, or one kept model's file; see `read_models`.
+        """Load a run's finished folds, one of them, or a single weights file; see `read_models`.
 
         Raises:
-            InputError: there is no such model, or it cannot be read.
+            InputError: the model does not exist or cannot be read.
         """
         return cls(read_models(Path(path), None if fold is None else str(fold)), device)
 
@@ -108,54 +77,57 @@ class Predictor:
 
     @property
     def logmel(self) -> LogMel:
-        """The models' log-mel, all alike."""
+        """The log-mel that the models share."""
         return self.scorer.logmel
 
     @property
-    def centres(self) -> np.ndarray:
-        """(M,), centre frequencies of its bands, Hz."""
+    def band_centers(self) -> np.ndarray:
+        """Center frequencies (M,) of the mel bands, Hz."""
         return self.logmel.edges[1:-1].cpu().numpy()
 
     def probabilities(self, wave: Tensor) -> Tensor:
-        """Clips of the training length and rate: int16 (B, samples) -> float64 (B, C), on the CPU."""
+        """Predict clips of the training length and rate: int16 (B, samples) -> float64 (B, C), on the CPU."""
         logits = self.scorer(wave.to(self.device)).double()
         return (logits / self.temperatures).softmax(dim=-1).mean(dim=0).cpu()
 
     def __call__(self, wave: Any, sample_rate: int, hop: float | None = None) -> Prediction:
-        """Predict a recording that is at hand as samples.
+        """Predict a waveform.
+
+        Recordings longer than a training clip are scored in overlapping windows; shorter ones are padded with zeros, as
+        in training.
 
         Args:
-            wave: (samples,), or (samples, channels) as ``soundfile.read`` gives it, which are averaged; floating point
-                in [-1, 1] or int16. NumPy array or tensor, of any length: a longer one than the training clips is
-                scored in overlapping windows, a shorter one filled up with zeros, as in training.
+            wave: array or tensor (samples,), or (samples, channels) as ``soundfile.read`` returns it; channels are
+                averaged. Floating point in [-1, 1], or int16.
             sample_rate: Hz.
             hop: seconds from one window to the next; None is half a window.
 
         Raises:
-            InputError: no samples, samples that are not numbers, another type or shape.
+            ArgumentError: the waveform has no samples or an unsupported type or shape, or another argument is invalid.
+            InputError: a sample is not finite.
         """
         array = np.asarray(wave)
         if array.ndim not in (1, 2) or not (array.dtype == np.int16 or np.issubdtype(array.dtype, np.floating)):
-            raise InputError(
-                f"The waveform is {array.dtype} {array.shape}; give (samples,) or (samples, channels), floating point "
-                "in [-1, 1] or int16."
+            raise ArgumentError(
+                f"`wave` is {array.dtype} {array.shape}. Pass (samples,) or (samples, channels), floating point in "
+                "[-1, 1] or int16."
             )
         if not array.size:
-            raise InputError("The waveform holds no samples.")
+            raise ArgumentError("`wave` has no samples.")
         if not (MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE and sample_rate == int(sample_rate)):
-            raise InputError(
-                f"sample_rate={sample_rate} must be a whole number from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz."
+            raise ArgumentError(
+                f"`sample_rate`={sample_rate} must be an integer from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz."
             )
         if array.dtype == np.int16:
             array = pcm_to_float(array)
         block = to_mono(array.reshape(len(array), -1), "The waveform", 0, sample_rate)
-        return self._over([block], int(sample_rate), hop, None, None)
+        return self._predict([block], int(sample_rate), hop)
 
     def file(
         self,
         path: str | Path,
         hop: float | None = None,
-        most_seconds: float | None = None,
+        max_seconds: float | None = None,
         sketch: bool = False,
         progress: Callable[[float, float], None] | None = None,
     ) -> Prediction:
@@ -164,110 +136,128 @@ class Predictor:
         Args:
             path: of the file.
             hop: seconds from one window to the next; None is half a window.
-            most_seconds: a longer recording is refused.
-            sketch: keep the log-mel of a recording that is longer than one window.
-            progress: is told the seconds read, and those that the header speaks of.
+            max_seconds: longer recordings are refused.
+            sketch: compute the log-mel of a recording that is longer than one window.
+            progress: called with the seconds read and the total seconds according to the header.
 
         Raises:
-            InputError: it is no audio, holds no samples or such as are not numbers, or is too long.
+            InputError: the file is not audio, has no samples or samples that are not finite, or is too long.
         """
         recording = Recording.open(Path(path))
-        claimed = recording.header_frames / recording.sample_rate
+        header_seconds = recording.header_frames / recording.sample_rate
 
-        def watched() -> Iterator[np.ndarray]:
-            came = 0
+        def blocks() -> Iterator[np.ndarray]:
+            n_frames = 0
             for block in recording.blocks():
-                came += len(block)
-                if most_seconds is not None and came > most_seconds * recording.sample_rate:
-                    raise InputError(f"{path} is longer than {most_seconds:g} s. Give a part of it.")
+                n_frames += len(block)
+                if max_seconds is not None and n_frames > max_seconds * recording.sample_rate:
+                    raise InputError(f"{path} is longer than {max_seconds:g} s. Use a shorter excerpt.")
                 yield block
                 if progress is not None:
-                    progress(came / recording.sample_rate, claimed)
+                    progress(n_frames / recording.sample_rate, header_seconds)
 
-        kept = SpectrogramSketch(self.logmel, self.sample_rate) if sketch else None
-        return self._over(watched(), recording.sample_rate, hop, kept, claimed)
-
-    def _over(
-        self,
-        blocks: Iterable[np.ndarray],
-        rate: int,
-        hop: float | None,
-        sketch: SpectrogramSketch | None,
-        claimed: float | None,
-    ) -> Prediction:
-        step = self.hop_samples(hop)
-        came, loudest = 0, 0.0
-
-        def quantised() -> Iterator[np.ndarray]:
-            nonlocal came, loudest
-            for block in resample_blocks(blocks, rate, self.sample_rate):
-                came += len(block)
-                loudest = max(loudest, float(np.abs(block).max(initial=0)))
-                if sketch is not None:
-                    sketch.add(block)
-                yield to_int16(block, len(block))
-
-        found = windows(quantised(), self.samples, step)
-        first = next(found)
-        # as the packed store names a clip: what is behind its end does not count
-        heard = hashlib.sha256(first[2][: first[1]].tobytes()).hexdigest()
-        starts, scored = [], []
-        rest = chain([first], found)
-        while batch := list(islice(rest, BATCH)):
-            starts += [start for start, _, _ in batch]
-            scored.append(self.probabilities(torch.from_numpy(np.stack([wave for _, _, wave in batch]))).numpy())
-        probabilities = np.concatenate(scored)
-        begins = np.array(starts) / self.sample_rate
-        seconds = came / self.sample_rate
-        seen = tuple(model.fold for model in self.models if heard in model.bundle.seen.hashes)
-        level, column = sketch.end() if sketch is not None and len(starts) > 1 else (None, 0.0)
-        return Prediction(
-            self.classes,
-            probabilities.mean(axis=0),
-            probabilities,
-            begins,
-            np.minimum(begins + self.seconds, seconds),
-            seconds,
-            self.calibrated,
-            seen,
-            tuple(self._notes(rate, seconds, loudest, seen, claimed)),
-            level,
-            column,
-        )
+        spectrogram = SpectrogramSketch(self.logmel, self.sample_rate) if sketch else None
+        return self._predict(blocks(), recording.sample_rate, hop, spectrogram, header_seconds)
 
     def hop_samples(self, hop: float | None) -> int:
-        """Samples from one window to the next, for seconds; None is half a window.
+        """Convert the hop between windows from seconds to samples; None is half a window.
 
         Raises:
-            InputError: windows would not move, or leave gaps.
+            ArgumentError: the windows would not advance, or would leave gaps.
         """
-        # nan is neither, and infinity no number of samples
-        samples = self.samples // 2 if hop is None else round(hop * self.sample_rate) if 0 < hop <= self.seconds else 0
+        if hop is None:
+            return self.samples // 2
+        # the comparison excludes nan and infinity, which `round` cannot convert
+        samples = round(hop * self.sample_rate) if 0 < hop <= self.seconds else 0
         if not samples:
-            raise InputError(
-                f"A hop of {hop:g} s must be above 0 and at most the window's {self.seconds:g} s: more would leave "
-                "parts of the recording unheard."
+            raise ArgumentError(
+                f"`hop`={hop:g} must be above 0 and at most the window's {self.seconds:g} s, so that the windows "
+                "cover the recording."
             )
         return samples
 
+    def _predict(
+        self,
+        blocks: Iterable[np.ndarray],
+        sample_rate: int,
+        hop: float | None,
+        sketch: SpectrogramSketch | None = None,
+        header_seconds: float | None = None,
+    ) -> Prediction:
+        stream = _PcmStream(blocks, sample_rate, self.sample_rate, sketch)
+        pcm_windows = windows(stream, self.samples, self.hop_samples(hop))
+        first = next(pcm_windows)
+        _, length, pcm = first
+        # the packed store hashes a clip without its padding, too
+        clip_hash = hashlib.sha256(pcm[:length].tobytes()).hexdigest()
+        seen = tuple(model.fold for model in self.models if clip_hash in model.bundle.seen.hashes)
+        starts, scored = [], []
+        pcm_windows = chain([first], pcm_windows)
+        while batch := list(islice(pcm_windows, BATCH)):
+            starts += [start for start, _, _ in batch]
+            scored.append(self.probabilities(torch.from_numpy(np.stack([pcm for _, _, pcm in batch]))).numpy())
+        probabilities = np.concatenate(scored)
+        start_seconds = np.array(starts) / self.sample_rate
+        seconds = stream.n_samples / self.sample_rate
+        log_mel_db, seconds_per_column = sketch.end() if sketch is not None and len(starts) > 1 else (None, 0.0)
+        return Prediction(
+            classes=self.classes,
+            probabilities=probabilities.mean(axis=0),
+            windows=probabilities,
+            starts=start_seconds,
+            ends=np.minimum(start_seconds + self.seconds, seconds),
+            seconds=seconds,
+            calibrated=self.calibrated,
+            seen_in_training=seen,
+            notes=tuple(self._notes(sample_rate, seconds, stream.peak, seen, header_seconds)),
+            log_mel_db=log_mel_db,
+            seconds_per_column=seconds_per_column,
+        )
+
     def _notes(
-        self, rate: int, seconds: float, loudest: float, seen: tuple[str, ...], claimed: float | None
+        self, sample_rate: int, seconds: float, peak: float, seen: tuple[str, ...], header_seconds: float | None
     ) -> Iterator[str]:
         if seen:
-            which = "the model" if len(self.models) == 1 else f"{len(seen)} of {len(self.models)} models"
-            yield f"{which} met this very clip in training, so the probabilities are no evidence of skill"
-        bands = self.centres
-        if missing := int((bands > rate / 2).sum()):
+            n_models = len(self.models)
+            subject = "the model was" if n_models == 1 else f"{len(seen)} of {n_models} models were"
+            yield f"{subject} trained on this clip, so the probabilities are no evidence of skill"
+        centers = self.band_centers
+        if n_empty := int((centers > sample_rate / 2).sum()):
             yield (
-                f"sampled at {rate} Hz, so {missing} of the {len(bands)} mel bands that the model was trained on, "
-                f"those above {rate // 2} Hz, are empty"
+                f"sampled at {sample_rate} Hz, so {n_empty} of the model's {len(centers)} mel bands, those above "
+                f"{sample_rate // 2} Hz, are empty"
             )
-        if loudest < 0.5 / FULL_SCALE:
+        if peak < 0.5 / FULL_SCALE:
             yield "digital silence"
-        # decoding and resampling overshoot full scale a little; this is another scale
-        elif loudest > 1.5:
-            yield f"far above full scale (peak {loudest:.3g}), so it was clipped"
+        # decoders and resamplers exceed full scale slightly; a higher peak means samples on another scale
+        elif peak > 1.5:
+            yield f"far above full scale (peak {peak:.3g}), so it was clipped"
         if seconds < self.seconds:
-            yield f"shorter than the training clips, so filled up with silence to {self.seconds:g} s"
-        if claimed is not None and claimed - seconds > 0.1:
-            yield f"breaks off: its header speaks of {claimed:,.1f} s"
+            yield f"shorter than the training clips, so padded with silence to {self.seconds:g} s"
+        if header_seconds is not None and header_seconds - seconds > 0.1:
+            yield f"truncated: the header announces {header_seconds:,.1f} s"
+
+
+@dataclass
+class _PcmStream:
+    """Blocks of a recording, resampled and converted to int16.
+
+    Attributes:
+        n_samples: yielded so far, at the target rate.
+        peak: largest magnitude so far, before the conversion.
+    """
+
+    blocks: Iterable[np.ndarray]
+    source_rate: int
+    target_rate: int
+    sketch: SpectrogramSketch | None = None
+    n_samples: int = 0
+    peak: float = 0.0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for block in resample_blocks(self.blocks, self.source_rate, self.target_rate):
+            self.n_samples += len(block)
+            self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
+            if self.sketch is not None:
+                self.sketch.add(block)
+            yield to_int16(block, len(block))

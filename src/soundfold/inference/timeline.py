@@ -1,4 +1,4 @@
-"""What a long recording sounds like over time, as files: CSV, picture, Audacity's label track."""
+"""Write the predictions of a long recording over time: CSV, figure and Audacity label track."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from soundfold.errors import InputError
-from soundfold.inference.predictor import Prediction
+from soundfold.inference.prediction import Prediction
 from soundfold.io.atomic import write_text
 
 
 def timeline_csv(prediction: Prediction) -> str:
-    """A row per window: start and end, s, the most probable class, its probability, then that of every class."""
+    """Return a row per window: start and end in seconds, top class and its probability, probability of every class."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["start", "end", "prediction", "probability", *(f"p_{name}" for name in prediction.classes)])
@@ -27,33 +27,38 @@ def timeline_csv(prediction: Prediction) -> str:
 
 
 def labels(prediction: Prediction) -> list[tuple[float, float, str]]:
-    """Stretches of one most probable class: (start, end, class), s, without gaps.
+    """Merge neighboring windows of the same top class to segments (start, end, class), in seconds, without gaps.
 
-    Windows overlap, so each speaks for the time that is nearer to its centre than to any other's.
+    Windows overlap, so the boundary between two is halfway between their centers.
     """
-    centres = (prediction.starts + prediction.ends) / 2
-    bounds = [0.0, *((centres[1:] + centres[:-1]) / 2), prediction.seconds]
+    centers = (prediction.starts + prediction.ends) / 2
+    bounds = [0.0, *((centers[1:] + centers[:-1]) / 2), prediction.seconds]
     best = prediction.windows.argmax(axis=1)
     changes = [0, *(np.flatnonzero(np.diff(best)) + 1), len(best)]
     return [(float(bounds[a]), float(bounds[b]), prediction.classes[best[a]]) for a, b in pairwise(changes)]
 
 
 def audacity(prediction: Prediction) -> str:
-    """A label track: start, end and class between tabs, s. Source: Audacity manual, Importing and Exporting Labels."""
+    """Return a label track: start, end and class, separated by tabs.
+
+    Source: Audacity manual, Importing and Exporting Labels.
+    """
     return "".join(f"{start:.6f}\t{end:.6f}\t{' '.join(name.split())}\n" for start, end, name in labels(prediction))
 
 
-def write_timeline(prediction: Prediction, centres: np.ndarray, folder: Path, name: str) -> list[Path]:
-    """Write ``name.csv``, ``name.png`` and ``name.txt`` (Audacity's labels) to a folder, each whole or not at all.
+def write_timeline(prediction: Prediction, band_centers: np.ndarray, folder: Path, name: str) -> list[Path]:
+    """Write ``name.csv``, ``name.png`` and ``name.txt`` (Audacity labels) to a folder, each atomically.
 
     Args:
         prediction: with its log-mel.
-        centres: (M,), centre frequencies of the bands, Hz.
+        band_centers: (M,), Hz.
+        folder: created if missing.
+        name: of the files, without suffix.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    # imported here: drawing takes a second to import
+    # Matplotlib takes a second to import
     from soundfold.inference.timeline_figure import timeline_figure
     from soundfold.report.drawing import save_figure
 
@@ -61,7 +66,9 @@ def write_timeline(prediction: Prediction, centres: np.ndarray, folder: Path, na
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{name}.csv", timeline_csv(prediction))
         write_text(folder / f"{name}.txt", audacity(prediction))
-        save_figure(timeline_figure(prediction, centres), folder, name, ("png",))
+        save_figure(timeline_figure(prediction, band_centers), folder, name, ("png",))
     except OSError as error:
-        raise InputError(f"The timeline cannot be written to {folder}: {error}. Give --timelines=DIRECTORY.") from error
+        raise InputError(
+            f"The timeline cannot be written to {folder}: {error}. Choose another --timelines=DIRECTORY."
+        ) from error
     return [folder / f"{name}.{suffix}" for suffix in ("csv", "png", "txt")]

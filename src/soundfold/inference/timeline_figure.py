@@ -1,59 +1,61 @@
-"""A long recording to look at: its log-mel over the probabilities of its classes."""
+"""Draw a long recording: its log-mel above the class probabilities over time."""
 
 from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from soundfold.inference.predictor import Prediction
+from soundfold.inference.prediction import Prediction
 from soundfold.report.clip_figure import TICKS_HZ
 from soundfold.report.drawing import COLORS, FOREGROUND, LOG_MEL_CMAP, MARKERS, new_figure, styled
 
-# more could not be told apart
-CLASSES = len(COLORS)
+# one per distinguishable color
+MAX_CLASSES = len(COLORS)
+LINE_STYLES = ("-", "--", ":", "-.")
 
 
 @styled
-def timeline_figure(prediction: Prediction, centres: np.ndarray, width: float = 8.0) -> Figure:
-    """Log-mel and class probabilities on one time axis.
+def timeline_figure(prediction: Prediction, band_centers: np.ndarray, width: float = 8.0) -> Figure:
+    """Draw the log-mel and class probabilities on one time axis.
+
+    The curves are those of at most four classes, the ones that are most probable in the most windows.
 
     Args:
-        prediction: with its log-mel; the classes that are the most probable one longest are drawn, at most four.
-        centres: (M,), the bands' centre frequencies, Hz.
-        width: inches; a narrow one reads on a phone.
+        prediction: with its log-mel.
+        band_centers: (M,), Hz.
+        width: inches; a narrow figure is readable on a phone.
     """
-    assert prediction.level is not None
+    log_mel_db = prediction.log_mel_db
+    assert log_mel_db is not None
     figure = new_figure(width, 4.2)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.1))
-    bands, columns = prediction.level.shape
-    end = columns * prediction.column
-    above.imshow(prediction.level, origin="lower", aspect="auto", cmap=LOG_MEL_CMAP, extent=(0, end, 0, bands))
-    shown = [hz for hz in TICKS_HZ if centres[0] <= hz <= centres[-1]]
-    above.set_yticks(np.interp(shown, centres, np.arange(bands) + 0.5))
-    above.set_yticklabels([f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in shown])
-    above.set_ylabel("Hz")
-    above.grid(visible=False)
-    instants = (prediction.starts + prediction.ends) / 2
-    won = np.bincount(prediction.windows.argmax(axis=1), minlength=len(prediction.classes))
-    order = np.lexsort((-prediction.probabilities, -won))[:CLASSES]
-    marked = len(instants) <= 60
-    for place, number in enumerate(order):
-        below.plot(
-            instants,
-            prediction.windows[:, number],
-            color=COLORS[place],
-            marker=MARKERS[place] if marked else None,
-            linestyle=("-", "--", ":", "-.")[place],
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.1))
+    n_bands, n_columns = log_mel_db.shape
+    extent = (0, n_columns * prediction.seconds_per_column, 0, n_bands)
+    upper.imshow(log_mel_db, origin="lower", aspect="auto", cmap=LOG_MEL_CMAP, extent=extent)
+    ticks = [hz for hz in TICKS_HZ if band_centers[0] <= hz <= band_centers[-1]]
+    upper.set_yticks(np.interp(ticks, band_centers, np.arange(n_bands) + 0.5))
+    upper.set_yticklabels([f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in ticks])
+    upper.set_ylabel("Hz")
+    upper.grid(visible=False)
+    times = (prediction.starts + prediction.ends) / 2
+    n_top = np.bincount(prediction.windows.argmax(axis=1), minlength=len(prediction.classes))
+    order = np.lexsort((-prediction.probabilities, -n_top))[:MAX_CLASSES]
+    for i, target in enumerate(order):
+        lower.plot(
+            times,
+            prediction.windows[:, target],
+            color=COLORS[i],
+            marker=MARKERS[i] if len(times) <= 60 else None,
+            linestyle=LINE_STYLES[i],
             markersize=4,
-            label=prediction.classes[number].replace("_", " "),
+            label=prediction.classes[target].replace("_", " "),
         )
-    below.set_ylim(-0.02, 1.02)
-    below.set_ylabel("probability" if prediction.calibrated else "probability, uncalibrated")
-    below.set_xlabel("s")
-    below.set_xlim(0, prediction.seconds)
-    below.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=CLASSES if width > 6 else CLASSES // 2, fontsize=8
-    )
+    lower.set_ylim(-0.02, 1.02)
+    lower.set_ylabel("probability" if prediction.calibrated else "probability, uncalibrated")
+    lower.set_xlabel("s")
+    lower.set_xlim(0, prediction.seconds)
+    n_legend_columns = MAX_CLASSES if width > 6 else MAX_CLASSES // 2
+    lower.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=n_legend_columns, fontsize=8)
     for axes in figure.axes:
         axes.tick_params(colors=FOREGROUND, labelsize=8)
     return figure

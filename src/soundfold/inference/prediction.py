@@ -1,0 +1,43 @@
+"""The result of predicting one recording."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Class probabilities of one recording and of its windows.
+
+    Attributes:
+        classes: names.
+        probabilities: float64 (C,), the mean over windows.
+        windows: float64 (W, C); one window if the recording is no longer than a training clip.
+        starts, ends: float64 (W,), seconds, of the windows in the recording.
+        seconds: length of the recording.
+        calibrated: whether every model's logits were divided by a fitted temperature.
+        seen_in_training: the folds whose model was trained or selected on this clip, so that the probabilities are no
+            evidence of skill.
+        notes: remarks that affect how the probabilities should be read.
+        log_mel_db: log-mel of the entire recording (M, columns); None if it was not requested.
+        seconds_per_column: of `log_mel_db`.
+    """
+
+    classes: tuple[str, ...]
+    probabilities: np.ndarray
+    windows: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    seconds: float
+    calibrated: bool
+    seen_in_training: tuple[str, ...]
+    notes: tuple[str, ...]
+    log_mel_db: np.ndarray | None = None
+    seconds_per_column: float = 0.0
+
+    def top(self, n: int = 5) -> list[tuple[str, float]]:
+        """Return the ``n`` most probable classes with their probabilities, in descending order."""
+        order = np.argsort(-self.probabilities, kind="stable")[:n]
+        return [(self.classes[i], float(self.probabilities[i])) for i in order]
