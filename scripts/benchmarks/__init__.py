@@ -1,1 +1,1 @@
-"""Speed, measured side by side in one run; never a test."""
+"""Speed benchmarks, which compare methods in one process. They are no tests."""

@@ -1,4 +1,4 @@
-"""Five folds by the clock: from the command to the plain report."""
+"""Time a five-fold cross-validation, from the command to the plain report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from benchmarks.tables import keep, measured_on
+from benchmarks.tables import measured_on, write_results
 from benchmarks.train import BFLOAT16, CLASSES, CONTENDERS, ON_CUDA, RATE, SECONDS
 from benchmarks.workload import FOLDS
 from soundfold.config import CONF
@@ -25,39 +25,45 @@ CLIPS, EPOCHS = 2000, 50
 
 
 def run(device: str, outputs: Path) -> Path:
-    """Measure, print, and write ``folds-<device>.md`` and ``.json``: a minute on a GPU, hours on a processor.
+    """Measure and print, and write ``folds-<device>.md`` and ``.json``: a minute on a GPU, hours on a CPU.
 
     Args:
-        device: ``cpu``, or ``cuda``, which trains in CUDA graphs.
-        outputs: folder of the two files.
+        device: ``cpu``, or ``cuda``, which trains with CUDA graphs.
+        outputs: folder for both files.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not available.
     """
     target = choose_device(device)
     cuda = ON_CUDA[f"{BFLOAT16}, graphs"]
-    words = (*CONTENDERS[BFLOAT16], "trainer.accelerator=cpu") if device == "cpu" else cuda
+    overrides = (*CONTENDERS[BFLOAT16], "trainer.accelerator=cpu") if device == "cpu" else cuda
     header = {**environment.describe(target), "date": time.strftime("%Y-%m-%d"), "clips": CLIPS, "epochs": EPOCHS}
-    took = five_folds(CLIPS, SECONDS, EPOCHS, words)
-    return keep(outputs / f"folds-{device}", {"header": header, "seconds": took}, markdown(header, took), width=120)
+    took = five_folds(CLIPS, SECONDS, EPOCHS, overrides)
+    return write_results(
+        outputs / f"folds-{device}", {"header": header, "seconds": took}, markdown(header, took), width=120
+    )
 
 
-def five_folds(clips: int, seconds: float, epochs: int, words: tuple[str, ...], folds: int = FOLDS) -> dict[str, float]:
-    """Seconds from the command to the plain report, in a process of its own: ``cold``, with the audio to decode and
-    nothing compiled, and ``warm``, with both done before.
+def five_folds(
+    clips: int, seconds: float, epochs: int, overrides: tuple[str, ...], folds: int = FOLDS
+) -> dict[str, float]:
+    """Return the seconds that scripts/train.py takes up to the plain report.
 
     Args:
-        clips, seconds: of a collection of noise, rendered first; 50 classes.
+        clips, seconds: number and length of the clips of noise to render.
         epochs: of each fold.
-        words: of the configuration.
+        overrides: of the configuration.
         folds: of the collection.
+
+    Returns:
+        ``cold``: audio is decoded and networks are compiled; ``warm``: both are cached.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _render(folder / "sounds", clips, seconds, folds)
         command = [sys.executable, str(CONF.parent / "scripts" / "train.py"), "data=esc50", "data.download=null"]
         command += [f"data.root={folder / 'sounds'}", f"data.seconds={seconds}", f"paths.cache={folder / 'cache'}"]
-        command += [f"paths.outputs={folder / 'outputs'}", "logger=csv", f"trainer.max_epochs={epochs}", *words]
+        command += [f"paths.outputs={folder / 'outputs'}", "logger=csv", f"trainer.max_epochs={epochs}", *overrides]
         caches = {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton")}
         took = {}
         for label in ("cold", "warm"):
@@ -70,7 +76,7 @@ def five_folds(clips: int, seconds: float, epochs: int, words: tuple[str, ...], 
 
 
 def _render(root: Path, clips: int, seconds: float, folds: int) -> None:
-    """Noise in ESC-50's layout, each clip of its own source."""
+    """Write clips of noise in ESC-50's layout, each with another source."""
     rng = np.random.default_rng(0)
     (root / "audio").mkdir(parents=True)
     (root / "meta").mkdir()
@@ -84,9 +90,9 @@ def _render(root: Path, clips: int, seconds: float, folds: int) -> None:
 
 
 def markdown(header: dict[str, Any], took: dict[str, float]) -> str:
-    """A sentence."""
+    """Return the result as a sentence."""
     return (
-        f"Five folds of {header['epochs']} epochs on {header['clips']} clips of {SECONDS:g} s, 128x128 images varied "
-        f"in each step, from the command to the plain report: {took['warm']:.0f} s; with the audio to decode and "
-        f"nothing compiled, {took['cold']:.0f} s.\n{measured_on(header)}, torch {header['versions']['torch']}.\n"
+        f"Five folds of {header['epochs']} epochs on {header['clips']} clips of {SECONDS:g} s, 128x128 images "
+        f"augmented in each step, from the command to the plain report: {took['warm']:.0f} s; including decoding and "
+        f"compilation, {took['cold']:.0f} s.\n{measured_on(header)}, torch {header['versions']['torch']}.\n"
     )

@@ -1,4 +1,4 @@
-"""The front end beside its peers, on the same clips, with the same threads."""
+"""Compare the front end with other libraries, on the same clips and threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from benchmarks.tables import keep, measured_on
+from benchmarks.tables import measured_on, write_results
 from benchmarks.timing import Timing, measure
 from soundfold.data.store import decode
 from soundfold.data.tables import read_table
@@ -33,17 +33,17 @@ OURS = "soundfold, all augmentations"
 
 
 def run(device: str, clips: int, repeats: int, root: str | Path | None, outputs: Path) -> Path:
-    """Measure, print, and write ``frontend-<device>.md`` and ``.json``.
+    """Measure and print, and write ``frontend-<device>.md`` and ``.json``.
 
     Args:
-        device: ``cpu`` or ``cuda``; peers of the CPU alone (librosa) stay there.
+        device: ``cpu`` or ``cuda``; librosa always runs on the CPU.
         clips: clips in the batch.
-        repeats: timed runs of each method.
+        repeats: number of timed turns of each method.
         root: an ESC-50-format collection whose clips are used; None uses synthetic noise.
-        outputs: folder of the two files.
+        outputs: folder for both files.
 
     Raises:
-        InputError: the device is not there, or the collection has too few clips.
+        InputError: the device is not available, or the collection has fewer clips.
     """
     target, root = choose_device(device), None if root is None else Path(root)
     wave = _clips(clips, root).to(target)
@@ -65,17 +65,17 @@ def run(device: str, clips: int, repeats: int, root: str | Path | None, outputs:
     }
     rows = [_row(name, timing, timings[OURS], clips) for name, timing in timings.items()]
     content = {"header": header, "rows": rows}
-    return keep(outputs / f"frontend-{device}", content, _markdown(header, rows), width=200)
+    return write_results(outputs / f"frontend-{device}", content, _markdown(header, rows), width=200)
 
 
 def _clips(clips: int, root: Path | None) -> Tensor:
-    """int16 (clips, samples): real ones, spread over the table, or noise."""
+    """Return int16 (clips, samples): clips evenly spaced in the collection's table, or noise."""
     samples = round(RATE * SECONDS)
     if root is None:
         return (3000 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(0))).short()
     table = read_table(root / "meta" / "esc50.csv")
     if len(table) < clips:
-        raise InputError(f"clips={clips}: {root} has {len(table)} clips. Give fewer.")
+        raise InputError(f"clips={clips}: {root} has {len(table)} clips. Set fewer clips.")
     out = np.zeros((clips, samples), dtype=np.int16)
     for row, i in zip(out, np.linspace(0, len(table) - 1, clips).astype(int), strict=True):
         mono = decode(root / "audio" / table.files[i], RATE, samples)
@@ -116,22 +116,22 @@ def _torchaudio(wave: Tensor) -> dict[str, Callable[[], Any]]:
 
     mel = transforms.MelSpectrogram(RATE, N_FFT, hop_length=HOP, n_mels=MELS).to(wave.device)
     scale = transforms.MelScale(MELS, RATE, n_stft=N_FFT // 2 + 1).to(wave.device)
-    level = transforms.AmplitudeToDB(top_db=80)
+    to_db = transforms.AmplitudeToDB(top_db=80)
     spectrogram = transforms.Spectrogram(N_FFT, hop_length=HOP, power=None).to(wave.device)
     stretch = transforms.TimeStretch(HOP, N_FFT // 2 + 1).to(wave.device)
     shift = transforms.PitchShift(RATE, 2).to(wave.device)
 
     @torch.no_grad()
     def shifted() -> Tensor:
-        return level(mel(shift(pcm_to_float(wave)))[:, None])
+        return to_db(mel(shift(pcm_to_float(wave)))[:, None])
 
     @torch.no_grad()
     def stretched() -> Tensor:
-        return level(scale(stretch(spectrogram(pcm_to_float(wave)), 1.2).abs().square())[:, None])
+        return to_db(scale(stretch(spectrogram(pcm_to_float(wave)), 1.2).abs().square())[:, None])
 
     @torch.no_grad()
     def plain() -> Tensor:
-        return level(mel(pcm_to_float(wave))[:, None])
+        return to_db(mel(pcm_to_float(wave))[:, None])
 
     return {
         "torchaudio PitchShift, then mel": shifted,
@@ -152,7 +152,7 @@ def _audiomentations(wave: Tensor) -> dict[str, Callable[[], Any]]:
 
 
 def _notebook(files: list[Path]) -> Callable[[], Any]:
-    """The published notebook's procedure: load, one of noise, stretch and shift, log-mel, 128x128; clip by clip."""
+    """The published notebook's procedure, per clip: load, add noise, stretch or shift, log-mel, resize to 128x128."""
     import librosa
 
     rng = np.random.default_rng(0)
@@ -167,14 +167,14 @@ def _notebook(files: list[Path]) -> Callable[[], Any]:
         else:
             sound = librosa.effects.pitch_shift(sound, sr=RATE, n_steps=int(rng.integers(-2, 3)))
         mel = librosa.feature.melspectrogram(y=sound, sr=RATE, n_fft=N_FFT, hop_length=512, n_mels=MELS)
-        level = librosa.power_to_db(mel, ref=np.max)
-        return level @ area_weights(level.shape[1], MELS).numpy().T
+        log_mel_db = librosa.power_to_db(mel, ref=np.max)
+        return log_mel_db @ area_weights(log_mel_db.shape[1], MELS).numpy().T
 
     return lambda: [image(path) for path in files]
 
 
 def _row(name: str, timing: Timing, ours: Timing, clips: int) -> dict[str, Any]:
-    ratios = sorted(theirs / mine for theirs, mine in zip(timing.seconds, ours.seconds, strict=True))
+    ratios = sorted(other / own for other, own in zip(timing.seconds, ours.seconds, strict=True))
     return {
         "method": name,
         "ms_per_clip": 1000 * timing.median / clips,

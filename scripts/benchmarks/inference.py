@@ -1,4 +1,4 @@
-"""A model in use: time of one clip and of batches, in PyTorch and in ONNX Runtime, and of a long recording."""
+"""Time predictions: one clip and a batch, in PyTorch and in ONNX Runtime, and a long recording."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import soundfile
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks.tables import keep, measured_on
+from benchmarks.tables import measured_on, write_results
 from benchmarks.timing import Timing, measure
 from soundfold.config import compose_config
 from soundfold.data.leakage import NOTHING_SEEN
@@ -41,46 +41,45 @@ def memory(kind):
 predictor = Predictor.load(sys.argv[1], device=sys.argv[3])
 before = memory("VmRSS")
 started = time.perf_counter()
-found = predictor.file(sys.argv[2], sketch=True)
-print(time.perf_counter() - started, len(found.windows), before, memory("VmHWM"))
+prediction = predictor.file(sys.argv[2], sketch=True)
+print(time.perf_counter() - started, len(prediction.windows), before, memory("VmHWM"))
 """
 
 
 def run(device: str, clips: int, repeats: int, outputs: Path, minutes: int = 10) -> Path:
-    """Measure, print, and write ``inference-<device>.md`` and ``.json``.
+    """Measure and print, and write ``inference-<device>.md`` and ``.json``.
 
-    The model is that of ``data=esc50`` with the default features, untrained: weights do not change its speed. The long
-    recording is noise, scored in windows that overlap by half, decoding and log-mel for its picture included.
+    The model is untrained and has the default features of ``data=esc50``; weights do not affect speed. The long
+    recording is noise, scored in windows that overlap by half; decoding and the figure's log-mel are included.
 
     Args:
         device: ``cpu`` or ``cuda``; ONNX Runtime is measured on the CPU.
         clips: clips in the batch.
-        repeats: timed runs of each method.
-        outputs: folder of the two files.
+        repeats: number of timed turns of each method.
+        outputs: folder for both files.
         minutes: length of the long recording.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not available.
     """
     target = choose_device(device)
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pt"
-        kept = _kept()
-        kept.save(weights)
-        predictor = Predictor([FoldModel("?", kept, None, "")], target)
+        bundle = _untrained_bundle()
+        bundle.save(weights)
+        predictor = Predictor([FoldModel("?", bundle, None, "")], target)
         wave = (3000 * torch.randn(clips, predictor.samples, generator=torch.Generator().manual_seed(0))).short()
         methods: dict[str, Callable[[], Any]] = {}
-        # with one clip to a batch there is one row for both
         sizes = sorted({1, clips})
         for size in sizes:
-            methods[f"PyTorch, {_words(size)}"] = partial(predictor.probabilities, wave[:size])
+            methods[f"PyTorch, {_batch_name(size)}"] = partial(predictor.probabilities, wave[:size])
         files = {"PyTorch": weights.stat().st_size}
         if device == "cpu" and find_spec("onnxruntime") and find_spec("onnxscript"):
             path = Path(folder) / "model.onnx"
             export(predictor, path, "onnx")
             files["ONNX Runtime"] = path.stat().st_size
             for size in sizes:
-                methods[f"ONNX Runtime, {_words(size)}"] = _onnx(path, pcm_to_float(wave[:size].numpy()))
+                methods[f"ONNX Runtime, {_batch_name(size)}"] = _onnx(path, pcm_to_float(wave[:size].numpy()))
         timings = measure(methods, repeats, target)
         rows = [
             _row(name, timing, size, predictor.seconds, files[name.split(",")[0]])
@@ -98,19 +97,19 @@ def run(device: str, clips: int, repeats: int, outputs: Path, minutes: int = 10)
         "sample_rate": predictor.sample_rate,
     }
     content = {"header": header, "rows": rows, "recording": stream}
-    return keep(outputs / f"inference-{device}", content, _markdown(header, rows, stream), width=200)
+    return write_results(outputs / f"inference-{device}", content, _markdown(header, rows, stream), width=200)
 
 
-def _kept() -> ModelBundle:
-    """An untrained model of the default configuration."""
+def _untrained_bundle() -> ModelBundle:
+    """Return an untrained model of the default configuration."""
     cfg = compose_config("data=esc50")
     classes = tuple(f"class {number}" for number in range(50))
     network = single_channel_resnet18(len(classes)).state_dict()
-    # statistics as real clips have them
+    # typical statistics of real clips
     return ModelBundle(network, torch.tensor(-30.0), torch.tensor(20.0), classes, OmegaConf.to_yaml(cfg), NOTHING_SEEN)
 
 
-def _words(size: int) -> str:
+def _batch_name(size: int) -> str:
     return "one clip" if size == 1 else f"batch of {size}"
 
 
@@ -138,7 +137,7 @@ def _row(name: str, timing: Timing, size: int, seconds: float, file: int) -> dic
 
 
 def _recording(folder: Path, weights: Path, device: str, rate: int, minutes: int) -> dict[str, Any]:
-    """Noise of some minutes, in a process of its own, whose memory tells."""
+    """Predict minutes of noise in a new process, to measure its memory."""
     long = folder / "long.wav"
     rng = np.random.default_rng(0)
     with soundfile.SoundFile(long, "w", rate, 1, subtype="PCM_16") as file:
@@ -151,7 +150,7 @@ def _recording(folder: Path, weights: Path, device: str, rate: int, minutes: int
         "seconds": float(out[0]),
         "windows": int(out[1]),
         "real_time": 60 * minutes / float(out[0]),
-        # kilobytes, as Linux tells them
+        # /proc counts kilobytes
         "grown_mb": (int(out[3]) - int(out[2])) / 1e3,
         "peak_mb": int(out[3]) / 1e3,
     }

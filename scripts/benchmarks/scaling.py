@@ -1,4 +1,4 @@
-"""How the cost of a training step grows: with the collection, the clips' length, the mels and the batch."""
+"""Measure how the cost of a training step grows with the collection, clip length, mel bands and batch size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.tables import keep, measured_on
+from benchmarks.tables import measured_on, write_results
 from benchmarks.timing import Timing, measure
 from benchmarks.workload import FOLDS, noise, step_of, trained
 from soundfold.data.loader import ClipBatches
@@ -24,18 +24,18 @@ LENGTHS, BANDS, BATCHES, COLLECTIONS = (1.0, 2.0, 5.0, 10.0), (32, 64, 128), (4,
 
 
 def run(device: str, repeats: int, outputs: Path) -> Path:
-    """Measure, print, and write ``scaling-<device>.md`` and ``.json``.
+    """Measure and print, and write ``scaling-<device>.md`` and ``.json``.
 
     Args:
         device: ``cpu`` or ``cuda``.
-        repeats: turns of each size, in turn within its axis.
-        outputs: folder of the two files.
+        repeats: number of turns of each size.
+        outputs: folder for both files.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not available.
     """
     target = choose_device(device)
-    # value, s, mels, batch
+    # value, clip length in s, mel bands, batch size
     axes: dict[str, list[tuple[float, float, int, int]]] = {
         "clip, s": [(value, value, MELS, BATCH) for value in LENGTHS],
         "mels": [(value, SECONDS, value, BATCH) for value in BANDS],
@@ -56,25 +56,32 @@ def run(device: str, repeats: int, outputs: Path) -> Path:
         "repeats": repeats,
         "resident_clips": resident_clips(torch.cuda.mem_get_info(target)[0]) if device == "cuda" else None,
     }
-    return keep(outputs / f"scaling-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=160)
+    return write_results(
+        outputs / f"scaling-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=160
+    )
 
 
 def _step(device: torch.device, seconds: float, mels: int, batch: int) -> Callable[[], Any]:
-    """A training step, front end included, on one batch: seconds and mels of its clips, clips in it."""
-    words = (f"features.n_mels={mels}", f"data.batch_size={batch}", "trainer.max_epochs=1", "model.channels_last=true")
+    """Return a function that runs a training step, front end included, on one batch."""
+    overrides = (
+        f"features.n_mels={mels}",
+        f"data.batch_size={batch}",
+        "trainer.max_epochs=1",
+        "model.channels_last=true",
+    )
     collection = noise(-(-batch // 4) * FOLDS, seconds, RATE, CLASSES)
     with tempfile.TemporaryDirectory() as folder:
-        clock = trained(collection, Path(folder), device, 0, *words)
+        clock = trained(collection, Path(folder), device, 0, *overrides)
     step, raw = step_of(clock), next(iter(clock.data.train_dataloader()))
     return lambda: step(raw)
 
 
 def _collections(device: torch.device, repeats: int) -> list[dict[str, Any]]:
-    """Time to fetch a batch from collections of 5 s, on_device where they fit and streamed: nothing else grows."""
+    """Time fetching a batch, the only cost that grows with the collection: streamed, and from the device if it fits."""
     rows = []
     for clips in COLLECTIONS:
         with tempfile.TemporaryDirectory() as folder:
-            # a mapped file, as the packed store is, but with nothing in it: it takes no room, and its pages read as 0
+            # memory-mapped like the packed store, but sparse, so that it takes no disk space
             shape = (clips, round(RATE * SECONDS))
             store = np.memmap(Path(folder) / "samples", dtype=np.int16, mode="w+", shape=shape)
             streamed = torch.from_numpy(store)
@@ -82,8 +89,8 @@ def _collections(device: torch.device, repeats: int) -> list[dict[str, Any]]:
             if device.type == "cuda" and streamed.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
                 methods["on_device"] = _fetch(streamed.to(device), device)
             timings = measure(methods, repeats, device)
-            for place, timing in timings.items():
-                axis = "clips, mapped" if device.type == "cpu" else f"clips, {place}"
+            for source, timing in timings.items():
+                axis = "clips, mapped" if device.type == "cpu" else f"clips, {source}"
                 rows.append(row(axis, clips, timing, BATCH) | {"bytes": streamed.nbytes})
             del methods, streamed, store
     return rows
@@ -114,20 +121,20 @@ def _fetch(samples: torch.Tensor, device: torch.device) -> Callable[[], Any]:
 
 
 def row(axis: str, value: float, timing: Timing, batch: int) -> dict[str, Any]:
-    """One size's figures."""
+    """Return the figures of one size."""
     return {"axis": axis, "value": value, "ms_per_clip": 1000 * timing.median / batch, "peak_bytes": timing.peak_bytes}
 
 
 def resident_clips(free: int) -> int:
-    """How many clips of 5 s a device of so many free bytes keeps: `SoundDataModule` streams what takes half or more."""
+    """Return the number of 5 s clips that fit in less than half of the free bytes; `SoundDataModule` streams others."""
     return (free - 1) // (2 * 2 * round(RATE * SECONDS))
 
 
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The table, and what holds for all of its rows."""
+    """Return the table with its caption."""
     lines = [
-        f"A training step with its front end (5 s at {RATE} Hz, {MELS} mels, 501 frames, batch {BATCH}, where nothing "
-        "else is said), and for collections the fetching of its batch alone. Medians of "
+        f"A training step with its front end (5 s at {RATE} Hz, {MELS} mels, 501 frames and batch {BATCH} "
+        "unless the row differs); for collections, only the fetching of a batch. Medians of "
         f"{header['repeats']} turns; float32, channels-last.",
         f"{measured_on(header)}, torch {header['versions']['torch']}.",
         "",
@@ -147,8 +154,8 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     clips = header["resident_clips"]
     lines += [
         "",
-        "On a CPU every collection is mapped from the disk, so nothing is streamed."
+        "On a CPU, every collection is memory-mapped, and nothing is streamed."
         if clips is None
-        else f"This device keeps up to {clips} clips of 5 s; larger collections are streamed.",
+        else f"This device holds up to {clips} clips of 5 s; larger collections are streamed.",
     ]
     return "\n".join(lines) + "\n"

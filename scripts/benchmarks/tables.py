@@ -1,4 +1,4 @@
-"""What every benchmark ends with: where it was measured, and its figures as a table and as JSON."""
+"""Write the results of a benchmark as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from soundfold.io.atomic import write_text
 
 
 def measured_on(header: Mapping[str, Any]) -> str:
-    """Device, threads, date and commit of a header that `soundfold.experiment.environment.describe` begins."""
+    """Describe device, threads, date and commit of a header made by `soundfold.experiment.environment.describe`."""
     load = f"load {header['load']}, " if "load" in header else ""
     return f"{header['device']}, {header['threads']} threads, {load}{header['date']}, commit {header['commit']}"
 
 
-def keep(path: Path, content: dict[str, Any], table: str, width: int) -> Path:
-    """Print a table so many columns wide, write it and its figures beside each other, and return the table's path.
+def write_results(path: Path, content: dict[str, Any], table: str, width: int) -> Path:
+    """Print a table, write it to ``.md`` and the figures to ``.json``, and return the table's path.
 
     Args:
-        path: of both, without a suffix; its folder is made.
-        content: what ``.json`` holds.
-        table: what ``.md`` holds.
+        path: of both files, without suffix; the folder is created if missing.
+        content: of the JSON file.
+        table: Markdown.
+        width: of the printed table, in columns.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path.with_suffix(".json"), json.dumps(content, indent=1))

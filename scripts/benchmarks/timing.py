@@ -1,4 +1,4 @@
-"""Time several methods in turn, so that a machine's drift meets all of them alike."""
+"""Time several methods in turn, so that a drift of the machine's speed affects all of them equally."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ SHORTEST_TURN = 0.25
 
 @dataclass(frozen=True)
 class Timing:
-    """Attributes: seconds, one a repeat; peak_bytes, the most memory that a repeat added, None where unknown."""
+    """Measurements of a method.
+
+    Attributes:
+        seconds: of a call, one value per repeat.
+        peak_bytes: maximum memory that a call added; None if unknown.
+    """
 
     seconds: list[float]
     peak_bytes: int | None
@@ -30,18 +35,18 @@ class Timing:
 
 
 def measure(methods: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, Timing]:
-    """Run each method once to warm up and once to see its memory; then all in turn, `repeats` times.
+    """Run each method once to warm up and once to measure its memory, then all in turn, ``repeats`` times.
 
-    A turn begins with a call that does not count, as the method before leaves the caches and the processor's threads to
-    itself; a short method is then called again until a quarter of a second is over. Its seconds are those of one call.
+    A turn begins with an untimed call, since the previous method has filled the caches. A short method is then called
+    for a quarter of a second, and the mean duration of a call is recorded.
 
     Args:
         methods: by name; each does the same work.
         repeats: turns of each.
-        device: synchronised before a clock is read.
+        device: synchronized before the clock is read.
     """
-    # a freed block of just under 32 MB teaches glibc to keep such blocks, as the first step of a training does;
-    # otherwise each method spends much of its time on fresh pages
+    # Freeing a block of just under 32 MB raises glibc's mmap threshold, as the first training step does. Otherwise
+    # each method spends much of its time on page faults.
     torch.zeros(7 << 20)
     peaks = {}
     for name, method in methods.items():
@@ -53,25 +58,25 @@ def measure(methods: dict[str, Callable[[], Any]], repeats: int, device: torch.d
     for _ in range(repeats):
         for name, method in methods.items():
             method()
-            synchronise(device)
+            synchronize(device)
             started, calls = time.perf_counter(), 0
             while calls == 0 or time.perf_counter() - started < SHORTEST_TURN:
                 method()
-                synchronise(device)
+                synchronize(device)
                 calls += 1
             seconds[name].append((time.perf_counter() - started) / calls)
     return {name: Timing(seconds[name], peaks[name]) for name in methods}
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for the device's work; a CPU's is done."""
+def synchronize(device: torch.device) -> None:
+    """Wait until a CUDA device is idle; a CPU always is."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @contextmanager
 def _peak_memory(device: torch.device):
-    """Yield a dictionary that gets ``bytes``: what the device allocated at most, or the process grew by."""
+    """Yield a dictionary that gets ``bytes``: the device's peak allocation, or the growth of the process."""
     peak: dict[str, int] = {}
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -85,14 +90,13 @@ def _peak_memory(device: torch.device):
         yield peak
         return
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # else what the warm-up freed is still the process's, and nothing seems to grow
-    before, most, done = _resident(), [_resident()], threading.Event()
+        # return the memory that the warm-up freed to the system; otherwise the process would not grow
+        ctypes.CDLL(None).malloc_trim(0)
+    before, samples, done = _resident(), [_resident()], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.002):
-            most.append(_resident())
+            samples.append(_resident())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -101,7 +105,7 @@ def _peak_memory(device: torch.device):
     finally:
         done.set()
         watcher.join()
-    peak["bytes"] = max(most) - before
+    peak["bytes"] = max(samples) - before
 
 
 def _resident() -> int:

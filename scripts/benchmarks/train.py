@@ -1,4 +1,4 @@
-"""Training beside the published notebook's loop, on the same device in the same run."""
+"""Compare training with the published notebook's loop, on the same device in the same process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.tables import keep, measured_on
-from benchmarks.timing import measure, synchronise
+from benchmarks.tables import measured_on, write_results
+from benchmarks.timing import measure, synchronize
 from benchmarks.workload import Clock, noise, trained
 from soundfold.data.collection import Collection
 from soundfold.experiment import environment
@@ -24,13 +24,13 @@ from soundfold.experiment.device import choose_device
 from soundfold.models.resnet import single_channel_resnet18
 
 RATE, SECONDS, CLASSES = 44100, 5.0, 50
-NOTEBOOK = "notebook's loop: cached, not varied, float32"
-# the published notebook's 128x128 images, varied anew in every step
+NOTEBOOK = "notebook's loop: cached, not augmented, float32"
+# the published notebook's 128x128 images, augmented in every step
 IMAGES = ("features=seed_128x128", "augment=noise_stretch_pitch", "model.channels_last=true")
 FLOAT32 = "soundfold, float32"
 BFLOAT16 = "soundfold, bf16"
 CONTENDERS = {FLOAT32: (*IMAGES,), BFLOAT16: (*IMAGES, "trainer.precision=bf16-mixed")}
-# where kernels are quick, what starts them counts
+# kernels on a GPU are fast, so the time to launch them matters
 ON_CUDA = {
     f"{BFLOAT16}, compiled": (*CONTENDERS[BFLOAT16], "model.compile=default"),
     f"{BFLOAT16}, graphs": (*CONTENDERS[BFLOAT16], "model.compile=graphs"),
@@ -39,17 +39,17 @@ EPOCH_CLIPS = 1600
 
 
 def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Path:
-    """Measure, print, and write ``train-<device>.md`` and ``.json``.
+    """Measure and print, and write ``train-<device>.md`` and ``.json``.
 
     Args:
         device: ``cpu`` or ``cuda``.
         batch: clips in a batch.
         steps: steps of a timed epoch.
-        repeats: epochs of each contender, in turn.
-        outputs: folder of the two files.
+        repeats: number of timed epochs of each contender.
+        outputs: folder for both files.
 
     Raises:
-        InputError: the device is not there.
+        InputError: the device is not available.
     """
     target = choose_device(device)
     collection = noise(-(-steps * batch // 4) * 5, SECONDS, RATE, CLASSES)
@@ -59,17 +59,17 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
     peaks: dict[str, int | None] = dict.fromkeys(measured)
     ceilings: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     for _ in range(repeats):
-        for kind in ceilings:
-            ceilings[kind].append(ceiling(target, getattr(torch, kind)))
+        for dtype in ceilings:
+            ceilings[dtype].append(ceiling(target, getattr(torch, dtype)))
         notebook()
         measured[NOTEBOOK].append({"step": notebook() / steps})
-        for name, words in contenders.items():
-            clock, parts = contender(collection, target, batch, words)
-            measured[name].append(parts)
+        for name, overrides in contenders.items():
+            clock, seconds = contender(collection, target, batch, overrides)
+            measured[name].append(seconds)
             peaks[name] = clock.peak_bytes
     flops = flops_of_a_step()
-    best = {kind: max(values) for kind, values in ceilings.items()}
-    rows = [row(name, parts, measured[NOTEBOOK], batch, flops, best, peaks[name]) for name, parts in measured.items()]
+    best = {dtype: max(values) for dtype, values in ceilings.items()}
+    rows = [row(name, turns, measured[NOTEBOOK], batch, flops, best, peaks[name]) for name, turns in measured.items()]
     header = {
         **environment.describe(target),
         "date": time.strftime("%Y-%m-%d"),
@@ -79,15 +79,17 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
         "flops_per_clip": flops,
         "ceilings": best,
     }
-    return keep(outputs / f"train-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=180)
+    return write_results(
+        outputs / f"train-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=180
+    )
 
 
 def contender(
-    collection: Collection, device: torch.device, batch: int, words: tuple[str, ...]
+    collection: Collection, device: torch.device, batch: int, overrides: tuple[str, ...]
 ) -> tuple[Clock, dict[str, float]]:
-    """An epoch through Lightning, then its parts alone: seconds a step, whole, in the front end, in the network."""
+    """Return the seconds per step of an epoch with Lightning, and of the front end and the network separately."""
     with tempfile.TemporaryDirectory() as folder:
-        clock = trained(collection, Path(folder), device, 1, f"data.batch_size={batch}", *words)
+        clock = trained(collection, Path(folder), device, 1, f"data.batch_size={batch}", *overrides)
     raw = next(iter(clock.data.train_dataloader()))
     image, target, *_ = clock.data.augment(*raw)
     model = clock.ready()
@@ -100,20 +102,22 @@ def contender(
         loss.backward()
         clock.optimizer.step()
 
-    alone = measure({"front": lambda: clock.data.augment(*raw), "network": network}, 1, device)
+    separate = measure({"front": lambda: clock.data.augment(*raw), "network": network}, 1, device)
     if clock.peak_bytes is None:
-        clock.peak_bytes = alone["network"].peak_bytes
+        clock.peak_bytes = separate["network"].peak_bytes
     steps = len(clock.data.train_dataloader())
     return clock, {
         "step": clock.epochs[0] / steps,
-        "front": alone["front"].median,
-        "network": alone["network"].median,
+        "front": separate["front"].median,
+        "network": separate["network"].median,
     }
 
 
 def notebook_epoch(clips: int, batch: int, device: torch.device) -> Callable[[], float]:
-    """The published notebook's epoch, written anew: cached float32 images (clips, 1, 128, 128) through a DataLoader,
-    a plain step of Adam, loss and hits read in every step; a call gives its seconds."""
+    """Return a function that trains an epoch as the published notebook does, and returns its seconds.
+
+    Cached float32 images (clips, 1, 128, 128) from a DataLoader, Adam, loss and hits read in every step.
+    """
     torch.manual_seed(0)
     images = TensorDataset(torch.randn(clips, 1, 128, 128), torch.randint(0, CLASSES, (clips,)))
     loader = DataLoader(images, batch_size=batch, shuffle=True)
@@ -122,7 +126,7 @@ def notebook_epoch(clips: int, batch: int, device: torch.device) -> Callable[[],
 
     def epoch() -> float:
         network.train()
-        synchronise(device)
+        synchronize(device)
         started, loss_sum, hits = time.perf_counter(), 0.0, 0
         for image, target in loader:
             image, target = image.to(device), target.to(device)
@@ -139,58 +143,58 @@ def notebook_epoch(clips: int, batch: int, device: torch.device) -> Callable[[],
 
 
 def flops_of_a_step() -> float:
-    """Floating-point operations of a training step, one clip: forward and backward of the network at 128x128."""
+    """Return the floating-point operations per clip of a training step: forward and backward at 128x128."""
     network = single_channel_resnet18(CLASSES)
     with FlopCounterMode(display=False) as counter:
         network(torch.randn(2, 1, 128, 128)).sum().backward()
     return counter.get_total_flops() / 2
 
 
-def ceiling(device: torch.device, kind: torch.dtype) -> float:
-    """Floating-point operations a second of a square matrix product on the device."""
+def ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the floating-point operations per second of a square matrix product."""
     size = 8192 if device.type == "cuda" else 2048
-    a, b = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / measure({"product": lambda: a @ b}, 1, device)["product"].median
 
 
 def row(
     name: str,
-    parts: list[dict[str, float]],
+    turns: list[dict[str, float]],
     notebook: list[dict[str, float]],
     batch: int,
     flops: float,
     ceilings: dict[str, float],
     peak: int | None,
 ) -> dict[str, Any]:
-    """A contender's figures: medians over its turns, and the median of the notebook's time over its own, turn by turn.
+    """Return the figures of a contender: medians over turns, also of the ratio to the notebook's time in each turn.
 
-    ``utilisation`` is the network's share of the measured ceiling of its number format.
+    ``utilisation`` is the network's fraction of the measured ceiling of its dtype.
     """
-    step = median(part["step"] for part in parts)
+    step = median(turn["step"] for turn in turns)
     out: dict[str, Any] = {
         "contender": name,
         "epoch": step * EPOCH_CLIPS / batch,
         "clips_per_second": batch / step,
         "speed_over_notebook": median(
-            theirs["step"] / ours["step"] for theirs, ours in zip(notebook, parts, strict=True)
+            theirs["step"] / ours["step"] for theirs, ours in zip(notebook, turns, strict=True)
         ),
         "peak_bytes": peak,
     }
     network = step
-    if "front" in parts[0]:
-        network = median(part["network"] for part in parts)
-        front = median(part["front"] for part in parts)
+    if "front" in turns[0]:
+        network = median(turn["network"] for turn in turns)
+        front = median(turn["front"] for turn in turns)
         out |= {"front": front / step, "network": network / step, "overhead": 1 - (front + network) / step}
     out["utilisation"] = flops * batch / network / ceilings["bfloat16" if name.startswith(BFLOAT16) else "float32"]
     return out
 
 
 def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The table, and what holds for all of its rows."""
-    products = ", ".join(f"{kind} {value / 1e12:.2f}" for kind, value in header["ceilings"].items())
+    """Return the table with its caption."""
+    products = ", ".join(f"{dtype} {value / 1e12:.2f}" for dtype, value in header["ceilings"].items())
     lines = [
-        f"ResNet-18 on 128x128 images, batch {header['batch']}; ours are made and varied in each step from 5 s at "
-        f"{RATE} Hz and trained through Lightning, the notebook's are cached. Medians of {header['repeats']} turns of "
+        f"ResNet-18 on 128x128 images, batch {header['batch']}; ours are computed and augmented in each step from 5 s "
+        f"at {RATE} Hz and trained by Lightning, the notebook's are cached. Medians of {header['repeats']} turns of "
         f"{header['steps']} steps; an epoch is {EPOCH_CLIPS} clips.",
         f"{measured_on(header)}, torch {header['versions']['torch']}. "
         f"A clip's step is {header['flops_per_clip'] / 1e9:.2f} GFLOP; matrix "

@@ -1,4 +1,4 @@
-"""What training benchmarks share: clips of noise, a fold trained as it always is, the same step without Lightning."""
+"""Workloads of the training benchmarks: clips of noise, a fold trained by Lightning, the same step without it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.timing import synchronise
+from benchmarks.timing import synchronize
 from soundfold.config import compose_config
 from soundfold.data.collection import Collection
 from soundfold.data.leakage import NOTHING_SEEN
@@ -25,12 +25,12 @@ from soundfold.experiment.setup import RunContext
 from soundfold.models.classifier import Classifier
 
 FOLDS = 5
-# of every training that is timed: the whole of its shell, and nothing to keep
-WORDS = ("logger=csv", "checkpoints.keep=none", "report.page=none", "rerun=true", "schedule.decay=constant")
+# of every timed training: all callbacks, no saved weights and no page
+OVERRIDES = ("logger=csv", "checkpoints.keep=none", "report.page=none", "rerun=true", "schedule.decay=constant")
 
 
 def noise(clips: int, seconds: float, rate: int, classes: int) -> Collection:
-    """A collection of noise: int16 (clips, seconds * rate), five folds, every clip its own source."""
+    """Return a collection of noise: int16 (clips, seconds * rate), five folds, one source per clip."""
     rng = np.random.default_rng(0)
     samples = rng.integers(-3000, 3000, (clips, round(seconds * rate)), dtype=np.int16)
     names = tuple(f"{i}.wav" for i in range(clips))
@@ -41,11 +41,13 @@ def noise(clips: int, seconds: float, rate: int, classes: int) -> Collection:
 
 @dataclass
 class Clock(pl.Callback):
-    """When each epoch of a fit began, and, kept for a loop without Lightning, what was trained.
+    """Records the start of each epoch of a fit, and its objects for a loop without Lightning.
 
     Attributes:
-        began: seconds, one an epoch; the device is waited for, so that an epoch's time is that of its work.
-        peak_bytes: the most that a CUDA device held, the waveforms included; None elsewhere.
+        device: synchronized before the clock is read.
+        began: start of each epoch, s.
+        peak_bytes: peak allocation of a CUDA device, including the waveforms; None on a CPU.
+        model, data, optimizer, schedule, precision: of the finished fit.
     """
 
     device: torch.device
@@ -58,7 +60,7 @@ class Clock(pl.Callback):
     precision: str = ""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        synchronise(self.device)
+        synchronize(self.device)
         self.began.append(time.perf_counter())
         if self.device.type == "cuda" and len(self.began) == 1:
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -71,35 +73,36 @@ class Clock(pl.Callback):
             self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
 
     def ready(self) -> Classifier:
-        """The model, to be trained on: Lightning has taken it, and the optimiser's state, off a CUDA device."""
+        """Return the model in training mode; Lightning has moved it and the optimizer's state off a CUDA device."""
         model = self.model.to(self.device).train()
-        # the state goes where its parameters are
+        # loading moves the state to the device of the parameters
         self.optimizer.load_state_dict(self.optimizer.state_dict())
         return model
 
     @property
     def epochs(self) -> list[float]:
-        """Seconds of each epoch but the first, which warms up, and the last, whose end is the fit's."""
+        """Seconds of each epoch except the first, which warms up, and the last, whose end is not recorded."""
         return [float(step) for step in np.diff(self.began)[1:]]
 
 
-def trained(collection: Collection, folder: Path, device: torch.device, epochs: int, *words: str) -> Clock:
-    """Train fold 1 as `scripts/train.py` does, through Lightning with every callback; timed epochs are ``epochs``.
+def trained(collection: Collection, folder: Path, device: torch.device, epochs: int, *overrides: str) -> Clock:
+    """Train fold 1 as scripts/train.py does, with Lightning and every callback.
 
     Args:
         collection: see `noise`.
-        folder: of the run; what is in it is overwritten.
-        epochs: how many are timed.
-        words: of the configuration.
+        folder: of the run; existing files are overwritten.
+        device: of the training.
+        epochs: number of timed epochs.
+        overrides: of the configuration.
     """
     waves = collection.waves
     cfg = compose_config(
-        *WORDS,
+        *OVERRIDES,
         f"data.seconds={waves.samples.shape[1] / waves.sample_rate}",
         f"data.sample_rate={waves.sample_rate}",
         f"trainer.accelerator={'gpu' if device.type == 'cuda' else 'cpu'}",
         f"trainer.max_epochs={epochs + 2}",
-        *words,
+        *overrides,
     )
     clock = Clock(device)
     run_fold(RunContext(cfg, collection, NOTHING_SEEN, "benchmark", folder), 1, [clock])
@@ -107,7 +110,7 @@ def trained(collection: Collection, folder: Path, device: torch.device, epochs: 
 
 
 def step_of(clock: Clock) -> Callable[[tuple], Tensor]:
-    """The training step of a finished fit, on the very same objects, without Lightning: a batch -> its loss."""
+    """Return the training step of a finished fit, on the same objects but without Lightning: a batch -> its loss."""
     model, data = clock.ready(), clock.data
     mixed = clock.precision == "bf16-mixed"
 
@@ -125,13 +128,13 @@ def step_of(clock: Clock) -> Callable[[tuple], Tensor]:
 
 
 def bare_epochs(clock: Clock, epochs: int) -> list[float]:
-    """Seconds of each of some epochs in a plain loop over the fit's own batches, after one that warms up.
+    """Return the seconds of each epoch of a plain loop over the fit's batches, after one that warms up.
 
-    The loss is summed on the device and read at the epoch's end, as Lightning's is.
+    The loss is summed on the device and read at the end of the epoch, as Lightning does.
     """
     step, seconds = step_of(clock), []
     for number in range(epochs + 1):
-        synchronise(clock.device)
+        synchronize(clock.device)
         started = time.perf_counter()
         batches = clock.data.train_dataloader()
         batches.set_epoch(number)
