@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from soundfold import validation
+from soundfold.config import Data
 from soundfold.data.collection import open_collection
 from soundfold.data.layouts import LAYOUTS, Layout, TableOptions
 from soundfold.data.tables import read_table
 from soundfold.errors import InputError
 
 
-def test_registry_has_the_layouts_that_validation_accepts():
-    assert set(LAYOUTS) == set(validation.LAYOUTS)
+def test_registry_has_the_layouts_that_the_schema_accepts():
+    assert set(LAYOUTS) == set(Data.__dataclass_fields__["layout"].metadata["choices"])
 
 
 def test_a_new_layout_is_one_entry(tmp_path, monkeypatch):

@@ -170,7 +170,7 @@ def test_a_failed_rank_ends_the_fold(tmp_path, error, raised, message):
         (("trainer.devices=3", "data.batch_size=11"), "at least 12"),
         (("trainer.devices=2", "trainer.micro_batches=2", "data.batch_size=8"), "at least 16"),
         (("trainer.devices=0",), "trainer.devices=0 must be at least 1"),
-        (("trainer.devices=2", "trainer.accelerator=mps"), "one such device"),
+        (("trainer.devices=2", "trainer.accelerator=mps"), "trainer.accelerator=mps has one device"),
     ],
 )
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path, options, message):

@@ -84,10 +84,13 @@ def test_columns_are_the_differing_keys_that_affect_results(outputs):
         "augment.polarity": ["0.0", "0.5", "0.0"],
         "augment.time_stretch.low": ["", "0.8", ""],
         "augment.time_stretch.high": ["", "1.2", ""],
+        # missing in the stored configuration: the values that it was computed with
+        "augment.time_stretch.p": ["", "1.0", ""],
+        "augment.time_stretch.integer": ["", "false", ""],
         "optim.lr": ["0.001", "0.001", "0.0003"],
     }
     assert grouped_differences(configs(runs)) == {
-        "augment.polarity and 2 more": ["0.0", "0.5", "0.0"],
+        "augment.polarity and 4 more": ["0.0", "0.5", "0.0"],
         "optim.lr": ["0.001", "0.001", "0.0003"],
     }
 

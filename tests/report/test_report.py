@@ -153,7 +153,7 @@ def test_a_plain_page(real_run):
     text = write_run_page(real_run, run, report_options(["report.page=plain"])).read_text()
     assert f"{100 * run.total.accuracy:.2f} %" in text
     assert "split=benchmark" in text
-    assert "Published results" not in text
+    assert "Published results" in text
     assert 'class="leaky"' not in text
     assert "<audio" not in text
     # default and value of a changed setting
