@@ -3,7 +3,7 @@ import pytest
 import soundfile
 
 from soundfold.data.tables import read_table
-from soundfold.eda.checks import KINDS, FileReport, common_seconds, faults, inspect
+from soundfold.eda.checks import KINDS, FileReport, common_seconds, faults_by_kind, inspect
 
 RATE = 16000
 
@@ -12,11 +12,13 @@ def noise(seconds: float, channels: int = 1) -> np.ndarray:
     return 0.1 * np.random.default_rng(0).standard_normal((round(seconds * RATE), channels))
 
 
-def found(root, files) -> dict[str, list[str]]:
-    return {kind: [files[i] for i in where] for kind, where in faults(inspect(root, files)).items() if where}
+def faulty_files(root, files) -> dict[str, list[str]]:
+    return {
+        kind: [files[i] for i in indices] for kind, indices in faults_by_kind(inspect(root, files)).items() if indices
+    }
 
 
-def test_each_fault_is_named_and_nothing_else(tmp_path):
+def test_each_file_has_exactly_its_fault(tmp_path):
     def write(name: str, wave: np.ndarray, **options) -> None:
         soundfile.write(tmp_path / name, wave, RATE, **options)
 
@@ -30,9 +32,9 @@ def test_each_fault_is_named_and_nothing_else(tmp_path):
     stereo = noise(1.0, channels=2)
     stereo[500:503, 1] = 1.0
     write("one_channel_clipped.wav", stereo)
-    normalised = noise(1.0)
-    normalised[100:102], normalised[200] = 1.0, -1.0  # two at most in a row
-    write("normalised.wav", normalised)
+    normalized = noise(1.0)
+    normalized[100:102], normalized[200] = 1.0, -1.0  # two at most in a row
+    write("normalized.wav", normalized)
     write("silent.wav", np.zeros(RATE))
     write("dithered.wav", np.full(RATE, 1e-6), subtype="FLOAT")  # zero in 16 bits
     write("quiet.wav", np.tile([0.0, 2 / 32768], RATE // 2))
@@ -43,11 +45,14 @@ def test_each_fault_is_named_and_nothing_else(tmp_path):
     (tmp_path / "no_bytes.ogg").write_bytes(b"")
     (tmp_path / "text.ogg").write_text("not audio")
     write("stopped.flac", noise(1.0))
-    whole = (tmp_path / "stopped.flac").read_bytes()
-    (tmp_path / "stopped.flac").write_bytes(whole[: len(whole) // 2])
+    data = (tmp_path / "stopped.flac").read_bytes()
+    (tmp_path / "stopped.flac").write_bytes(data[: len(data) // 2])
     files = [*sorted(path.name for path in tmp_path.iterdir()), "missing.wav"]
-    got = found(tmp_path, files)
-    assert got.pop("cut short", []) in ([], ["stopped.flac"])  # by libsndfile's version: fewer samples, or an error
+    got = faulty_files(tmp_path, files)
+    assert got.pop("incomplete", []) in (
+        [],
+        ["stopped.flac"],
+    )  # fewer samples or an error, depending on the version of libsndfile
     got = {kind: sorted(set(names) - {"stopped.flac"}) for kind, names in got.items()}
     assert got == {
         "unreadable": ["missing.wav", "text.ogg"],
@@ -59,16 +64,16 @@ def test_each_fault_is_named_and_nothing_else(tmp_path):
         "too long": ["long.wav"],
     }
     damaged = inspect(tmp_path, ["stopped.flac"])[0]
-    assert damaged.fault == "unreadable" or damaged.frames < damaged.promised == RATE
+    assert damaged.fault == "unreadable" or damaged.frames < damaged.declared_frames == RATE
     assert all(report.reason for report in inspect(tmp_path, files) if report.fault)
 
 
-def test_what_a_file_holds(tmp_path):
+def test_properties_of_a_file(tmp_path):
     wave = noise(1.0, channels=2)
     wave[:1600] = 0  # 10 %
     wave[3200:3520] = 0  # 2 %
     wave[5000:5100] = 0  # too short to count
-    wave[8000:9600, 0] = 0  # the other channel goes on
+    wave[8000:9600, 0] = 0  # only one channel
     wave[-3200:] = 0  # 20 %
     wave[7000, 1] = 0.75
     soundfile.write(tmp_path / "a.flac", wave, RATE, subtype="PCM_24")
@@ -87,27 +92,29 @@ def test_silence_survives_a_lossy_coder(tmp_path):
     assert 0.4 < report.trailing <= 0.5
 
 
-def test_lengths_without_a_common_one_are_no_fault():
-    ragged = [FileReport("x", rate=100, frames=frames, promised=frames, peak=0.5) for frames in range(100, 400, 10)]
+def test_lengths_without_a_common_one_are_not_faults():
+    ragged = [
+        FileReport("x", rate=100, frames=frames, declared_frames=frames, peak=0.5) for frames in range(100, 400, 10)
+    ]
     assert common_seconds(ragged) is None
-    assert not any(faults(ragged).values())
+    assert not any(faults_by_kind(ragged).values())
     assert common_seconds([]) is None
-    assert set(faults([])) == set(KINDS)
+    assert set(faults_by_kind([])) == set(KINDS)
 
 
 def test_real_clips(esc10):
-    """ESC-10's own account: 380 clips of 220,544 frames, 20 others, of which the six named differ by over 50 ms."""
+    """In ESC-10, 380 clips have 220,544 frames; six of the other 20 differ by more than 50 ms."""
     table = read_table(esc10 / "meta" / "esc50.csv")
     reports = inspect(esc10 / "audio", table.files)
     assert common_seconds(reports) == pytest.approx(220544 / 44100, abs=1e-3)
-    named = faults(reports)
+    faults = faults_by_kind(reports)
     assert sum(report.frames != 220544 for report in reports) == 20
-    assert [reports[i].frames for i in named["truncated"]] == [160704]
-    assert sorted(reports[i].frames for i in named["too long"]) == [223808, 224960, 226688, 308736, 319296]
-    assert not any(named[kind] for kind in ("unreadable", "empty", "not finite", "silent", "cut short"))
+    assert [reports[i].frames for i in faults["truncated"]] == [160704]
+    assert sorted(reports[i].frames for i in faults["too long"]) == [223808, 224960, 226688, 308736, 319296]
+    assert not any(faults[kind] for kind in ("unreadable", "empty", "not finite", "silent", "incomplete"))
     # the loudest of crackling fires: its peaks were cut before it was coded
-    assert "5-186924-A-12.ogg" in [table.files[i] for i in named["clipped"]]
-    assert len(named["clipped"]) < 10
+    assert "5-186924-A-12.ogg" in [table.files[i] for i in faults["clipped"]]
+    assert len(faults["clipped"]) < 10
     silence = {
         name: np.mean([r.silence for r, t in zip(reports, table.targets, strict=True) if t == k])
         for k, name in enumerate(table.classes)

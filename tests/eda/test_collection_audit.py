@@ -19,41 +19,41 @@ from soundfold.eda.prepare import prepare
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_what_the_official_table_says(esc50_table):
-    found = audit_table(read_table(esc50_table))
-    assert (found.clips, found.classes, found.sources) == (2000, 50, 1524)
-    assert set(found.folds.values()) == {400}
-    assert set(found.several_folds) == {"131943", "134049", "209698", "234879"}
-    assert found.leaks == {}
-    mean, least, most = found.contaminated
-    assert found.tested == 300
+def test_audit_of_the_official_table(esc50_table):
+    audit = audit_table(read_table(esc50_table))
+    assert (audit.clips, audit.classes, audit.sources) == (2000, 50, 1524)
+    assert set(audit.folds.values()) == {400}
+    assert set(audit.several_folds) == {"131943", "134049", "209698", "234879"}
+    assert audit.leaks == {}
+    mean, least, most = audit.contaminated
+    assert audit.tested == 300
     assert 90 < mean < 125
     assert 0 < least < mean < most < 300
 
 
-def test_a_source_of_one_class_in_two_folds_is_named(esc50_table):
+def test_a_source_of_one_class_in_two_folds_is_a_leak(esc50_table):
     table = read_table(esc50_table)
     sources = list(table.sources)
     a, b = np.flatnonzero(table.targets == 3)[[0, -1]]
     sources[a] = sources[b] = "same"
-    found = audit_table(replace(table, sources=tuple(sources)))
-    assert found.leaks == {f"same, {table.classes[3]}": sorted({int(table.folds[a]), int(table.folds[b])})}
+    audit = audit_table(replace(table, sources=tuple(sources)))
+    assert audit.leaks == {f"same, {table.classes[3]}": sorted({int(table.folds[a]), int(table.folds[b])})}
 
 
-def prepared(*words: str) -> None:
+def run_prepare(*overrides: str) -> None:
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        prepare(compose("prepare", list(words)))
+        prepare(compose("prepare", list(overrides)))
 
 
-def typed(*words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "prepare.py"), *words]
+def run_script(*overrides: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "prepare.py"), *overrides]
     return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Twelve noises in three folds; clip 7 is clip 0 at half the level, and clip 5 is silent."""
+    """Twelve noises in three folds; clip 7 is clip 0 at half the amplitude, and clip 5 is silent."""
     rng = np.random.default_rng(0)
     rows = ["filename,fold,target,category"]
     (tmp_path / "root" / "audio").mkdir(parents=True)
@@ -68,10 +68,16 @@ def root(tmp_path) -> Path:
 
 
 def test_a_collection_is_prepared_and_audited(root, tmp_path, capsys):
-    words = [f"data.root={root}", "data.download=null", "data.name=toy", "data.seconds=0.5", "data.sample_rate=16000"]
-    words += [f"paths.cache={tmp_path / 'cache'}", f"paths.outputs={tmp_path / 'out'}"]
-    prepared(*words, "audit=true")
-    assert "0.wav and 7.wav: 1.000" in capsys.readouterr().out
+    overrides = [
+        f"data.root={root}",
+        "data.download=null",
+        "data.name=toy",
+        "data.seconds=0.5",
+        "data.sample_rate=16000",
+    ]
+    overrides += [f"paths.cache={tmp_path / 'cache'}", f"paths.outputs={tmp_path / 'out'}"]
+    run_prepare(*overrides, "audit=true")
+    assert "0.wav and 7.wav: similarity 1.000" in capsys.readouterr().out
     written = json.loads((tmp_path / "out" / "audit-toy" / "audit.json").read_text())
     assert written["table"]["clips"] == 12
     assert written["sound"]["silent"] == ["5.wav"]
@@ -81,16 +87,16 @@ def test_a_collection_is_prepared_and_audited(root, tmp_path, capsys):
     assert (row["first"], row["second"], row["first_fold"], row["second_fold"]) == ("0.wav", "7.wav", "1", "2")
 
     shutil.rmtree(root / "audio")
-    prepared(*words, "audit=true")
-    assert "the table alone" in capsys.readouterr().err
+    run_prepare(*overrides, "audit=true")
+    assert "only the table is audited" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "audit-toy" / "audit.json").read_text())["sound"] is None
-    done = typed(*words)
+    done = run_script(*overrides)
     assert done.returncode == 2
     assert "0.wav" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_misspelt_key_is_answered():
-    done = typed("audti=true")
+def test_a_misspelled_key_has_a_suggestion():
+    done = run_script("audti=true")
     assert done.returncode == 2
     assert "Did you mean audit?" in done.stderr

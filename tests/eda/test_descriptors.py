@@ -12,7 +12,7 @@ LOGMEL = {"sample_rate": RATE, "n_fft": 2048, "hop_length": 441, "n_mels": 64, "
 
 
 def batch(waves: list[np.ndarray], **changes) -> Descriptors:
-    """Described together, zeros behind the shorter."""
+    """Describe one batch; shorter clips are padded with zeros."""
     lengths = torch.tensor([len(wave) for wave in waves])
     padded = torch.zeros(len(waves), int(lengths.max()))
     for row, wave in zip(padded, waves, strict=True):
@@ -21,7 +21,7 @@ def batch(waves: list[np.ndarray], **changes) -> Descriptors:
 
 
 def reference(wave: np.ndarray, hop: int) -> dict[str, float]:
-    """librosa's features, averaged over the clip's frames that are not digital silence; all of them for the RMS."""
+    """librosa's features, averaged over frames that are not digital silence; the RMS over all frames."""
     rms = librosa.feature.rms(y=wave, frame_length=2048, hop_length=hop)[0]
     options = {"y": wave, "sr": RATE, "n_fft": 2048, "hop_length": hop}
     frames = {
@@ -36,14 +36,14 @@ def reference(wave: np.ndarray, hop: int) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def clips(esc10) -> list[np.ndarray]:
-    """Every 50th real clip as the packed store has it, of unlike lengths, many with digital silence."""
+    """Every 50th real clip as stored in the packed store, of different lengths, many with digital silence."""
     files = sorted((esc10 / "audio").iterdir())[::50]
     waves = [soundfile.read(path, dtype="int16")[0].astype(np.float32) / 32768 for path in files]
     return [wave[: len(wave) - 5003 * (i % 3)] for i, wave in enumerate(waves)]
 
 
 @pytest.mark.parametrize("hop", [441, 512])
-def test_real_clips_as_librosa_has_them(clips, hop):
+def test_descriptors_match_librosa(clips, hop):
     assert any((wave[-4096:] == 0).all() for wave in clips)
     got = batch(clips, hop_length=hop)
     for i, wave in enumerate(clips):
@@ -51,26 +51,26 @@ def test_real_clips_as_librosa_has_them(clips, hop):
             assert float(getattr(got, name)[i]) == pytest.approx(value, rel=2e-4), (i, name)
 
 
-def test_log_mel_statistics_count_a_clips_own_frames(clips):
+def test_log_mel_statistics_exclude_padding(clips):
     got = batch(clips, hop_length=441)
     for i, wave in enumerate(clips):
         mel = librosa.feature.melspectrogram(
             y=wave, sr=RATE, n_fft=2048, hop_length=441, n_mels=64, fmin=0.0, fmax=20000.0, pad_mode="constant"
         )
-        level = librosa.power_to_db(mel)
-        np.testing.assert_allclose(got.band_mean[i], level.mean(axis=1), atol=0.02)
-        np.testing.assert_allclose(got.band_std[i], level.std(axis=1), atol=0.02)
+        log_mel = librosa.power_to_db(mel)
+        np.testing.assert_allclose(got.band_mean[i], log_mel.mean(axis=1), atol=0.02)
+        np.testing.assert_allclose(got.band_std[i], log_mel.std(axis=1), atol=0.02)
 
 
-def test_a_clip_is_described_alike_whatever_stands_beside_it(clips):
+def test_a_clip_does_not_depend_on_its_batch(clips):
     together = batch(clips[:4])
     for i, wave in enumerate(clips[:4]):
-        alone = batch([wave])
-        for name, value in vars(alone).items():
+        single = batch([wave])
+        for name, value in vars(single).items():
             torch.testing.assert_close(getattr(together, name)[i], value[0], rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_a_tone_has_its_frequency_and_silence_behind_it_changes_only_the_level():
+def test_silence_after_a_tone_changes_only_its_energy():
     tone = (0.5 * np.sin(2 * np.pi * 3000 * np.arange(RATE) / RATE)).astype(np.float32)
     got = batch([tone, np.concatenate([tone, np.zeros(RATE, np.float32)])])
     assert float(got.rms_db[0]) == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.2)
@@ -79,7 +79,7 @@ def test_a_tone_has_its_frequency_and_silence_behind_it_changes_only_the_level()
     assert got.crossing_rate.tolist() == pytest.approx([6000 / RATE] * 2, rel=0.05)
 
 
-def test_silence_has_a_floor_and_no_shape():
+def test_descriptors_of_silence():
     got = batch([np.zeros(RATE, np.float32), np.ones(RATE // 2, np.float32)])
     assert float(got.rms_db[0]) == LOWEST_DB
     assert [float(x[0]) for x in (got.centroid, got.bandwidth, got.rolloff, got.crossing_rate)] == [0, 0, 0, 0]

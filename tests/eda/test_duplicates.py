@@ -45,52 +45,54 @@ def clips(esc10) -> np.ndarray:
 
 
 def pairs_of(waves: list[np.ndarray], seconds: float, rate: int = RATE) -> list[Pair]:
-    """Pairs among clips in a store of so many seconds, filled with zeros as `soundfold.data.store` does."""
+    """Pairs of clips in a store of clips of `seconds`, padded with zeros as in `soundfold.data.store`."""
     samples = np.zeros((len(waves), round(seconds * rate)), dtype=np.int16)
     for row, wave in zip(samples, waves, strict=True):
         row[: len(wave)] = wave
     return near_pairs(fingerprints(samples, np.array([len(wave) for wave in waves]), rate))
 
 
-@pytest.mark.parametrize(("length", "store"), [(5.0, 5.0), (1.0, 4.0)], ids=["whole", "cut to 1 s in a store of 4 s"])
+@pytest.mark.parametrize(
+    ("length", "store"), [(5.0, 5.0), (1.0, 4.0)], ids=["full length", "cut to 1 s in a store of 4 s"]
+)
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_copies_of_real_clips_are_found_and_nothing_else(clips, change, length, store):
+def test_only_modified_copies_of_real_clips_are_detected(clips, change, length, store):
     cut = [wave[: round(length * RATE)] for wave in clips]
     pairs = pairs_of([*cut, *(CHANGES[change](wave) for wave in cut)], store)
-    right = {(pair.first, pair.second): pair for pair in pairs if pair.second == pair.first + len(clips)}
-    assert len(right) >= 0.95 * sum(wave.any() for wave in cut)
-    assert len(right) == len(pairs)
+    expected = {(pair.first, pair.second): pair for pair in pairs if pair.second == pair.first + len(clips)}
+    assert len(expected) >= 0.95 * sum(wave.any() for wave in cut)
+    assert len(expected) == len(pairs)
     shift = float(change.split()[0]) / 1000 if "later" in change else 0.0
-    assert np.median([pair.later for pair in right.values()]) == pytest.approx(shift, abs=0.0051)
+    assert np.median([pair.lag for pair in expected.values()]) == pytest.approx(shift, abs=0.0051)
 
 
 @pytest.mark.parametrize("length", [0.1, 0.2, 0.3, 0.5, 1.0])
-def test_short_real_clips_in_a_long_store_are_not_alike(clips, length):
+def test_short_real_clips_in_a_long_store_are_not_paired(clips, length):
     assert pairs_of([wave[: round(length * RATE)] for wave in clips], 4.0) == []
 
 
-def test_a_cut_is_found_in_the_clip_that_it_was_cut_from(clips):
+def test_an_excerpt_is_paired_with_its_original(clips):
     n = len(clips)
     pairs = pairs_of([*(wave[: 2 * RATE] for wave in clips), *clips], 5.0)
     assert {(pair.first, pair.second) for pair in pairs} <= {(i, i + n) for i in range(n)}
-    # what is louder later in a clip may lift the floor over its first seconds
+    # a louder sound later in a clip may raise the floor above its first seconds
     assert len(pairs) >= 0.75 * n
 
 
-def test_any_length_beside_any_other(monkeypatch):
+def test_clips_of_different_lengths(monkeypatch):
     rng = np.random.default_rng(0)
     waves = [rng.integers(-3000, 3000, rng.integers(8000, 32000), dtype=np.int16) for _ in range(12)]
     waves[7] = late(waves[2], 0.03, 16000)[: len(waves[2]) - 1234]
     waves[3] = waves[9][:9000]
-    found = {}
-    for at_once in (512, 5):
-        monkeypatch.setattr("soundfold.eda.duplicates.AT_ONCE", at_once)
-        found[at_once] = {(pair.first, pair.second, round(pair.later, 2)) for pair in pairs_of(waves, 2.5, 16000)}
-    assert found[512] == found[5] == {(2, 7, 0.03), (3, 9, 0.0)}
+    results = {}
+    for block_size in (512, 5):
+        monkeypatch.setattr("soundfold.eda.duplicates.BLOCK_SIZE", block_size)
+        results[block_size] = {(pair.first, pair.second, round(pair.lag, 2)) for pair in pairs_of(waves, 2.5, 16000)}
+    assert results[512] == results[5] == {(2, 7, 0.03), (3, 9, 0.0)}
 
 
 def test_pairs_across_blocks_and_silence(monkeypatch):
-    monkeypatch.setattr("soundfold.eda.duplicates.AT_ONCE", 3)
+    monkeypatch.setattr("soundfold.eda.duplicates.BLOCK_SIZE", 3)
     rng = np.random.default_rng(0)
     samples = rng.integers(-3000, 3000, (10, RATE), dtype=np.int16)
     samples[8] = samples[1]
@@ -100,14 +102,14 @@ def test_pairs_across_blocks_and_silence(monkeypatch):
     assert pairs[0].similarity == pytest.approx(1, abs=1e-5)
 
 
-def test_a_shift_is_counted_from_the_first_to_the_second():
+def test_the_lag_is_the_delay_of_the_second_clip():
     rng = np.random.default_rng(0)
     wave = rng.integers(-3000, 3000, RATE, dtype=np.int16)
     for waves, shift in (([wave, late(wave, 0.03)], 0.03), ([late(wave, 0.03), wave], -0.03)):
         (pair,) = pairs_of(waves, 1.0)
-        assert pair.later == pytest.approx(shift)
+        assert pair.lag == pytest.approx(shift)
 
 
-def test_no_noise_is_another():
+def test_independent_noises_are_not_paired():
     samples = (3000 * torch.randn(60, RATE, generator=torch.Generator().manual_seed(0))).short().numpy()
     assert pairs_of(list(samples), 1.0) == []

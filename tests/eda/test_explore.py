@@ -1,4 +1,4 @@
-"""An exploration of a collection with every fault, its page looked at in a browser where there is one."""
+"""Exploratory analysis of a collection with every fault; the page is checked in a browser if one is installed."""
 
 import csv
 import shutil
@@ -35,10 +35,10 @@ FAULTY = {
 }
 
 
-def config(*words: str):
+def config(*overrides: str):
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("explore", ["data.download=null", "device=cpu", *words])
+        return compose("explore", ["data.download=null", "device=cpu", *overrides])
 
 
 def write_table(root: Path, rows: list[tuple]) -> None:
@@ -51,7 +51,7 @@ def write_table(root: Path, rows: list[tuple]) -> None:
 
 @pytest.fixture(scope="module")
 def faulty(esc10, tmp_path_factory) -> Path:
-    """Eight real clips of two classes; one of them again, softer, one again as it is, and one of every fault."""
+    """Eight real clips of two classes, an attenuated copy of one, an exact copy of another, and a file per fault."""
     root = tmp_path_factory.mktemp("faulty")
     (root / "audio").mkdir()
     rows = []
@@ -66,7 +66,7 @@ def faulty(esc10, tmp_path_factory) -> Path:
     waves = {
         "softer.wav": first // 2,
         "silent.wav": np.zeros(5 * RATE, np.int16),
-        "clipped.wav": np.roll(loud, RATE)[::-1],  # another sound than the first
+        "clipped.wav": np.roll(loud, RATE)[::-1],  # no near duplicate of the first
         "truncated.wav": np.random.default_rng(0).integers(-900, 900, 2 * RATE, dtype=np.int16),
     }
     for name, wave in waves.items():
@@ -80,9 +80,14 @@ def faulty(esc10, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(faulty, tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("out")
-    words = [f"data.root={faulty}", f"paths.cache={place / 'cache'}", f"paths.outputs={place}", "data.name=faulty"]
-    return explore(config(*words, "examples=2"))
+    folder = tmp_path_factory.mktemp("out")
+    overrides = [
+        f"data.root={faulty}",
+        f"paths.cache={folder / 'cache'}",
+        f"paths.outputs={folder}",
+        "data.name=faulty",
+    ]
+    return explore(config(*overrides, "examples=2"))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -90,13 +95,13 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def test_every_fault_is_named(page, faulty):
-    """In the table of clips and on the page; and only where it is."""
+def test_every_fault_is_listed(page, faulty):
+    """Each fault is listed for exactly its file, in clips.csv and on the page."""
     clips = rows_of(page.parent / "clips.csv")
     assert [row["file"] for row in clips] == [row["filename"] for row in rows_of(faulty / "meta" / "esc50.csv")]
     for fault, name in FAULTY.items():
         assert [row["file"] for row in clips if fault in row["faults"].split("; ")] == [name], fault
-    assert {row["reason"] != "" for row in clips if row["rate_hz"] == ""} == {True}
+    assert {row["reason"] != "" for row in clips if row["sample_rate_hz"] == ""} == {True}
     doubled = {frozenset((row["first"], row["second"])) for row in rows_of(page.parent / "duplicates.csv")}
     names = [row["file"] for row in clips]
     assert doubled == {frozenset((names[0], "softer.wav")), frozenset((names[4], "again.ogg"))}
@@ -113,7 +118,7 @@ def test_numbers_of_the_classes(page):
     assert 0.0 < float(dog["silence"]) < 1.0
 
 
-def test_every_plot_is_kept_in_three_formats(page):
+def test_every_figure_is_saved_in_three_formats(page):
     names = {path.stem for path in (page.parent / "figures").iterdir()}
     assert {"clips", "durations", "silence", "descriptors", "plane", "map", "augmentations"} < names
     assert len([name for name in names if name.startswith("clip-")]) >= 4
@@ -127,7 +132,7 @@ def test_the_page_in_a_browser(page, browser):
     for context in ({"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}, {}):
         seen = inspect(browser, page, **context)
         assert faultless(seen)
-        assert len(seen["durations"]) == 4 + 4 + 8  # examples, two pairs of copies, variations
+        assert len(seen["durations"]) == 4 + 4 + 8  # examples, two pairs of duplicates, augmentations
         assert min(seen["durations"]) > 1.9
     tab = seen["tab"]
     marks = "[...document.querySelectorAll('#map g[id*=\"-class-\"]')].map(g => getComputedStyle(g).opacity)"
@@ -138,8 +143,14 @@ def test_the_page_in_a_browser(page, browser):
 
 def test_without_sound_or_examples(faulty, page, tmp_path):
     cache = page.parent.parent / "cache"
-    words = [f"data.root={faulty}", f"paths.cache={cache}", f"paths.outputs={tmp_path}", "audio=false", "examples=0"]
-    quiet = explore(config(*words, "augment=none")).read_text()
+    overrides = [
+        f"data.root={faulty}",
+        f"paths.cache={cache}",
+        f"paths.outputs={tmp_path}",
+        "audio=false",
+        "examples=0",
+    ]
+    quiet = explore(config(*overrides, "augment=none")).read_text()
     assert "<audio" not in quiet
     assert 'id="examples"' not in quiet
     assert 'id="augmentations"' not in quiet
@@ -148,16 +159,16 @@ def test_without_sound_or_examples(faulty, page, tmp_path):
 def test_nothing_to_explore(tmp_path):
     (tmp_path / "audio").mkdir()
     write_table(tmp_path, [("a.wav", 1, 0, "dog"), ("b.wav", 2, 1, "cat")])
-    words = [f"data.root={tmp_path}", f"paths.cache={tmp_path}", f"paths.outputs={tmp_path}"]
+    overrides = [f"data.root={tmp_path}", f"paths.cache={tmp_path}", f"paths.outputs={tmp_path}"]
     with pytest.raises(InputError, match=r"None of the 2 audio files .* a.wav: there is no such file"):
-        explore(config(*words))
+        explore(config(*overrides))
     for name in ("a.wav", "b.wav"):
         soundfile.write(tmp_path / "audio" / name, np.zeros(RATE), RATE)
     with pytest.raises(InputError, match="digital silence"):
-        explore(config(*words))
+        explore(config(*overrides))
     soundfile.write(tmp_path / "audio" / "a.wav", np.random.default_rng(0).normal(0, 0.1, RATE), RATE)
     with pytest.raises(InputError, match=r"clip=aa.wav .* Did you mean a.wav"):
-        explore(config(*words, "clip=aa.wav"))
+        explore(config(*overrides, "clip=aa.wav"))
 
 
 def test_the_script_refuses_a_bad_value_at_once():
@@ -168,24 +179,26 @@ def test_the_script_refuses_a_bad_value_at_once():
     assert done.stderr.splitlines()[-1] == "error: examples=-1 must be at least 0."
 
 
-def test_variations_are_those_that_training_applies():
+def test_the_gallery_shows_the_augmentations_of_training():
     logmel = LogMel(8000, n_fft=512, hop_length=100, n_mels=32, f_min=0.0, f_max=4000.0)
     wave = (3000 * torch.randn(8000, generator=torch.Generator().manual_seed(0))).short()
     front_end = FrontEnd(logmel, None, Augmentation(8000, pitch_shift=Uniform(0, 2), time_masks=MaskSpec(2, 0.2)))
     front_end.mean.fill_(-30.0)
     front_end.std.fill_(10.0)
-    shown = augmentation_gallery(front_end, wave)
-    assert [one.name for one in shown[:-2]] == ["the clip itself", "pitch shift, +2 semitones", "masks over time"]
+    items = augmentation_gallery(front_end, wave)
+    assert [item.name for item in items[:-2]] == ["unmodified clip", "pitch shift, +2 semitones", "time masks"]
     plain = wave[None].float() / 32768
-    torch.testing.assert_close(shown[0].level, logmel(plain)[0, 0], atol=1e-3, rtol=0)
-    torch.testing.assert_close(shown[1].level, logmel(plain, pitch_shift=torch.tensor([2.0]))[0, 0], atol=1e-3, rtol=0)
-    masked = (shown[2].level == -30.0).all(dim=0)
+    torch.testing.assert_close(items[0].log_mel, logmel(plain)[0, 0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        items[1].log_mel, logmel(plain, pitch_shift=torch.tensor([2.0]))[0, 0], atol=1e-3, rtol=0
+    )
+    masked = (items[2].log_mel == -30.0).all(dim=0)
     assert float(masked.float().mean()) == pytest.approx(0.4, abs=0.03)
-    assert not torch.equal(shown[-1].level, shown[-2].level)
+    assert not torch.equal(items[-1].log_mel, items[-2].log_mel)
     assert augmentation_gallery(FrontEnd(logmel, None, Augmentation(8000, polarity=0.5)), wave) == []
 
 
-def test_labels_do_not_cover_each_other():
+def test_labels_do_not_overlap():
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0, 1, (2, 25))
     figure = new_figure(8, 6)
@@ -194,6 +207,6 @@ def test_labels_do_not_cover_each_other():
     label_points(axes, x, y, [f"class {i}" for i in range(25)])
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in axes.texts]
-    shared = [Bbox.intersection(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
-    covered = sum(box.width * box.height for box in shared if box is not None)
-    assert covered < 0.02 * sum(box.width * box.height for box in boxes)
+    overlaps = [Bbox.intersection(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
+    overlap_area = sum(box.width * box.height for box in overlaps if box is not None)
+    assert overlap_area < 0.02 * sum(box.width * box.height for box in boxes)

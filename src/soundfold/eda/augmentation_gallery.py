@@ -1,7 +1,8 @@
-"""The variations that training draws, one at a time, on one clip."""
+"""The augmentations of training, applied one at a time to one clip."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,79 +11,74 @@ from torch import Tensor
 from soundfold.features.augment import Augmentation, AugmentParams, MaskSpec, Uniform
 from soundfold.features.pipeline import FrontEnd
 
-DRAWN = 2
+N_RANDOM = 2
 
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A clip, varied.
+    """An augmented clip.
 
     Attributes:
-        name: how.
-        level: (M, T), dB, its log-mel.
+        name: description of the augmentation.
+        log_mel: (M, T), dB.
     """
 
     name: str
-    level: Tensor
+    log_mel: Tensor
 
 
 def augmentation_gallery(front_end: FrontEnd, wave: Tensor, seed: int = 0) -> list[GalleryItem]:
-    """The clip itself, each variation alone at both ends of its range, and all together as training draws them.
+    """Return the unmodified clip, each augmentation at both ends of its range, and random combinations of all.
 
-    Polarity is left out, as no image shows it, and so is the mixing of clips. Empty where nothing else is configured.
+    Polarity inversion is omitted because a log-mel does not show it, and mixing because it needs other clips. The list
+    is empty if no other augmentation is configured.
 
     Args:
-        front_end: with its augmentation and its statistics (a mask has their mean), without a resize to an image.
+        front_end: with augmentation and normalization statistics (masks have the mean), without a resize.
         wave: int16 (N,).
-        seed: of the draws.
+        seed: of the random combinations.
     """
     augmentation = front_end.augmentation
     assert augmentation is not None
-    draws = _single(augmentation)
-    if not draws:
+    settings = list(_single_augmentations(augmentation))
+    if not settings:
         return []
     generator = torch.Generator().manual_seed(seed)
-    draws += [(f"as training draws, {number}", augmentation.draw(1, generator)) for number in range(1, DRAWN + 1)]
-    varied = [GalleryItem("the clip itself", _level(front_end, wave, None))]
-    return varied + [GalleryItem(name, _level(front_end, wave, draw)) for name, draw in draws]
+    settings += [(f"random combination {i}", augmentation.draw(1, generator)) for i in range(1, N_RANDOM + 1)]
+    items = [GalleryItem("unmodified clip", _log_mel(front_end, wave, None))]
+    return items + [GalleryItem(name, _log_mel(front_end, wave, params)) for name, params in settings]
 
 
-def _level(front_end: FrontEnd, wave: Tensor, draw: AugmentParams | None) -> Tensor:
-    return (front_end(wave[None], draw) * front_end.std + front_end.mean)[0, 0]
+def _log_mel(front_end: FrontEnd, wave: Tensor, params: AugmentParams | None) -> Tensor:
+    return (front_end(wave[None], params) * front_end.std + front_end.mean)[0, 0]
 
 
-def _single(augmentation: Augmentation) -> list[tuple[str, AugmentParams]]:
-    neutral = AugmentParams(**dict.fromkeys(AugmentParams.__dataclass_fields__))  # type: ignore[arg-type]
-    first = torch.zeros(1, dtype=torch.int64)
-    neutral = replace(neutral, noise_row=first, noise_start=first)
-    draws = []
-
-    def add(name: str, **drawn: float) -> None:
-        draws.append((name, replace(neutral, **{key: torch.tensor([value]) for key, value in drawn.items()})))
-
-    for rate in _ends(augmentation.time_stretch, 1.0):
-        add(f"time stretch, {rate:g} times as fast", time_stretch=rate)
-    for semitones in _ends(augmentation.pitch_shift, 0.0):
-        add(f"pitch shift, {_signed(semitones)} semitones", pitch_shift=semitones)
-    for std in _ends(augmentation.noise_std, 0.0):
-        add(f"noise, {std:g} of full scale", noise_std=std)
-    for snr in _ends(augmentation.noise_snr_db, float("inf")):
-        add(f"noise, {snr:g} dB below the clip", noise_snr=snr)
-    for gain in _ends(augmentation.gain_db, 0.0):
-        add(f"gain, {_signed(gain)} dB", gain=10 ** (gain / 20))
+def _single_augmentations(augmentation: Augmentation) -> Iterator[tuple[str, AugmentParams]]:
+    off = AugmentParams(**dict.fromkeys(AugmentParams.__dataclass_fields__))  # type: ignore[arg-type]
+    zero = torch.zeros(1, dtype=torch.int64)
+    off = replace(off, noise_row=zero, noise_start=zero)
+    values: list[tuple[str, str, float]] = [
+        *((f"time stretch, {rate:g} x speed", "time_stretch", rate) for rate in _ends(augmentation.time_stretch, 1.0)),
+        *((f"pitch shift, {_signed(n)} semitones", "pitch_shift", n) for n in _ends(augmentation.pitch_shift, 0.0)),
+        *((f"noise, {std:g} of full scale", "noise_std", std) for std in _ends(augmentation.noise_std, 0.0)),
+        *((f"noise, {snr:g} dB SNR", "noise_snr", snr) for snr in _ends(augmentation.noise_snr_db, float("inf"))),
+        *((f"gain, {_signed(db)} dB", "gain", 10 ** (db / 20)) for db in _ends(augmentation.gain_db, 0.0)),
+    ]
     if augmentation.time_shift is not None:
-        # both ends of a whole turn are no turn
-        turn = (augmentation.time_shift.low + augmentation.time_shift.high) / 2
-        draws.append((f"turned by {turn:g} of the clip", replace(neutral, time_shift=torch.tensor([turn]))))
+        # the middle, because a circular shift by either end, 0 or 1, changes nothing
+        shift = (augmentation.time_shift.low + augmentation.time_shift.high) / 2
+        values.append((f"time shift by {shift:g} of the clip", "time_shift", shift))
+    for name, key, value in values:
+        yield name, replace(off, **{key: torch.tensor([value])})
     if augmentation.time_masks is not None:
-        draws.append(("masks over time", replace(neutral, time_masks=_widest(augmentation.time_masks))))
+        yield "time masks", replace(off, time_masks=_widest(augmentation.time_masks))
     if augmentation.frequency_masks is not None:
-        draws.append(("masks over frequency", replace(neutral, frequency_masks=_widest(augmentation.frequency_masks))))
-    return draws
+        yield "frequency masks", replace(off, frequency_masks=_widest(augmentation.frequency_masks))
 
 
-def _ends(drawn: Uniform | None, neutral: float) -> list[float]:
-    return [] if drawn is None else [value for value in dict.fromkeys((drawn.low, drawn.high)) if value != neutral]
+def _ends(interval: Uniform | None, neutral: float) -> list[float]:
+    """Return the distinct ends of the range, without the value that changes nothing."""
+    return [] if interval is None else [v for v in dict.fromkeys((interval.low, interval.high)) if v != neutral]
 
 
 def _signed(value: float) -> str:
@@ -90,6 +86,6 @@ def _signed(value: float) -> str:
 
 
 def _widest(masks: MaskSpec) -> Tensor:
-    """All masks at their full width, evenly spread: (1, count, 2)."""
-    centre = (torch.arange(masks.count) + 0.5) / masks.count
-    return torch.stack([centre - masks.width / 2, centre + masks.width / 2], dim=-1)[None]
+    """Return all masks at maximum width, evenly spaced: (1, count, 2)."""
+    center = (torch.arange(masks.count) + 0.5) / masks.count
+    return torch.stack([center - masks.width / 2, center + masks.width / 2], dim=-1)[None]

@@ -1,4 +1,4 @@
-"""Where the clips and the classes of a collection lie: thirds of energy and tone, and a map in two dimensions."""
+"""Class means, groups of classes by terciles, and a two-dimensional map of clips."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Thirds:
     """Values in three groups of equal size.
 
     Attributes:
-        third: int64 (n,), 0, 1 or 2: low, middle, high.
-        edges: the two values between the groups.
+        third: int64 (n,), index into `THIRDS`.
+        edges: the two values that separate the groups.
     """
 
     third: np.ndarray
@@ -23,10 +23,10 @@ class Thirds:
 
 
 def thirds(values: np.ndarray) -> Thirds:
-    """Group values as low, middle and high: (n,) -> thirds.
+    """Group values (n,) as low, middle and high.
 
-    The edges are the quantiles 1/3 and 2/3, taken between neighbours (Hazen's), so that groups differ by one member at
-    most; equal values share a group, and where all are equal that is the middle one.
+    The edges are the quantiles 1/3 and 2/3 by Hazen's method, which interpolates between neighbors, so that group
+    sizes differ by at most one. Equal values share a group; if all are equal, it is the middle one.
 
     Source: R. J. Hyndman and Y. Fan, Sample Quantiles in Statistical Packages, The American
     Statistician 50, 1996, type 5.
@@ -35,42 +35,40 @@ def thirds(values: np.ndarray) -> Thirds:
     return Thirds((values >= low).astype(np.int64) + (values > high), (float(low), float(high)))
 
 
-def class_means(values: np.ndarray, targets: np.ndarray, classes: int) -> np.ndarray:
-    """Mean over the clips of each class: (clips, ...) and (clips,) -> (classes, ...); NaN for a class without clips."""
-    of_class = [values[targets == target] for target in range(classes)]
-    empty = np.full(values.shape[1:], np.nan)
-    return np.stack([part.mean(axis=0) if len(part) else empty for part in of_class])
+def class_means(values: np.ndarray, targets: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return the mean of each class: (clips, ...) and (clips,) -> (classes, ...); NaN for a class without clips."""
+    by_class = [values[targets == target] for target in range(n_classes)]
+    missing = np.full(values.shape[1:], np.nan)
+    return np.stack([members.mean(axis=0) if len(members) else missing for members in by_class])
 
 
 @dataclass(frozen=True)
-class Map:
-    """Principal components.
+class Projection:
+    """Clips projected onto principal components.
 
     Attributes:
-        points: (clips, dimensions), coordinates along the directions of most variance.
-        explained: (dimensions,), share of the total variance along each.
+        points: (clips, components), coordinates in the units of the features.
+        explained: (components,), fraction of the total variance explained by each component.
     """
 
     points: np.ndarray
     explained: np.ndarray
 
 
-def principal_map(features: np.ndarray, dimensions: int = 2) -> Map:
-    """Project clips to the directions in which they vary most: (clips, features) -> map.
+def project(features: np.ndarray, n_components: int = 2) -> Projection:
+    """Project clips onto their first principal components: (clips, features) -> projection.
 
-    Features are centred and not scaled: to_db of one band compare with to_db of another. Directions are turned
-    so that the farthest clip along each lies on its positive side; directions that do not exist (fewer clips or
-    features, no variance) are zeros.
+    Features are centered but not scaled, because all have the same unit (dB). The sign of each component is chosen
+    such that its farthest clip is positive. Components that do not exist (fewer clips or features, no variance) are 0.
     """
-    centred = np.asarray(features, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
-    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
-    kept = min(dimensions, len(scale))
-    points, explained = np.zeros((len(centred), dimensions)), np.zeros(dimensions)
-    points[:, :kept] = left[:, :kept] * scale[:kept]
-    total = (scale**2).sum()
-    if total > 0:
-        explained[:kept] = scale[:kept] ** 2 / total
-    farthest = np.abs(points).argmax(axis=0)
-    points *= np.where(points[farthest, range(dimensions)] < 0, -1, 1)
-    return Map(points, explained)
+    centered = np.asarray(features, dtype=np.float64)
+    centered = centered - centered.mean(axis=0)
+    u, s, _ = np.linalg.svd(centered, full_matrices=False)
+    n = min(n_components, len(s))
+    points, explained = np.zeros((len(centered), n_components)), np.zeros(n_components)
+    points[:, :n] = u[:, :n] * s[:n]
+    variance = s**2
+    if variance.sum() > 0:
+        explained[:n] = variance[:n] / variance.sum()
+    farthest = points[np.abs(points).argmax(axis=0), range(n_components)]
+    return Projection(points * np.where(farthest < 0, -1, 1), explained)

@@ -1,4 +1,4 @@
-"""Clips of a collection, to see and to hear: examples of each class, copies, and the variations of one clip."""
+"""Cards with picture and sound: examples of each class, near duplicates, and augmentations of one clip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from soundfold.data.attribution import Attribution, attribution
 from soundfold.data.store import to_int16
@@ -24,7 +23,7 @@ from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import inline_svg, save_figure
 from soundfold.report.page import audio_uri, display_name
 
-PAIRS = 3
+MAX_DUPLICATES = 3
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Card:
     """A clip on the page.
 
     Attributes:
-        name: its heading.
-        note: a line below.
-        picture: as inline SVG.
-        audio: data URI; None where no sound was asked for.
-        attribution: whose sound it is.
+        name: heading.
+        note: line below the heading.
+        picture: inline SVG.
+        audio: data URI, or None if sound is disabled.
+        attribution: of the clip, or None if another card of the same clip has it.
     """
 
     name: str
@@ -48,93 +47,85 @@ class Card:
 
 @dataclass(frozen=True)
 class ClipCards:
-    """Makes cards of a survey's clips and keeps their pictures.
+    """Makes cards of analyzed clips and saves their pictures.
 
     Attributes:
-        found: the survey.
-        logmel: of the pictures.
-        named: see `soundfold.data.attribution.read_attributions`.
-        folder: of the pictures, see `save_figure`.
-        audio: whether cards can be heard.
+        analysis: of the collection.
+        logmel: computes the pictures.
+        attributions: see `soundfold.data.attribution.read_attributions`.
+        folder: for the pictures, see `save_figure`.
+        audio: whether cards have sound.
     """
 
-    found: CollectionAnalysis
+    analysis: CollectionAnalysis
     logmel: LogMel
-    named: dict[str, Attribution]
+    attributions: dict[str, Attribution]
     folder: Path
     audio: bool
 
-    def examples(self, count: int) -> Iterable[tuple[str, list[Card]]]:
-        """Per class up to ``count`` cards, from the most to the least typical clip."""
-        for target, rows in self.found.examples(count).items():
-            places = ["most typical", *["in between"] * (len(rows) - 2), "least typical"][: len(rows)]
-            yield (
-                display_name(self.found.table.classes[target]),
-                [self._clip(row, place) for row, place in zip(rows, places, strict=True)],
-            )
+    def examples(self, n_examples: int) -> Iterable[tuple[str, list[Card]]]:
+        """Yield each class with up to ``n_examples`` cards, from the most to the least typical clip."""
+        for target, rows in self.analysis.examples(n_examples).items():
+            notes = ["most typical", *["in between"] * (len(rows) - 2), "least typical"][: len(rows)]
+            cards = [self._clip_card(row, note) for row, note in zip(rows, notes, strict=True)]
+            yield display_name(self.analysis.table.classes[target]), cards
 
-    def copies(self) -> list[tuple[str, list[Card]]]:
-        """The pairs most alike, side by side."""
-        row_of = {self.found.table.files[clip]: row for row, clip in enumerate(self.found.usable)}
-        return [
-            (
-                f"Alike by {pair['similarity']:.3f}",
-                [
-                    self._clip(row_of[pair[side]], f"source {source}")
-                    for side, source in zip(("first", "second"), pair["sources"], strict=True)
-                ],
-            )
-            for pair in self.found.sound.near[:PAIRS]
-        ]
+    def duplicates(self) -> list[tuple[str, list[Card]]]:
+        """Return the most similar pairs of clips, with a heading each."""
+        row_of = {self.analysis.table.files[clip]: row for row, clip in enumerate(self.analysis.usable)}
+        pairs = []
+        for pair in self.analysis.sound.near[:MAX_DUPLICATES]:
+            sides = zip((pair["first"], pair["second"]), pair["sources"], strict=True)
+            cards = [self._clip_card(row_of[file], f"source {source}") for file, source in sides]
+            pairs.append((f"Similarity {pair['similarity']:.3f}", cards))
+        return pairs
 
-    def varied(self, front_end: FrontEnd, row: int, seed: int) -> list[Card]:
-        """One clip and its variations, inverted from their log-mels; their grid is kept as one figure."""
-        waves = self.found.waves
-        shown: list[Card] = []
-        file = self._file(row)
-        made = augmentation_gallery(front_end, torch.from_numpy(waves.samples[row]), seed)
-        if made:
-            seconds = [self._seconds(one) for one in made]
-            save_figure(gallery_figure(made, seconds), self.folder, "augmentations")
-        for one in made:
-            figure = clip_figure(None, self._seconds(one), one.level.numpy(), self._centres())
-            sound = None
+    def augmentations(self, front_end: FrontEnd, row: int, seed: int) -> list[Card]:
+        """Return cards of one clip and its augmentations, with sound inverted from the log-mels; save one figure."""
+        waves, file = self.analysis.waves, self._file(row)
+        items = augmentation_gallery(front_end, torch.from_numpy(waves.samples[row]), seed)
+        if items:
+            figure = gallery_figure(items, [self._seconds(item) for item in items])
+            save_figure(figure, self.folder, "augmentations")
+        cards: list[Card] = []
+        for item in items:
+            figure = clip_figure(None, self._seconds(item), item.log_mel.numpy(), self._band_centers())
+            audio = None
             if self.audio:
-                wave = invert(one.level[None], self.logmel)[0].numpy()
-                sound = audio_uri(to_int16(wave, len(wave)), waves.sample_rate)
-            picture = inline_svg(figure, f"Log-mel of {file}, {one.name}")
-            # once is enough: all are the same clip
-            shown.append(Card(one.name, "", picture, sound, None if shown else self._whose(row)))
-        return shown
+                wave = invert(item.log_mel[None], self.logmel)[0].numpy()
+                audio = audio_uri(to_int16(wave, len(wave)), waves.sample_rate)
+            picture = inline_svg(figure, f"Log-mel of {file}, {item.name}")
+            cards.append(Card(item.name, "", picture, audio, None if cards else self._attribution(row)))
+        return cards
 
-    def _clip(self, row: int, note: str) -> Card:
-        found, file = self.found, self._file(row)
-        clip, waves = found.usable[row], found.waves
-        wave, rate = waves.samples[row], waves.sample_rate
-        level = self.logmel(pcm_to_float(torch.from_numpy(np.asarray(wave))[None]))[0, 0].numpy()
-        figure = clip_figure(pcm_to_float(wave), len(wave) / rate, level, self._centres())
-        self._keep(figure, file)
-        described = f"{found.descriptors['rms_db'][row]:.0f} dBFS, centroid {found.descriptors['centroid'][row]:.0f} Hz"
-        name = display_name(found.table.classes[found.table.targets[clip]])
+    def _clip_card(self, row: int, note: str) -> Card:
+        analysis, file = self.analysis, self._file(row)
+        clip, waves = analysis.usable[row], analysis.waves
+        samples, rate = waves.samples[row], waves.sample_rate
+        wave = pcm_to_float(samples)
+        log_mel = self.logmel(torch.from_numpy(wave[None]))[0, 0].numpy()
+        figure = clip_figure(wave, len(wave) / rate, log_mel, self._band_centers())
+        save_figure(figure, self.folder, f"clip-{Path(file).with_suffix('').as_posix().replace('/', '-')}")
+        rms_db, centroid = (analysis.descriptors[name][row] for name in ("rms_db", "centroid"))
+        class_name = display_name(analysis.table.classes[analysis.table.targets[clip]])
         return Card(
             name=file,
-            note=f"{note}; fold {found.table.folds[clip]}; {described}".replace("; -", "; −"),
-            picture=inline_svg(figure, f"Waveform and log-mel of {file}, {name}"),
-            audio=audio_uri(wave[: waves.lengths[row]], rate) if self.audio else None,
-            attribution=self._whose(row),
+            note=f"{note}; fold {analysis.table.folds[clip]}; {rms_db:.0f} dBFS, centroid {centroid:.0f} Hz".replace(
+                "; -", "; −"
+            ),
+            picture=inline_svg(figure, f"Waveform and log-mel of {file}, {class_name}"),
+            audio=audio_uri(samples[: waves.lengths[row]], rate) if self.audio else None,
+            attribution=self._attribution(row),
         )
 
-    def _keep(self, figure: Figure, file: str) -> None:
-        save_figure(figure, self.folder, f"clip-{Path(file).with_suffix('').as_posix().replace('/', '-')}")
-
     def _file(self, row: int) -> str:
-        return self.found.table.files[self.found.usable[row]]
+        return self.analysis.table.files[self.analysis.usable[row]]
 
-    def _whose(self, row: int) -> Attribution:
-        return attribution(self._file(row), self.found.table.sources[self.found.usable[row]], self.named)
+    def _attribution(self, row: int) -> Attribution:
+        return attribution(self._file(row), self.analysis.table.sources[self.analysis.usable[row]], self.attributions)
 
-    def _centres(self) -> np.ndarray:
+    def _band_centers(self) -> np.ndarray:
         return self.logmel.edges[1:-1].numpy()
 
-    def _seconds(self, one: GalleryItem) -> float:
-        return (one.level.shape[1] - 1) * self.logmel.hop_length / self.found.waves.sample_rate
+    def _seconds(self, item: GalleryItem) -> float:
+        return (item.log_mel.shape[1] - 1) * self.logmel.hop_length / self.analysis.waves.sample_rate

@@ -1,4 +1,4 @@
-"""From a log-mel back to sound: what of a clip is left in the image that a network sees."""
+"""Inversion of log-mels to sound, to hear which information a network receives."""
 
 from __future__ import annotations
 
@@ -13,23 +13,35 @@ PEAK = 0.5
 
 
 @torch.no_grad()
-def invert(level: Tensor, logmel: LogMel) -> Tensor:
-    """Sound whose log-mel is about ``level``: dB (B, M, T) -> float32 (B, (T - 1) * hop_length).
+def invert(log_mel: Tensor, logmel: LogMel) -> Tensor:
+    """Reconstruct sound from log-mels by least squares and the Griffin-Lim algorithm.
 
-    The least power spectrum with these mel bands, then phases that agree with it. What the bands and the floor of the
-    image do not hold cannot return. An image that is relative to its loudest band has lost its level: its sound has a
-    peak of a half.
+    Details below the resolution of the bands or the floor of the log-mel are lost. A log-mel relative to its maximum
+    has no absolute level; its sound is scaled to a peak of 0.5.
+
+    Args:
+        log_mel: (B, M, T), dB.
+        logmel: the transform that computed it.
+
+    Returns:
+        float32 (B, (T - 1) * hop_length).
 
     Source: D. W. Griffin and J. S. Lim, Signal Estimation from Modified Short-Time Fourier Transform, IEEE
-    Transactions on ASSP 32(2), 1984; the momentum of N. Perraudin, P. Balazs and P. L. Søndergaard, A Fast Griffin-Lim
-    Algorithm, WASPAA 2013.
+    Transactions on ASSP 32(2), 1984; with the momentum of N. Perraudin, P. Balazs and P. L. Søndergaard, A Fast
+    Griffin-Lim Algorithm, WASPAA 2013.
     """
-    bands, bins = logmel.bank.shape
-    rate = round(float(logmel.frequencies[-1]) * 2)
-    ends = float(logmel.edges[0]), float(logmel.edges[-1])
-    to_power = InverseMelScale(bins, bands, rate, *ends, norm="slaney", mel_scale="slaney").to(level.device)
-    # phases start at zero, not at random: the same image has the same sound
-    sizes = {"win_length": logmel.win_length, "hop_length": logmel.hop_length}
-    to_wave = GriffinLim(logmel.n_fft, ITERATIONS, **sizes, power=2, rand_init=False).to(level.device)
-    wave = to_wave(to_power(10 ** (level / 10)))
+    n_mels, n_bins = logmel.bank.shape
+    sample_rate = round(float(logmel.frequencies[-1]) * 2)
+    f_min, f_max = float(logmel.edges[0]), float(logmel.edges[-1])
+    to_power = InverseMelScale(n_bins, n_mels, sample_rate, f_min, f_max, norm="slaney", mel_scale="slaney")
+    # zero initial phases instead of random ones make the result deterministic
+    to_wave = GriffinLim(
+        logmel.n_fft,
+        ITERATIONS,
+        win_length=logmel.win_length,
+        hop_length=logmel.hop_length,
+        power=2,
+        rand_init=False,
+    )
+    wave = to_wave.to(log_mel.device)(to_power.to(log_mel.device)(10 ** (log_mel / 10)))
     return PEAK * wave / wave.abs().amax(dim=-1, keepdim=True).clamp(min=1e-9) if logmel.relative else wave

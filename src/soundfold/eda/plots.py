@@ -1,19 +1,22 @@
-"""The figures of an exploratory analysis, from its numbers."""
+"""Figures of an exploratory analysis."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from soundfold.data.tables import ClipTable
-from soundfold.eda.analysis import ClassPlaces
+from soundfold.eda.analysis import ClassProfiles
 from soundfold.eda.augmentation_gallery import GalleryItem
 from soundfold.eda.checks import FileReport
-from soundfold.eda.class_map import THIRDS, Map
+from soundfold.eda.class_map import THIRDS, Projection
 from soundfold.report.drawing import COLORS, FOREGROUND, LOG_MEL_CMAP, MARKERS, new_figure, styled
 from soundfold.report.page import display_name
 from soundfold.report.point_labels import label_points
@@ -26,28 +29,28 @@ DESCRIPTORS = {
     "crossing_rate": "zero-crossing rate",
     "seconds": "duration, s",
 }
-# colours times markers: more classes cannot be told apart by them
-MOST_MARKS = len(COLORS) * len(MARKERS)
+# more classes have no distinct pair of color and marker
+MAX_MARKS = len(COLORS) * len(MARKERS)
 
 
 @styled
 def fold_counts(table: ClipTable) -> Figure:
-    """Clips of each class and fold, as numbers on colours."""
+    """Draw the number of clips of each class and fold as a heat map with numbers."""
     folds = table.fold_numbers
     counts = np.array(
-        [[((table.targets == t) & (table.folds == k)).sum() for k in folds] for t in range(_count(table))]
+        [[((table.targets == t) & (table.folds == k)).sum() for k in folds] for t in range(len(table.classes))]
     )
     figure = new_figure(1.9 + 0.5 * len(folds), 0.9 + 0.24 * len(counts))
     axes = figure.subplots()
     axes.grid(visible=False)
-    # one colour by its density: the page's ground and text show through, light or dark
-    colours = np.tile(to_rgba(COLORS[0]), (*counts.shape, 1))
-    colours[..., 3] = 0.45 * counts / max(1, counts.max())
-    axes.imshow(colours, aspect="auto")
+    # transparency instead of a color map: the background and the numbers show through in light and dark mode
+    cells = np.tile(to_rgba(COLORS[0]), (*counts.shape, 1))
+    cells[..., 3] = 0.45 * counts / max(1, counts.max())
+    axes.imshow(cells, aspect="auto")
     for (target, fold), count in np.ndenumerate(counts):
         axes.text(fold, target, str(count), ha="center", va="center", fontsize=8)
     axes.set_xticks(range(len(folds)), [str(k) for k in folds])
-    axes.set_yticks(range(len(counts)), _names(table), fontsize=8)
+    axes.set_yticks(range(len(counts)), [display_name(name) for name in table.classes], fontsize=8)
     axes.set_xlabel("fold")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -56,12 +59,12 @@ def fold_counts(table: ClipTable) -> Figure:
 
 @styled
 def durations(reports: Sequence[FileReport]) -> Figure:
-    """How many files have which duration; the scale of the counts is logarithmic, so that one file shows."""
+    """Draw a histogram of durations; the count axis is logarithmic, so that a single file is visible."""
     seconds = np.array([report.seconds for report in reports if report.fault is None])
     figure = new_figure(4.6, 2.4)
     axes = figure.subplots()
-    spread = max(float(np.ptp(seconds)), 0.1)
-    edges = np.linspace(seconds.min() - 0.02 * spread, seconds.max() + 0.02 * spread, 61)
+    margin = 0.02 * max(float(np.ptp(seconds)), 0.1)
+    edges = np.linspace(seconds.min() - margin, seconds.max() + margin, 61)
     counts, _ = np.histogram(seconds, edges)
     axes.stairs(counts, edges, fill=True, color=COLORS[0])
     axes.set_yscale("log")
@@ -76,41 +79,47 @@ def durations(reports: Sequence[FileReport]) -> Figure:
 
 @styled
 def silence_bars(silence: np.ndarray, names: Sequence[str]) -> Figure:
-    """Share of digital silence of each class: (classes, 3), at the start, inside, at the end; most at the top."""
-    shares = 100 * np.nan_to_num(silence)
-    order = np.argsort(shares.sum(axis=1), kind="stable")
+    """Draw stacked bars of digital silence by class, most silence at the top.
+
+    Args:
+        silence: (classes, 3), fractions at the start, inside, and at the end; NaN for a class without usable clips.
+        names: (classes,).
+    """
+    percent = 100 * np.nan_to_num(silence)
+    order = np.argsort(percent.sum(axis=1), kind="stable")
     figure = new_figure(4.8, 0.95 + 0.22 * len(order))
     axes = figure.subplots()
     axes.grid(visible=False, axis="y")
-    left = np.zeros(len(order))
-    for part, (label, colour) in enumerate(zip(("at the start", "inside", "at the end"), COLORS, strict=False)):
-        axes.barh(range(len(order)), shares[order, part], left=left, height=0.7, color=colour, label=label)
-        left += shares[order, part]
-    for place, total in enumerate(left):
-        axes.text(total, place, f" {total:.1f}", va="center", fontsize=7)
+    total = np.zeros(len(order))
+    for position, (label, color) in enumerate(zip(("at the start", "inside", "at the end"), COLORS, strict=False)):
+        axes.barh(range(len(order)), percent[order, position], left=total, height=0.7, color=color, label=label)
+        total += percent[order, position]
+    for row, value in enumerate(total):
+        axes.text(value, row, f" {value:.1f}", va="center", fontsize=7)
     axes.set_yticks(range(len(order)), [display_name(names[i]) for i in order], fontsize=8)
     axes.set_ylim(-0.6, len(order) - 0.4)
-    axes.set_xlim(0, max(1.0, left.max() * 1.1))
-    axes.set_xlabel("digital silence, % of the clips' time")
+    axes.set_xlim(0, max(1.0, total.max() * 1.1))
+    axes.set_xlabel("digital silence, % of clip duration")
     figure.legend(loc="outside upper right", ncols=3)
     return figure
 
 
 @styled
 def descriptor_boxes(values: dict[str, np.ndarray], targets: np.ndarray, names: Sequence[str]) -> Figure:
-    """Descriptors of the clips by class: median, quartiles, and the rest of the clips but for the farthest.
+    """Draw a box plot by class for each descriptor.
 
     Args:
         values: (clips,) for each of `DESCRIPTORS`.
-        targets: (clips,).
+        targets: (clips,), class of each clip.
+        names: of the classes.
     """
-    known = [t for t in range(len(names)) if (targets == t).any()]
-    figure = new_figure(9.2, 2 * (0.75 + 0.2 * len(known)))
+    present = [t for t in range(len(names)) if (targets == t).any()]
+    figure = new_figure(9.2, 2 * (0.75 + 0.2 * len(present)))
     for axes, (name, label) in zip(figure.subplots(2, 3, sharey=True).flat, DESCRIPTORS.items(), strict=True):
         axes.grid(visible=False, axis="y")
         line = {"color": FOREGROUND, "linewidth": 0.8}
         axes.boxplot(
-            [values[name][targets == t] for t in known],
+            [values[name][targets == t] for t in present],
             orientation="horizontal",
             widths=0.65,
             patch_artist=True,
@@ -120,119 +129,110 @@ def descriptor_boxes(values: dict[str, np.ndarray], targets: np.ndarray, names: 
             capprops=line,
             flierprops={"marker": ".", "markersize": 3, "markeredgecolor": COLORS[1]},
         )
-        axes.set_yticks(range(1, len(known) + 1), [display_name(names[t]) for t in known], fontsize=8)
-        axes.invert_yaxis()
+        axes.set_yticks(range(1, len(present) + 1), [display_name(names[t]) for t in present], fontsize=8)
         axes.set_xlabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        # sharing an axis, every second panel would turn it back
-        axes.set_ylim(len(known) + 0.6, 0.4)
+        # not invert_yaxis: the panels share the axis, so a second call would undo the first
+        axes.set_ylim(len(present) + 0.6, 0.4)
     return figure
 
 
 @styled
-def class_plane(places: ClassPlaces, names: Sequence[str]) -> Figure:
-    """The classes by energy and tone, with the borders of the thirds."""
+def class_plane(profiles: ClassProfiles, names: Sequence[str]) -> Figure:
+    """Draw the classes by energy and spectral centroid, with the edges of the thirds."""
     figure = new_figure(8.0, 5.2)
     axes = figure.subplots()
     axes.margins(0.12, 0.1)
     axes.grid(visible=False)
-    axes.plot(places.energy, places.tone, "o", color=COLORS[0], markersize=6)
-    for edge in places.by_energy.edges:
-        axes.axvline(edge, color=FOREGROUND, linewidth=0.8, linestyle="--", alpha=0.5)
-    for edge in places.by_tone.edges:
-        axes.axhline(edge, color=FOREGROUND, linewidth=0.8, linestyle="--", alpha=0.5)
-    axes.set_xlabel("energy: mean log-mel level, dB")
-    axes.set_ylabel("tone: spectral centroid, Hz")
-    axes.set_xlim(axes.get_xlim())
-    axes.set_ylim(axes.get_ylim())
-    for limits, edges, horizontal in (
-        (axes.get_xlim(), places.by_energy.edges, True),
-        (axes.get_ylim(), places.by_tone.edges, False),
-    ):
-        for low, high, name in zip((limits[0], *edges), (*edges, limits[1]), THIRDS, strict=True):
-            middle = (low + high) / 2
-            at = (middle, 1.01) if horizontal else (1.01, middle)
-            axes.text(
-                *at,
-                name,
-                transform=axes.get_xaxis_transform() if horizontal else axes.get_yaxis_transform(),
-                ha="center" if horizontal else "left",
-                va="bottom" if horizontal else "center",
-                rotation=0 if horizontal else 270,
-                fontsize=8,
-                alpha=0.75,
-            )
-    label_points(axes, places.energy, places.tone, [display_name(names[t]) for t in places.targets])
+    axes.plot(profiles.energy, profiles.centroid, "o", color=COLORS[0], markersize=6)
+    edge_style: Any = {"color": FOREGROUND, "linewidth": 0.8, "linestyle": "--", "alpha": 0.5}
+    for edge in profiles.energy_thirds.edges:
+        axes.axvline(edge, **edge_style)
+    for edge in profiles.centroid_thirds.edges:
+        axes.axhline(edge, **edge_style)
+    axes.set_xlabel("energy: mean log-mel, dB")
+    axes.set_ylabel("spectral centroid, Hz")
+    _freeze_limits(axes)
+    text_style: Any = {"fontsize": 8, "alpha": 0.75}
+    for name, x in zip(THIRDS, _middles(axes.get_xlim(), profiles.energy_thirds.edges), strict=True):
+        axes.text(x, 1.01, name, transform=axes.get_xaxis_transform(), ha="center", va="bottom", **text_style)
+    for name, y in zip(THIRDS, _middles(axes.get_ylim(), profiles.centroid_thirds.edges), strict=True):
+        axes.text(1.01, y, name, transform=axes.get_yaxis_transform(), va="center", rotation=270, **text_style)
+    label_points(axes, profiles.energy, profiles.centroid, [display_name(names[t]) for t in profiles.targets])
     return figure
 
 
-@styled
-def clip_map(found: Map, targets: np.ndarray, names: Sequence[str]) -> Figure:
-    """Clips in two dimensions, coloured by class; the marks of class ``t`` are one group with the id ``class-<t>``.
+def _freeze_limits(axes: Axes) -> None:
+    """Turn autoscaling off, so that texts do not move the limits."""
+    axes.set_xlim(axes.get_xlim())
+    axes.set_ylim(axes.get_ylim())
 
-    Up to 16 classes have a colour and marker of their own and a legend; more are named at their means.
+
+def _middles(limits: tuple[float, float], edges: tuple[float, float]) -> list[float]:
+    """Return the middle of each interval between the limits and edges of an axis."""
+    return [(low + high) / 2 for low, high in pairwise((limits[0], *edges, limits[1]))]
+
+
+@styled
+def clip_map(projection: Projection, targets: np.ndarray, names: Sequence[str]) -> Figure:
+    """Draw the clips on two principal components, colored by class.
+
+    The marks of class ``t`` are one SVG group with the id ``class-<t>``. Up to 16 classes differ in color and marker
+    and have a legend; more classes are labeled at their means.
     """
-    known = np.unique(targets)
-    few = len(known) <= MOST_MARKS
+    present = np.unique(targets)
+    distinct = len(present) <= MAX_MARKS
     figure = new_figure(8.6, 5.4)
     axes = figure.subplots()
-    for place, target in enumerate(known):
-        own = targets == target
+    for index, target in enumerate(present):
+        points = projection.points[targets == target]
         axes.scatter(
-            found.points[own, 0],
-            found.points[own, 1],
+            points[:, 0],
+            points[:, 1],
             s=16,
-            color=COLORS[place % len(COLORS)],
-            marker=MARKERS[place // len(COLORS) % len(MARKERS)],
-            alpha=0.8 if few else 0.45,
+            color=COLORS[index % len(COLORS)],
+            marker=MARKERS[index // len(COLORS) % len(MARKERS)],
+            alpha=0.8 if distinct else 0.45,
             linewidths=0,
             label=display_name(names[target]),
             gid=f"class-{target}",
         )
-    for axis, share, nth in zip((axes.xaxis, axes.yaxis), found.explained, ("first", "second"), strict=True):
-        axis.set_label_text(f"{nth} component, dB ({100 * share:.0f} % of the variance)")
-    if few:
+    for axis, explained, nth in zip((axes.xaxis, axes.yaxis), projection.explained, ("first", "second"), strict=True):
+        axis.set_label_text(f"{nth} principal component, dB ({100 * explained:.0f} % of the variance)")
+    if distinct:
         figure.legend(loc="outside right upper", fontsize=8)
     else:
-        axes.set_xlim(axes.get_xlim())
-        axes.set_ylim(axes.get_ylim())
-        middle = np.stack([found.points[targets == t].mean(axis=0) for t in known])
-        label_points(axes, middle[:, 0], middle[:, 1], [display_name(names[t]) for t in known])
+        _freeze_limits(axes)
+        means = np.stack([projection.points[targets == t].mean(axis=0) for t in present])
+        label_points(axes, means[:, 0], means[:, 1], [display_name(names[t]) for t in present])
     return figure
 
 
 @styled
-def gallery_figure(varied: Sequence[GalleryItem], seconds: Sequence[float]) -> Figure:
-    """Log-mels of a clip's variations side by side, on one scale of levels.
+def gallery_figure(items: Sequence[GalleryItem], seconds: Sequence[float]) -> Figure:
+    """Draw the log-mels of an augmentation gallery in a grid, on one color scale.
 
     Args:
-        seconds: of each.
+        items: augmented versions of one clip.
+        seconds: duration of each.
     """
-    columns = 3
-    rows = -(-len(varied) // columns)
-    figure = new_figure(9.2, 1.75 * rows)
-    low, high = (float(f) for f in (min(v.level.min() for v in varied), max(v.level.max() for v in varied)))
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes, one, length in zip(grid.flat, varied, seconds, strict=False):
-        image = one.level.numpy()
-        extent = (0, length, 0, len(image))
+    n_columns = 3
+    n_rows = -(-len(items) // n_columns)
+    figure = new_figure(9.2, 1.75 * n_rows)
+    low, high = min(float(i.log_mel.min()) for i in items), max(float(i.log_mel.max()) for i in items)
+    grid = figure.subplots(n_rows, n_columns, squeeze=False)
+    for axes, item, duration in zip(grid.flat, items, seconds, strict=False):
+        image = item.log_mel.numpy()
+        extent = (0, duration, 0, len(image))
         axes.imshow(image, origin="lower", aspect="auto", cmap=LOG_MEL_CMAP, vmin=low, vmax=high, extent=extent)
-        axes.set_title(one.name, fontsize=8)
+        axes.set_title(item.name, fontsize=8)
         axes.grid(visible=False)
         axes.set_yticks([])
         axes.tick_params(labelsize=7)
-    for axes in grid.flat[len(varied) :]:
+    for axes in grid.flat[len(items) :]:
         axes.set_visible(False)
     for axes in grid[:, 0]:
         axes.set_ylabel("mel band", fontsize=8)
     for axes in grid[-1]:
-        axes.set_xlabel("s", fontsize=8)
+        axes.set_xlabel("time, s", fontsize=8)
     return figure
-
-
-def _count(table: ClipTable) -> int:
-    return len(table.classes)
-
-
-def _names(table: ClipTable) -> list[str]:
-    return [display_name(name) for name in table.classes]
