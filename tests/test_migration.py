@@ -76,11 +76,11 @@ def test_a_version_that_cannot_be_read_is_refused(version):
 @pytest.mark.parametrize(
     ("old", "message"),
     [
-        ("data.fetch", r"data\.fetch is now data\.download"),
-        ("features.hop_length", r"features\.hop_length is now features\.hop"),
-        ("callbacks.patience", r"callbacks\.patience is now selection\.patience"),
-        ("augment.roll.whole", r"augment\.roll\.whole is now augment\.time_shift\.integer"),
-        ("augment.noise_std.probability", r"is now augment\.noise_std\.p\."),
+        ("data.fetch", r"data\.fetch was renamed: set data\.download"),
+        ("features.hop_length", r"features\.hop_length was renamed: set features\.hop"),
+        ("callbacks.patience", r"callbacks\.patience was renamed: set selection\.patience"),
+        ("augment.roll.whole", r"augment\.roll\.whole was renamed: set augment\.time_shift\.integer"),
+        ("augment.noise_std.probability", r"was renamed: set augment\.noise_std\.p "),
         ("trainer.halve_on_oom", r"trainer\.halve_on_oom was removed: set trainer\.micro_batches"),
     ],
 )

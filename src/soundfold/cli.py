@@ -136,12 +136,12 @@ def _explain(error: Exception) -> str | None:
     # OmegaConf passes on `float`'s error for a huge integer, and appends the key
     if isinstance(error, OverflowError) and "full_key: " in text:
         return f"{text.split('full_key: ')[1].splitlines()[0]}: the number is too large."
-    # OmegaConf's errors for a value in a section that is null, and for a section in place of a value
+    # OmegaConf's errors for a key of a section that is null
     section_errors = ("Unexpected type for root", "object_type=NoneType")
     if isinstance(error, AssertionError | AttributeError) and any(part in text for part in section_errors):
         dotted = ", ".join(arg for arg in sys.argv[1:] if "." in arg.split("=")[0])
         return (
-            f"One of {dotted} sets a value in a section that is switched off (null). Choose the section too, such as "
-            "search=lr_wd or logger=wandb, or omit the value."
+            f"One of {dotted} sets a key of a section that is null (off). Choose an option that has the section, such "
+            "as search=lr_wd, logger=wandb or augment=strong, or omit the key."
         )
     return None

@@ -72,7 +72,7 @@ def test_surplus_blank_cells_are_accepted(tmp_path):
 
 
 def test_missing_table_names_the_remedy(tmp_path):
-    with pytest.raises(ArgumentError, match=r"There is no table of clips at .*Set `root`.*`download`=synthetic"):
+    with pytest.raises(ArgumentError, match=r"There is no table of clips at .*Set `root`.*`download`=esc50"):
         read_table(tmp_path / "none.csv")
 
 

@@ -12,9 +12,14 @@ GLOBAL = "# @package _global_"
 LINE = re.compile(r"^( *)([\w.]+):(?:.*?\s#\s+(.*))?")
 
 
-def key_comments() -> dict[str, str]:
-    """Return the comment of each dotted key: on its line of a file in ``conf/``, or on the line above."""
-    files = [*sorted(CONF.glob("*.yaml")), *sorted((CONF / "base").glob("*.yaml"))]
+def key_comments(config_name: str = "train") -> dict[str, str]:
+    """Return the comment of each dotted key: on its line of a file in ``conf/``, or on the line above.
+
+    Args:
+        config_name: the command's file in ``conf/``, whose comments come first: commands share names of keys.
+    """
+    files = [CONF / f"{config_name}.yaml", *sorted((CONF / "base").glob("*.yaml"), reverse=True)]
+    files += sorted(CONF.glob("*.yaml"))
     files += [path for group in ("optim", "logger") for path in sorted((CONF / group).glob("*.yaml"))]
     comments: dict[str, str] = {}
     for path in files:

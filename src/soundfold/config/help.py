@@ -24,7 +24,7 @@ def help_text(config_name: str, overrides: Sequence[str] = ()) -> str:
     """
     with initialize_config_dir(str(CONF), version_base="1.3"):
         values: Any = OmegaConf.to_container(compose(config_name, list(overrides)), resolve=False)
-    lines = [*_groups(config_name), "", "Keys, changed by KEY=VALUE:", "", *_keys(values, key_comments())]
+    lines = [*_groups(config_name), "", "Keys, changed by KEY=VALUE:", "", *_keys(values, key_comments(config_name))]
     return "\n".join(lines)
 
 

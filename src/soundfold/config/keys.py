@@ -64,7 +64,7 @@ def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
         if reason := REMOVED.get(key):
             raise InputError(f"{key} was removed: {reason}")
         if (renamed := new_name(key)) in known:
-            raise InputError(f"{key} is now {renamed}.")
+            raise InputError(f"{key} was renamed: set {renamed} instead.")
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         section, _, _ = key.rpartition(".")
         siblings = sorted(k for k in known if k.rpartition(".")[0] == section and "._" not in k)

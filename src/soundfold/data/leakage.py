@@ -32,7 +32,7 @@ NOTHING_SEEN = SeenClips()
 
 @dataclass(frozen=True)
 class Audit:
-    """Counts of a split, and of its test clips that are not independent of the clips used before the test.
+    """Counts of a split, and of its test clips that are not independent of training and validation clips.
 
     Validation clips count as training clips, because they select the model.
 
@@ -70,7 +70,7 @@ def audit(
     copies: Copies | None = None,
     seen: SeenClips = NOTHING_SEEN,
 ) -> Audit:
-    """Count the test clips that share a source, or identical audio, with clips used before the test.
+    """Count the test clips that share a source, or identical audio, with training and validation clips.
 
     Args:
         audio_hashes: hash of the decoded audio of each clip of the table.

@@ -151,7 +151,7 @@ def _read_csv(path: Path) -> tuple[Sequence[str], list[tuple[int, dict[Any, Any]
         if not path.exists():
             raise ArgumentError(
                 f"There is no table of clips at {path}. A collection of this layout has {path.parent.name}/{path.name} "
-                "and audio/ under `root`. Set `root` to its folder, or set `download`=synthetic to render one."
+                "and audio/ under `root`. Set `root` to its folder, or set `download`=esc50 to download ESC-50."
             )
         if not path.is_file():  # reading a pipe or a device might block forever
             raise ArgumentError(f"The table of clips {path} is not a regular file. Set `root` to another folder.")

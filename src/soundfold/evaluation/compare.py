@@ -78,7 +78,7 @@ LEAKS = {
     "same_source_and_class": "share source and class with a training clip",
     "same_source": "share the source of a training clip",
     "same_audio": "have the same audio as a training clip",
-    "seen_before": "were seen by the initial weights",
+    "seen_before": "trained or selected the initial weights, or share source and class with a clip that did",
 }
 
 

@@ -43,8 +43,8 @@ class FoldResult:
         val_accuracy: fraction of 1, of the scored weights; None if the protocol has no validation.
         objective: value for a search: the validation metric if there is one, otherwise accuracy.
         epochs, steps: completed at the end of the fold.
-        seconds: wall time of the process that finished it.
-        audit: see `soundfold.data.splits.Audit`.
+        seconds: wall time of the process that finished it; without the earlier time of a resumed fold.
+        audit: see `soundfold.data.leakage.Audit`.
         environment: commit, versions of libraries, device.
         predictions: SHA-256 of predictions.csv in the same folder; None without scores, and in early versions.
     """

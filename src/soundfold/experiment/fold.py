@@ -28,8 +28,9 @@ from soundfold.experiment.setup import RunContext
 from soundfold.experiment.trainer import FoldJob, make_trainer, monitor_mode
 from soundfold.io.atomic import write_text
 from soundfold.io.checkpoints import load_checkpoint
+from soundfold.io.console import console
 
-# Lightning prints notes on devices and products for every fit, which would bury ours
+# Lightning logs devices and advertisements on every fit: hide them, so that our messages stay visible
 for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.", category=FutureWarning)
@@ -99,8 +100,10 @@ def _prepare(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJob:
 
 
 def _fit(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Callback]) -> pl.Trainer:
-    """Train the model, and leave it with the weights to score: the last, their average, or the best epoch's."""
+    """Train the model, and load the weights to score into it: the last, their average, or the best epoch's."""
     resume = not job.cfg.rerun and not job.cfg.debug and can_resume(job.checkpoints)
+    if resume:
+        console.print(f"Fold {job.fold or 'none'} resumes from its last checkpoint.")
     trainer = make_trainer(job, loggers, watchers)
     checkpoint = job.checkpoints / "last.ckpt" if resume else None
     trainer.fit(job.model, job.data, ckpt_path=checkpoint, weights_only=True)

@@ -26,7 +26,7 @@ AUDIT_LABELS = {
     "same_source_and_class": "… sharing source and class with a training clip",
     "same_source": "… sharing a source with a training clip",
     "same_audio": "… with the same audio as a training clip",
-    "seen_before": "… used to train the initial weights",
+    "seen_before": "… that trained or selected the initial weights",
     "val_copies": "validation images made from training clips",
 }
 

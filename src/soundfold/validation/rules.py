@@ -55,7 +55,7 @@ def _check_monitor(cfg: DictConfig) -> None:
     if not cfg.selection.monitor.startswith("val/"):
         raise InputError(
             f"selection.monitor={cfg.selection.monitor}: weights may be chosen on the validation fold only, never on "
-            "the fold that is scored. Set val/loss or val/accuracy."
+            "the fold that is scored. Set val/loss, val/accuracy or val/f1."
         )
 
 
