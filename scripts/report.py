@@ -63,7 +63,8 @@ def main() -> None:
 
 def list_finished(folder: Path, where: list[str], sort: str, form: str) -> None:
     """Print the finished runs in a folder, and in a line on the error stream those that are not."""
-    from soundfold.report.leaderboard import as_csv, as_markdown, list_runs, print_leaderboard, sort_runs
+    from soundfold.report.leaderboard import list_runs, sort_runs
+    from soundfold.report.leaderboard_table import as_csv, as_markdown, print_leaderboard
 
     runs, unfinished = list_runs(folder, where)
     runs = sort_runs(runs, sort)

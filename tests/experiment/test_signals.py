@@ -205,7 +205,7 @@ def test_after_a_stop_no_other_job_of_a_sweep_begins(command, tmp_path, monkeypa
     assert code == STOPS[number]
     (folder,) = (tmp_path / "outputs" / "multirun").iterdir()
     assert [(job.number, job.status) for job in sweep.read_jobs(folder)] == [(0, "running")]
-    assert "error: job 0 (seed=1): it has not ended" in told
+    assert "error: job 0 (seed=1): it is still running, or was killed" in told
     assert told.splitlines()[-1].startswith("Stopped by ")
 
 

@@ -102,7 +102,7 @@ def test_a_job_that_was_cut_short_is_told_as_not_ended(train_here):
 
     code, out, err = train_here(task, "-m", "seed=1,2")
     assert code == 143
-    assert "not ended" in out
+    assert "unfinished" in out
     assert "error: job 0 (seed=1" in err
 
 

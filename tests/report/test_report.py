@@ -1,4 +1,4 @@
-"""Pages of runs, looked at in a browser where there is one."""
+"""Run and comparison pages, opened in a browser if one is installed."""
 
 import re
 import subprocess
@@ -34,11 +34,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FULL = report_options(["report.mistakes=3"])
 
 
-def write_run(folder: Path, table: ClipTable, root: Path, *words: str, leaky: bool = False, seed: int = 0) -> Path:
-    """A run with an untrained network, drawn answers of which six in ten are right, and curves."""
+def write_run(folder: Path, table: ClipTable, root: Path, *overrides: str, leaky: bool = False, seed: int = 0) -> Path:
+    """Write a run with an untrained network, random predictions (about 60 % correct) and learning curves."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", ["data=esc10", f"data.root={root}", f"seed={seed}", "optim.lr=0.002", *words])
+        cfg = compose("train", ["data=esc10", f"data.root={root}", f"seed={seed}", "optim.lr=0.002", *overrides])
     config, rng = OmegaConf.to_yaml(cfg, resolve=True), np.random.default_rng(seed)
     classes = len(table.classes)
     logits = rng.normal(size=(len(table), classes)).astype(np.float32)
@@ -46,15 +46,15 @@ def write_run(folder: Path, table: ClipTable, root: Path, *words: str, leaky: bo
     network = single_channel_resnet18(classes)
     for fold in table.fold_numbers:
         clips = np.flatnonzero(table.folds == fold)
-        place = folder / f"fold{fold}"
-        (place / "checkpoints").mkdir(parents=True)
+        fold_folder = folder / f"fold{fold}"
+        (fold_folder / "checkpoints").mkdir(parents=True)
         ModelBundle(
             network.state_dict(), torch.tensor(-40.0), torch.tensor(15.0), table.classes, config, SeenClips()
-        ).save(place / "checkpoints" / "weights.pt")
-        (place / "config.yaml").write_text(config)
-        (place / "predictions.csv").write_text(predictions_csv(table, clips, logits[clips]))
+        ).save(fold_folder / "checkpoints" / "weights.pt")
+        (fold_folder / "config.yaml").write_text(config)
+        (fold_folder / "predictions.csv").write_text(predictions_csv(table, clips, logits[clips]))
         rows = [f"{e},{5 * e},1e-3,{2 / (e + 1) + 0.1 * fold:.4f},{e / 10:.4f}" for e in range(4 + fold)]
-        (place / "metrics.csv").write_text("\n".join(["epoch,step,lr,train/loss,train/accuracy", *rows]) + "\n")
+        (fold_folder / "metrics.csv").write_text("\n".join(["epoch,step,lr,train/loss,train/accuracy", *rows]) + "\n")
         predicted = logits[clips].argmax(axis=1)
         confusion = np.zeros((classes, classes), dtype=int)
         np.add.at(confusion, (table.targets[clips], predicted), 1)
@@ -79,13 +79,13 @@ def write_run(folder: Path, table: ClipTable, root: Path, *words: str, leaky: bo
             seconds=12.0,
             audit={"train": len(table) - len(clips), "test": len(clips), "same_clip": 7 if leaky else 0},
             environment={"commit": "abc", "device": "cpu", "versions": {"torch": "2"}},
-        ).save(place / "result.json")
+        ).save(fold_folder / "result.json")
     return folder
 
 
 @pytest.fixture(scope="module")
 def real_run(esc10, tmp_path_factory) -> Path:
-    """A run of drawn answers on all clips of ESC-10."""
+    """A run with random predictions on all clips of ESC-10."""
     return write_run(tmp_path_factory.mktemp("runs") / "esc10-a", read_table(esc10 / "meta/esc50.csv"), esc10)
 
 
@@ -106,34 +106,34 @@ def test_a_full_report_of_real_clips_in_a_browser(real_run, browser):
         assert len(seen["durations"]) == 3
         assert min(seen["durations"]) > 4.9
     tab = seen["tab"]
-    # a cell of the matrix, followed by keyboard, lists its clips
+    # selecting a cell of the matrix by keyboard lists its clips
     assert tab.locator(".cell:visible").count() == 0
     cell = tab.locator("#confusion svg a").first
-    says = cell.get_attribute("aria-label")
+    label = cell.get_attribute("aria-label")
     cell.focus()
     tab.keyboard.press("Enter")
     tab.wait_for_selector(".cell:visible")
-    shown = tab.locator(".cell:visible")
-    assert f"{shown.locator('tbody tr').count()} clips" in says
-    # each theme has its own ground, and text keeps its contrast to it
+    visible = tab.locator(".cell:visible")
+    assert f"{visible.locator('tbody tr').count()} clips" in label
+    # text contrasts with the background of both themes
     for scheme in ("light", "dark"):
         tab.emulate_media(color_scheme=scheme)
-        ground, text = (
+        background, text = (
             tab.evaluate(f"getComputedStyle(document.body).{name}") for name in ("backgroundColor", "color")
         )
-        assert contrast(ground, text) > 10
-        drawn = tab.evaluate("getComputedStyle(document.querySelector('#confusion svg text')).fill")
-        assert contrast(ground, drawn) > 10
+        assert contrast(background, text) > 10
+        figure_text = tab.evaluate("getComputedStyle(document.querySelector('#confusion svg text')).fill")
+        assert contrast(background, figure_text) > 10
 
 
-def contrast(*colours: str) -> float:
-    """WCAG 2.1's contrast ratio of two colours such as rgb(1, 2, 3)."""
-    light = []
-    for colour in colours:
-        channels = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255
+def contrast(*colors: str) -> float:
+    """Return the contrast ratio (WCAG 2.1) of two colors such as rgb(1, 2, 3)."""
+    luminances = []
+    for color in colors:
+        channels = np.array([int(channel) for channel in re.findall(r"\d+", color)[:3]]) / 255
         linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        light.append(float(linear @ [0.2126, 0.7152, 0.0722]))
-    return (max(light) + 0.05) / (min(light) + 0.05)
+        luminances.append(float(linear @ [0.2126, 0.7152, 0.0722]))
+    return (max(luminances) + 0.05) / (min(luminances) + 0.05)
 
 
 def test_a_comparison_in_a_browser(real_run, esc10, browser):
@@ -148,21 +148,21 @@ def test_a_comparison_in_a_browser(real_run, esc10, browser):
     assert (page.parent / "figures" / "accuracies.svg").is_file()
 
 
-def test_what_a_page_says(real_run):
+def test_a_plain_page(real_run):
     run = load_run(real_run)
     text = write_run_page(real_run, run, report_options(["report.page=plain"])).read_text()
     assert f"{100 * run.total.accuracy:.2f} %" in text
     assert "split=benchmark" in text
-    assert "Among published figures on" not in text
+    assert "Published results" in text
     assert 'class="leaky"' not in text
     assert "<audio" not in text
-    # the default's value and the run's stand in one row
+    # default and value of a changed setting
     assert re.search(r"optim\.lr</th><td>0\.001</td><td>0\.002</td>", text)
     assert "data.root" not in text.split("<details>")[0].split('id="config"')[1]
     assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text) == []
 
 
-def test_sound_can_be_left_out_and_who_made_it_is_named(real_run):
+def test_pages_without_sound_still_name_the_authors(real_run):
     run = load_run(real_run)
     silent = write_run_page(real_run, run, report_options(["report.audio=false", "report.mistakes=2"])).read_text()
     assert "data:audio" not in silent
@@ -170,66 +170,67 @@ def test_sound_can_be_left_out_and_who_made_it_is_named(real_run):
     assert silent.count("freesound.org/people/") == 2
 
 
-def test_a_leaky_run_is_marked_in_red(tmp_path):
+def test_a_leaky_run_is_marked(tmp_path):
     folder = write_run(tmp_path / "run", toy_table(("a", "b")), tmp_path, leaky=True)
     text = write_run_page(folder, load_run(folder), report_options([])).read_text()
     assert 'class="leaky"' in text
     assert "21 of 60 were in training themselves" in text
-    # the audio is not there: the page says so, and is whole
-    assert "Pictures and sound are left out" in text
-    assert "The surest first" in text
+    # without audio files, the page explains why and lists the mistakes in a table
+    assert "Spectrograms and audio are not available" in text
+    assert "Most confident first" in text
+    assert "<footer>" in text
 
 
-def test_hostile_names_are_text(tmp_path, browser):
+def test_hostile_class_names_are_escaped(tmp_path, browser):
     classes = ("<script>alert(1)</script>", "$\\frac{1}{0}$", 'q"uote & <b>', "ümläut_音")
     folder = write_run(tmp_path / "run", toy_table(classes), tmp_path)
     page = write_run_page(folder, load_run(folder), report_options([]))
     seen = inspect(browser, page)
     assert faultless(seen)
-    shown = seen["tab"].inner_text("body")
-    assert all(name.replace("_", " ") in shown for name in classes)
+    text = seen["tab"].inner_text("body")
+    assert all(name.replace("_", " ") in text for name in classes)
 
 
-def test_most_confident_mistakes_are_ordered_and_named_once(real_run):
+def test_most_confident_mistakes_are_sorted_and_unique(real_run):
     run = load_run(real_run)
-    found = most_confident(run, 20)
+    indices = most_confident(run, 20)
     confidence = np.exp(run.logits - np.log(np.exp(run.logits).sum(axis=1, keepdims=True))).max(axis=1)
-    assert not run.correct[found].any()
-    assert (np.diff(confidence[found]) <= 0).all()
-    assert confidence[found].min() >= np.sort(confidence[~run.correct])[-20]
-    assert len({run.clips[i][1] for i in found}) == 20
+    assert not run.correct[indices].any()
+    assert (np.diff(confidence[indices]) <= 0).all()
+    assert confidence[indices].min() >= np.sort(confidence[~run.correct])[-20]
+    assert len({run.clips[i][1] for i in indices}) == 20
 
 
 def test_class_activation_is_grad_cam():
     torch.manual_seed(0)
     network = single_channel_resnet18(5).eval()
-    image, kept = torch.randn(3, 1, 96, 160), []
-    network.layer4.register_forward_hook(lambda _, __, features: kept.append(features))
+    image, features = torch.randn(3, 1, 96, 160), []
+    network.layer4.register_forward_hook(lambda _, __, output: features.append(output))
     logits = network(image)
-    target = logits.argmax(dim=1)  # for which something speaks
-    slope = torch.autograd.grad(logits[torch.arange(3), target].sum(), kept[0])[0]
-    # R. Selvaraju et al., Grad-CAM, ICCV 2017: the same for a network that ends in an average and one linear layer
-    expected = (slope.mean(dim=(2, 3), keepdim=True) * kept[0]).sum(dim=1).relu().detach()
-    found = class_activation(network, image, target)
-    assert found.shape == (3, 96, 160)
-    assert float(found.max()) <= 1
-    coarse = torch.nn.functional.interpolate(found[:, None], expected.shape[1:], mode="area")[:, 0]
-    for one, other in zip(coarse, expected, strict=True):
-        assert np.corrcoef(one.flatten(), other.flatten())[0, 1] > 0.97
+    target = logits.argmax(dim=1)  # so that the activation is not zero everywhere
+    gradient = torch.autograd.grad(logits[torch.arange(3), target].sum(), features[0])[0]
+    # Grad-CAM (Selvaraju et al., ICCV 2017) equals CAM for a network that ends in average pooling and a linear layer
+    expected = (gradient.mean(dim=(2, 3), keepdim=True) * features[0]).sum(dim=1).relu().detach()
+    cam = class_activation(network, image, target)
+    assert cam.shape == (3, 96, 160)
+    assert float(cam.max()) <= 1
+    coarse = torch.nn.functional.interpolate(cam[:, None], expected.shape[1:], mode="area")[:, 0]
+    for actual, reference in zip(coarse, expected, strict=True):
+        assert np.corrcoef(actual.flatten(), reference.flatten())[0, 1] > 0.97
 
 
 def test_attributions_of_esc10(esc10):
-    found = read_attributions(esc10)
+    attributions = read_attributions(esc10)
     table = read_table(esc10 / "meta/esc50.csv")
-    told = [attribution(name, source, found) for name, source in zip(table.files, table.sources, strict=True)]
-    assert all(one.address for one in told)
-    dog = told[table.files.index("1-110389-A-0.ogg")]
+    entries = [attribution(name, source, attributions) for name, source in zip(table.files, table.sources, strict=True)]
+    assert all(entry.address for entry in entries)
+    dog = entries[table.files.index("1-110389-A-0.ogg")]
     assert dog.text.endswith("by soundscalpel.com [CC-BY]")
     assert dog.address == "http://www.freesound.org/people/soundscalpel.com/sounds/110389/"
     assert attribution("mine.wav", "mine", {}).text == "source mine"
 
 
-def test_a_figure_is_itself_wherever_it_stands(tmp_path):
+def test_svg_ids_are_unique_and_saved_figures_reproducible(tmp_path):
     figures = [learning_curves({"train/loss": [np.ones(3), np.ones(5)]}, 0.5) for _ in range(2)]
     first, second = (str(inline_svg(figure, 'a "b" <c>')) for figure in figures)
     ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (first, second)]
@@ -239,12 +240,12 @@ def test_a_figure_is_itself_wherever_it_stands(tmp_path):
     assert 'aria-label="a &#34;b&#34; &lt;c&gt;"' in first
     for number, figure in enumerate(figures):
         save_figure(figure, tmp_path, f"f{number}")
-    # no date, no random ids: a figure made again is the same file
+    # no date and no random ids
     assert (tmp_path / "f0.pdf").read_bytes() == (tmp_path / "f1.pdf").read_bytes()
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_fifty_classes_fit(tmp_path):
+def test_confusion_matrix_of_fifty_classes(tmp_path):
     counts = np.random.default_rng(0).integers(0, 3, (50, 50))
     links = {f"#cell-{i}-{j}": f"{i} as {j}" for i, j in zip(*np.nonzero(counts), strict=True)}
     svg = str(inline_svg(confusion_matrix(counts, [f"class_{i}" for i in range(50)], linked=True), "x", links))
@@ -253,13 +254,13 @@ def test_fifty_classes_fit(tmp_path):
 
 
 @pytest.mark.parametrize(("rate", "kind"), [(44100, "audio/mpeg"), (8000, "audio/mpeg"), (44000, "audio/wav")])
-def test_sound_of_any_rate(rate, kind):
+def test_audio_uri_encodes_any_rate(rate, kind):
     wave = (3000 * np.sin(np.arange(rate) / 20)).astype(np.int16)
     assert audio_uri(wave, rate).startswith(f"data:{kind};base64,")
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("override", "message"),
     [
         ("report.page=plane", "Did you mean plain"),
         ("report.audio=maybe", "report.audio=maybe"),
@@ -267,9 +268,11 @@ def test_sound_of_any_rate(rate, kind):
         ("report.sound=no", "report.sound is not a key"),
     ],
 )
-def test_bad_settings_are_refused_by_name(word, told):
-    with pytest.raises(InputError, match=told):
-        report_options([word])
-    done = subprocess.run([sys.executable, str(ROOT / "scripts/report.py"), "x", word], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Traceback" not in done.stderr
+def test_bad_report_settings_are_refused(override, message):
+    with pytest.raises(InputError, match=message):
+        report_options([override])
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/report.py"), "x", override], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr

@@ -14,7 +14,7 @@ from soundfold.eda.analysis import ClassPlaces
 from soundfold.eda.augmentation_gallery import GalleryItem
 from soundfold.eda.checks import FileReport
 from soundfold.eda.class_map import THIRDS, Map
-from soundfold.report.drawing import COLOURS, FOREGROUND, LEVELS, MARKERS, new_figure, styled
+from soundfold.report.drawing import COLORS, FOREGROUND, LOG_MEL_CMAP, MARKERS, new_figure, styled
 from soundfold.report.page import display_name
 from soundfold.report.point_labels import label_points
 
@@ -27,7 +27,7 @@ DESCRIPTORS = {
     "seconds": "duration, s",
 }
 # colours times markers: more classes cannot be told apart by them
-MOST_MARKS = len(COLOURS) * len(MARKERS)
+MOST_MARKS = len(COLORS) * len(MARKERS)
 
 
 @styled
@@ -41,7 +41,7 @@ def fold_counts(table: ClipTable) -> Figure:
     axes = figure.subplots()
     axes.grid(visible=False)
     # one colour by its density: the page's ground and text show through, light or dark
-    colours = np.tile(to_rgba(COLOURS[0]), (*counts.shape, 1))
+    colours = np.tile(to_rgba(COLORS[0]), (*counts.shape, 1))
     colours[..., 3] = 0.45 * counts / max(1, counts.max())
     axes.imshow(colours, aspect="auto")
     for (target, fold), count in np.ndenumerate(counts):
@@ -63,7 +63,7 @@ def durations(reports: Sequence[FileReport]) -> Figure:
     spread = max(float(np.ptp(seconds)), 0.1)
     edges = np.linspace(seconds.min() - 0.02 * spread, seconds.max() + 0.02 * spread, 61)
     counts, _ = np.histogram(seconds, edges)
-    axes.stairs(counts, edges, fill=True, color=COLOURS[0])
+    axes.stairs(counts, edges, fill=True, color=COLORS[0])
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if counts.max() < 20 else (1,)))
@@ -83,7 +83,7 @@ def silence_bars(silence: np.ndarray, names: Sequence[str]) -> Figure:
     axes = figure.subplots()
     axes.grid(visible=False, axis="y")
     left = np.zeros(len(order))
-    for part, (label, colour) in enumerate(zip(("at the start", "inside", "at the end"), COLOURS, strict=False)):
+    for part, (label, colour) in enumerate(zip(("at the start", "inside", "at the end"), COLORS, strict=False)):
         axes.barh(range(len(order)), shares[order, part], left=left, height=0.7, color=colour, label=label)
         left += shares[order, part]
     for place, total in enumerate(left):
@@ -114,11 +114,11 @@ def descriptor_boxes(values: dict[str, np.ndarray], targets: np.ndarray, names: 
             orientation="horizontal",
             widths=0.65,
             patch_artist=True,
-            boxprops={"facecolor": COLOURS[0], "alpha": 0.55, "linewidth": 0},
+            boxprops={"facecolor": COLORS[0], "alpha": 0.55, "linewidth": 0},
             medianprops={"color": FOREGROUND, "linewidth": 1.6},
             whiskerprops=line,
             capprops=line,
-            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": COLOURS[1]},
+            flierprops={"marker": ".", "markersize": 3, "markeredgecolor": COLORS[1]},
         )
         axes.set_yticks(range(1, len(known) + 1), [display_name(names[t]) for t in known], fontsize=8)
         axes.invert_yaxis()
@@ -136,7 +136,7 @@ def class_plane(places: ClassPlaces, names: Sequence[str]) -> Figure:
     axes = figure.subplots()
     axes.margins(0.12, 0.1)
     axes.grid(visible=False)
-    axes.plot(places.energy, places.tone, "o", color=COLOURS[0], markersize=6)
+    axes.plot(places.energy, places.tone, "o", color=COLORS[0], markersize=6)
     for edge in places.by_energy.edges:
         axes.axvline(edge, color=FOREGROUND, linewidth=0.8, linestyle="--", alpha=0.5)
     for edge in places.by_tone.edges:
@@ -182,8 +182,8 @@ def clip_map(found: Map, targets: np.ndarray, names: Sequence[str]) -> Figure:
             found.points[own, 0],
             found.points[own, 1],
             s=16,
-            color=COLOURS[place % len(COLOURS)],
-            marker=MARKERS[place // len(COLOURS) % len(MARKERS)],
+            color=COLORS[place % len(COLORS)],
+            marker=MARKERS[place // len(COLORS) % len(MARKERS)],
             alpha=0.8 if few else 0.45,
             linewidths=0,
             label=display_name(names[target]),
@@ -216,7 +216,7 @@ def gallery_figure(varied: Sequence[GalleryItem], seconds: Sequence[float]) -> F
     for axes, one, length in zip(grid.flat, varied, seconds, strict=False):
         image = one.level.numpy()
         extent = (0, length, 0, len(image))
-        axes.imshow(image, origin="lower", aspect="auto", cmap=LEVELS, vmin=low, vmax=high, extent=extent)
+        axes.imshow(image, origin="lower", aspect="auto", cmap=LOG_MEL_CMAP, vmin=low, vmax=high, extent=extent)
         axes.set_title(one.name, fontsize=8)
         axes.grid(visible=False)
         axes.set_yticks([])

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from soundfold.config import NOT_IDENTITY, drop_keys, migrate
+from soundfold.config import NOT_IDENTITY, drop_keys
 from soundfold.errors import InputError
-from soundfold.evaluation.results import CVResult, load_folds, load_predictions, summarise
+from soundfold.evaluation.results import CVResult, load_config, load_folds, load_predictions, summarise
 from soundfold.evaluation.statistics import SeedSummary, accuracy_interval, mcnemar, over_seeds, source_interval
 
 
@@ -108,11 +107,10 @@ def load_run(folder: Path) -> RunResult:
     sources, targets = tuple(row[2] for row in rows), np.array([row[3] for row in rows])
     logits = np.array([row[4] for row in rows], dtype=np.float32)
     hits = logits.argmax(axis=1) == targets
-    stored: Any = OmegaConf.to_container(OmegaConf.load(folder / f"fold{total.folds[0]['fold']}" / "config.yaml"))
     return RunResult(
         folder.resolve().name,
         total,
-        migrate(stored),
+        load_config(folder / f"fold{total.folds[0]['fold']}" / "config.yaml"),
         tuple((row[0], row[1]) for row in rows),
         targets,
         logits,

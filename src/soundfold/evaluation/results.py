@@ -13,7 +13,11 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from soundfold.config import migrate
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum, write_text
@@ -185,6 +189,22 @@ def load_folds(run: Path) -> list[FoldResult]:
         raise InputError(f"There is no run at {run}. A run's folder is outputs/<name>-<id>; train.py prints it.")
     results = [FoldResult.load(path) for path in sorted(run.glob("fold*/result.json"))]
     return [r for r in results if r.fold is not None]
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read a fold's ``config.yaml``, nested, with the keys of this version.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        stored: Any = OmegaConf.to_container(OmegaConf.load(path))
+        return migrate(stored)
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path} cannot be read ({reason}). Redo the fold: the same command with rerun=true."
+        ) from None
 
 
 def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:

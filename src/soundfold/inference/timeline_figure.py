@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from soundfold.inference.predictor import Prediction
 from soundfold.report.clip_figure import TICKS_HZ
-from soundfold.report.drawing import COLOURS, FOREGROUND, LEVELS, MARKERS, new_figure, styled
+from soundfold.report.drawing import COLORS, FOREGROUND, LOG_MEL_CMAP, MARKERS, new_figure, styled
 
 # more could not be told apart
-CLASSES = len(COLOURS)
+CLASSES = len(COLORS)
 
 
 @styled
@@ -27,7 +27,7 @@ def timeline_figure(prediction: Prediction, centres: np.ndarray, width: float = 
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.1))
     bands, columns = prediction.level.shape
     end = columns * prediction.column
-    above.imshow(prediction.level, origin="lower", aspect="auto", cmap=LEVELS, extent=(0, end, 0, bands))
+    above.imshow(prediction.level, origin="lower", aspect="auto", cmap=LOG_MEL_CMAP, extent=(0, end, 0, bands))
     shown = [hz for hz in TICKS_HZ if centres[0] <= hz <= centres[-1]]
     above.set_yticks(np.interp(shown, centres, np.arange(bands) + 0.5))
     above.set_yticklabels([f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in shown])
@@ -41,7 +41,7 @@ def timeline_figure(prediction: Prediction, centres: np.ndarray, width: float = 
         below.plot(
             instants,
             prediction.windows[:, number],
-            color=COLOURS[place],
+            color=COLORS[place],
             marker=MARKERS[place] if marked else None,
             linestyle=("-", "--", ":", "-.")[place],
             markersize=4,

@@ -1,1 +1,1 @@
-"""Results, for people to look at."""
+"""Tables, figures and pages of finished runs."""

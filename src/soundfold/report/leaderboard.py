@@ -1,265 +1,153 @@
-"""Every finished cross-validation in a folder, with what differs between them: as a table, as CSV, as Markdown."""
+"""Finished cross-validations in a folder: list, filter, sort."""
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from soundfold.config import CONF, NOT_IDENTITY, compose_config, drop_keys, flatten, migrate
+from soundfold.config import flatten
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
-from soundfold.evaluation.results import CVResult, load_folds, summarise
+from soundfold.evaluation.results import CVResult, load_config, load_folds, summarise
 from soundfold.io.atomic import loads_with_checksum
-
-FORMATS = ("table", "csv", "markdown")
-SORTS = ("finished", "accuracy", "name", "protocol", "time")
 
 
 @dataclass(frozen=True)
-class ListedRun:
-    """A finished cross-validation in a list of them.
+class FinishedRun:
+    """A cross-validation whose folds are all scored.
 
     Attributes:
-        name: of its folder.
-        total: mean and spread over folds, with the interval.
-        finished: when its last fold was, seconds since 1970.
-        config: all its values, nested.
+        name: name of its folder.
+        total: mean and spread over folds.
+        interval: 95 % interval of the pooled accuracy.
+        finished: modification time of the last fold's result, seconds since 1970.
+        config: nested configuration of its first fold.
     """
 
     name: str
     total: CVResult
+    interval: tuple[float, float]
     finished: float
     config: dict[str, Any]
 
 
+SORT_KEYS: dict[str, Callable[[FinishedRun], Any]] = {
+    "finished": lambda run: run.finished,
+    "accuracy": lambda run: run.total.accuracy,
+    "name": lambda run: run.name,
+    "protocol": lambda run: run.total.protocol,
+    "time": lambda run: run.total.seconds,
+}
+
+
 def holds_runs(folder: Path) -> bool:
-    """Whether this is a folder of runs, and not a run."""
-    return not _configs(folder) and any(_configs(child) for child in folder.glob("*/"))
+    """Return True for a folder of runs, False for a run or any other folder."""
+    return not _config_files(folder) and any(_config_files(child) for child in folder.glob("*/"))
 
 
-def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[ListedRun], list[str]]:
-    """The finished cross-validations in a folder, newest last, and in words those that are not finished.
+def _config_files(run: Path) -> list[Path]:
+    return sorted(run.glob("fold*/config.yaml"))
+
+
+def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[FinishedRun], list[str]]:
+    """Find the cross-validations in a folder.
 
     Args:
-        folder: such as ``outputs``.
-        where: conditions that all must hold, such as ``optim.lr=1e-3``; values are compared as YAML's.
+        folder: parent of the runs, such as ``outputs``.
+        where: conditions such as ``optim.lr=1e-3`` that a run must satisfy; values are compared as YAML.
+
+    Returns:
+        The finished runs, newest last, and one description per unfinished or damaged run.
 
     Raises:
-        InputError: a condition is none, or names what no run has.
+        InputError: a condition is malformed, or no run has its key.
     """
-    places: dict[Path, dict[str, Any]] = {}
-    finished, unfinished = [], []
-    for child in sorted(folder.glob("*/")):
-        for path in _configs(child)[:1]:
+    configs: dict[Path, dict[str, Any]] = {}
+    finished: list[FinishedRun] = []
+    unfinished: list[str] = []
+    for run in sorted(folder.glob("*/")):
+        for path in _config_files(run)[:1]:
             try:
-                places[child] = _plain(path)
+                configs[run] = load_config(path)
             except InputError as error:
-                unfinished.append(f"{child.name} ({error})")
-    wanted = _conditions(where, {key for config in places.values() for key in flatten(config)})
-    for place, config in places.items():
-        if any(flatten(config).get(key, _ABSENT) != value for key, value in wanted.items()):
+                unfinished.append(f"{run.name} ({error})")
+    conditions = _parse_conditions(where, {key for config in configs.values() for key in flatten(config)})
+    for run, config in configs.items():
+        values = flatten(config)
+        if any(key not in values or values[key] != value for key, value in conditions.items()):
             continue
         try:
-            results = load_folds(place)
-            missing = sorted(set(results[0].folds) - {r.fold for r in results}) if results else []
-            if missing or not results:
-                what = f"missing: {', '.join(map(str, missing))}" if missing else "no fold is finished"
-                # a model that was trained on every clip has no folds to miss
-                if results or not (place / "foldnone").is_dir():
-                    unfinished.append(f"{place.name} ({what})")
-                continue
-            total = _with_interval(place, summarise(results))
+            results = load_folds(run)
+            if results and not (missing := set(results[0].folds) - {r.fold for r in results}):
+                finished.append(_finished_run(run, summarise(results), config))
+            elif results:
+                unfinished.append(f"{run.name} (missing: {', '.join(map(str, sorted(missing)))})")
+            # a model trained on every clip (fold=none) has no scored folds
+            elif not (run / "foldnone").is_dir():
+                unfinished.append(f"{run.name} (no fold is finished)")
         except InputError as error:
-            unfinished.append(f"{place.name} ({error})")
-            continue
-        newest = max(path.stat().st_mtime for path in place.glob("fold*/result.json"))
-        finished.append(ListedRun(place.name, total, newest, config))
-    return sorted(finished, key=lambda run: run.finished), unfinished
+            unfinished.append(f"{run.name} ({error})")
+    return sorted(finished, key=SORT_KEYS["finished"]), unfinished
 
 
-_ABSENT = object()
-
-
-def _configs(folder: Path) -> list[Path]:
-    return sorted(folder.glob("fold*/config.yaml"))
-
-
-def _plain(path: Path) -> dict[str, Any]:
-    try:
-        stored: Any = OmegaConf.to_container(OmegaConf.load(path))
-        return migrate(stored)
-    except (OSError, OmegaConfBaseException, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true.") from None
-
-
-def _conditions(where: Sequence[str], keys: set[str]) -> dict[str, Any]:
-    wanted: dict[str, Any] = {}
+def _parse_conditions(where: Sequence[str], keys: set[str]) -> dict[str, Any]:
+    conditions: dict[str, Any] = {}
     for condition in where:
         key, equals, _ = condition.partition("=")
         if not equals:
-            raise InputError(f"--where {condition} is no condition; give --where KEY=VALUE, such as optim.lr=1e-3.")
+            raise InputError(f"--where {condition} is not a condition. Use --where KEY=VALUE, such as optim.lr=1e-3.")
         if key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
-            raise InputError(f"--where {condition}: no run has {key}.{f' Did you mean {near[0]}?' if near else ''}")
-        wanted[key] = OmegaConf.select(OmegaConf.from_dotlist([condition]), key)
-    return wanted
+            hint = f" Did you mean {_closest(key, keys)}?" if keys else ""
+            raise InputError(f"--where {condition}: no run has the key {key}.{hint}")
+        conditions[key] = OmegaConf.select(OmegaConf.from_dotlist([condition]), key)
+    return conditions
 
 
-def _with_interval(folder: Path, total: CVResult) -> CVResult:
-    """With the interval that `cv.json` has, where it is of the same results; resampling takes a second a run."""
+def _closest(name: str, names: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+
+
+def _finished_run(run: Path, total: CVResult, config: dict[str, Any]) -> FinishedRun:
+    newest = max(path.stat().st_mtime for path in run.glob("fold*/result.json"))
+    return FinishedRun(run.name, total, _interval(run, total), newest, config)
+
+
+def _interval(run: Path, total: CVResult) -> tuple[float, float]:
+    """Return the interval in ``cv.json`` if that file summarizes these folds: the bootstrap takes a second per run."""
     try:
-        kept = loads_with_checksum((folder / "cv.json").read_text())
-        same = kept["folds"] == total.folds and kept["interval"] is not None
+        cached = loads_with_checksum((run / "cv.json").read_text())
+        if cached["folds"] == total.folds and cached["interval"] is not None:
+            low, high = cached["interval"]
+            return low, high
     except (OSError, ValueError, KeyError):
-        same = False
-    low, high = kept["interval"] if same else load_run(folder).interval
-    return CVResult(**{**vars(total), "interval": (low, high)})
+        pass  # no usable cv.json: compute it
+    return load_run(run).interval
 
 
-def sort_runs(runs: Sequence[ListedRun], sort: str) -> list[ListedRun]:
-    """Runs by one of `SORTS` or by a value of their configurations, ascending; those without it first.
+def sort_runs(runs: Sequence[FinishedRun], key: str) -> list[FinishedRun]:
+    """Sort ascending by one of `SORT_KEYS` or by a configuration key; runs without the key come first.
 
     Raises:
-        InputError: there is nothing to sort by that has this name.
+        InputError: the key is unknown.
     """
-    by: dict[str, Callable[[ListedRun], Any]] = {
-        "finished": lambda run: run.finished,
-        "accuracy": lambda run: run.total.accuracy,
-        "name": lambda run: run.name,
-        "protocol": lambda run: run.total.protocol,
-        "time": lambda run: run.total.seconds,
-    }
-    if sort in by:
-        return sorted(runs, key=by[sort])
-    keys = {key for run in runs for key in flatten(run.config)}
-    if sort not in keys:
-        near = difflib.get_close_matches(sort, {*SORTS, *keys}, n=1, cutoff=0.0)[0]
-        raise InputError(f"--sort {sort} is unknown; give one of {', '.join(SORTS)}, or a key. Did you mean {near}?")
+    if key in SORT_KEYS:
+        return sorted(runs, key=SORT_KEYS[key])
+    known = {name for run in runs for name in flatten(run.config)}
+    if key not in known:
+        raise InputError(
+            f"--sort {key} is unknown. Use one of {', '.join(SORT_KEYS)}, or a configuration key. "
+            f"Did you mean {_closest(key, {*SORT_KEYS, *known})}?"
+        )
 
-    def rank(run: ListedRun) -> tuple[int, Any]:
-        value = flatten(run.config).get(sort)
+    def rank(run: FinishedRun) -> tuple[int, Any]:
+        value = flatten(run.config).get(key)
         if isinstance(value, int | float):
             return 1, value
         return (0, 0) if value is None else (2, str(value))
 
     return sorted(runs, key=rank)
-
-
-def differing_keys(runs: Sequence[ListedRun]) -> dict[str, list[str]]:
-    """The keys in which runs differ, of those that matter to the numbers, each with its value for every run.
-
-    A run has an empty word for a key that it lacks, as where a whole section is switched off.
-    """
-    configs = [flatten(drop_keys(run.config, NOT_IDENTITY)) for run in runs]
-    keys = dict.fromkeys(key for config in configs for key in config)
-    columns = {key: [_word(config.get(key, _ABSENT)) for config in configs] for key in keys}
-    columns = {key: words for key, words in columns.items() if len(set(words)) > 1}
-    # a section that is null for some says no more than its keys, which those lack
-    return {key: words for key, words in columns.items() if not any(other.startswith(f"{key}.") for other in columns)}
-
-
-def _word(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return "" if value is _ABSENT else str(value)
-
-
-def grouped_differences(runs: Sequence[ListedRun]) -> dict[str, list[str]]:
-    """What differs, for the eye: keys of a section that tell the same runs apart share a column.
-
-    Turning an augmentation on changes a dozen keys at once. Where the sections are those of options in conf/, the
-    column has their names; else it has the first of the keys, and counts the others.
-    """
-    columns = differing_keys(runs)
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for key, words in columns.items():
-        groups.setdefault((key.split(".")[0], *(str(words.index(word)) for word in words)), []).append(key)
-    kept: dict[str, list[str]] = {}
-    for (section, *_), keys in groups.items():
-        options = [_option(section, run.config) for run in runs] if len(keys) > 1 else []
-        if options and all(options):
-            kept[section] = options
-        else:
-            shown = next((key for key in keys if "" not in columns[key]), keys[0])
-            kept[f"{shown} and {len(keys) - 1} more" if len(keys) > 1 else shown] = columns[shown]
-    return kept
-
-
-def _option(section: str, config: dict[str, Any]) -> str:
-    """Which option in conf/ a section is, as ``strong`` for ``augment=strong``; an empty word where it is none."""
-    own = drop_keys({section: config.get(section)}, NOT_IDENTITY)
-    return next((name for name, values in _options(section).items() if values == own), "")
-
-
-@cache
-def _options(section: str) -> dict[str, dict[str, Any]]:
-    """The options in conf/ of a section of the configuration, as a run without another word would have them."""
-    options = {}
-    for path in sorted((CONF / section).glob("*.yaml")):
-        values: Any = OmegaConf.to_container(compose_config(f"{section}={path.stem}"), resolve=True)
-        options[path.stem] = drop_keys({section: values.get(section)}, NOT_IDENTITY)
-    return options
-
-
-def _rows(runs: Sequence[ListedRun]) -> tuple[list[str], list[list[str]]]:
-    columns = grouped_differences(runs)
-    rows = []
-    for k, run in enumerate(runs):
-        total = run.total
-        assert total.interval is not None
-        low, high = (100 * end for end in total.interval)
-        mark = " LEAKY" if total.leaky else ""
-        score = f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}{mark}"
-        time = str(timedelta(seconds=round(total.seconds)))
-        shown = [words[k] for words in columns.values()]
-        rows.append([run.name, *shown, total.protocol, score, f"{low:.2f} to {high:.2f}", time])
-    return ["run", *columns, "protocol", "accuracy %", "95 % interval", "time"], rows
-
-
-def print_leaderboard(runs: Sequence[ListedRun]) -> None:
-    """Print a row per run."""
-    names, rows = _rows(runs)
-    table = Table(title=f"Finished cross-validations: {len(runs)}")
-    for name in names:
-        table.add_column(Text(name), justify="left" if name in ("run", "protocol") else "right")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    # into a file or a pipe at its full width: there is no screen to fit it to
-    Console(width=None if sys.stdout.isatty() else 1000).print(table)
-
-
-def as_markdown(runs: Sequence[ListedRun]) -> str:
-    """A row per run, as `print_leaderboard` shows it."""
-    names, rows = _rows(runs)
-    lines = [names, ["---"] * len(names), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def as_csv(runs: Sequence[ListedRun]) -> str:
-    """A row per run, numbers in full: accuracies as fractions of 1, seconds, and each key that differs."""
-    columns = differing_keys(runs)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    scores = ["accuracy", "accuracy_sd", "low", "high"]
-    writer.writerow(["run", "finished", "protocol", "leaky", "clips", *scores, "seconds", *columns])
-    for k, run in enumerate(runs):
-        total = run.total
-        assert total.interval is not None
-        when = datetime.fromtimestamp(run.finished).astimezone().isoformat(timespec="seconds")
-        row = [run.name, when, total.protocol, str(total.leaky).lower(), total.n, total.accuracy, total.accuracy_sd]
-        writer.writerow([*row, *total.interval, total.seconds, *(words[k] for words in columns.values())])
-    return out.getvalue()

@@ -1,4 +1,4 @@
-"""The most confident mistakes of a run, to hear and to see, with what the network looked at."""
+"""Most confident mistakes of a run, with audio, spectrogram and class activation map."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from soundfold.report.page import audio_uri
 
 @dataclass(frozen=True)
 class Mistake:
-    """A clip that was got wrong.
+    """A misclassified clip.
 
     Attributes:
-        filename, fold, true, predicted: of the clip.
+        filename, fold, true, predicted: file, fold and class names.
         confidence: probability of the predicted class.
-        picture: waveform, log-mel and class activation; None where the audio is not at hand.
-        audio: data URI; None likewise, or where no sound was asked for.
-        attribution: whose sound it is.
+        picture: waveform, log-mel and class activation as SVG; None without media.
+        audio: data URI; None without media or sound.
+        attribution: author of the recording; None without media.
     """
 
     filename: str
@@ -50,33 +50,35 @@ class Mistake:
     attribution: Attribution | None = None
 
 
-def most_confident(run: RunResult, most: int) -> np.ndarray:
-    """Indices of up to ``most`` mistakes of a run, the most confident first; a clip that several repeats score once."""
+def most_confident(run: RunResult, limit: int) -> np.ndarray:
+    """Return indices of up to ``limit`` mistakes, most confident first, each clip once (repeats may share clips)."""
     confidence = probabilities(run.logits).max(axis=1)
-    order = [i for i in np.argsort(-confidence, kind="stable") if not run.correct[i]]
-    first = {run.clips[i][1]: i for i in reversed(order)}
-    return np.array([i for i in order if first[run.clips[i][1]] == i][:most], dtype=np.int64)
+    mistakes: dict[str, int] = {}
+    for i in np.argsort(-confidence, kind="stable"):
+        if not run.correct[i]:
+            mistakes.setdefault(run.clips[i][1], i)
+    return np.array(list(mistakes.values())[:limit], dtype=np.int64)
 
 
-def list_mistakes(run: RunResult, most: int) -> list[Mistake]:
-    """The mistakes without sound and pictures."""
+def list_mistakes(run: RunResult, limit: int) -> list[Mistake]:
+    """Return up to ``limit`` mistakes without media, most confident first."""
     confidence = probabilities(run.logits).max(axis=1)
     classes = run.total.classes
     return [
         Mistake(run.clips[i][1], run.clips[i][0], classes[run.targets[i]], classes[run.predictions[i]], confidence[i])
-        for i in most_confident(run, most)
+        for i in most_confident(run, limit)
     ]
 
 
 @dataclass(frozen=True)
 class MistakeMedia:
-    """What a mistake sounds and looks like.
+    """Audio and picture of a mistake.
 
     Attributes:
-        samples: int16 (N,), without the silence that fills a short clip.
+        samples: int16 (N,), without the zero padding of a short clip.
         sample_rate: Hz.
-        picture: waveform, log-mel and, where the fold kept its weights, class activation.
-        attribution: whose sound it is.
+        picture: waveform, log-mel and, if the fold saved its weights, class activation.
+        attribution: author of the recording.
     """
 
     samples: np.ndarray
@@ -85,54 +87,59 @@ class MistakeMedia:
     attribution: Attribution
 
 
-def render_mistakes(folder: Path, run: RunResult, most: int) -> Iterator[tuple[Mistake, MistakeMedia]]:
-    """The mistakes of `list_mistakes`, each with its sound and its picture.
+def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[Mistake, MistakeMedia]]:
+    """Yield the mistakes of `list_mistakes` with their media.
 
     Args:
-        folder: of the run; a fold that kept no weights gives no activation.
+        folder: folder of the run. Pictures have no class activation in folds without saved weights.
 
     Raises:
-        InputError: the clips' audio is not where the run found it, or a kept model cannot be read.
+        InputError: the audio files are no longer at ``data.root``, or a model cannot be read.
     """
     source = folder / f"fold{run.total.folds[0]['fold']}" / "config.yaml"
     cfg = build.stored_sections(OmegaConf.create(run.config), str(source))
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
-    frames = round(cfg.data.seconds * rate)
-    named = read_attributions(root)
+    samples = round(cfg.data.seconds * rate)
+    attributions = read_attributions(root)
     models: dict[int, tuple[FrontEnd, ResNet18 | None]] = {}
-    for mistake, i in zip(list_mistakes(run, most), most_confident(run, most), strict=True):
+    for mistake, i in zip(list_mistakes(run, limit), most_confident(run, limit), strict=True):
         if mistake.fold not in models:
             weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
             models[mistake.fold] = (
                 ModelBundle.load(weights).rebuild() if weights.is_file() else (build.front_end(cfg), None)
             )
         front_end, network = models[mistake.fold]
-        mono = store.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate, frames)
-        wave = store.to_int16(mono, frames)
-        level = front_end.logmel(pcm_to_float(torch.from_numpy(wave)[None]))[0, 0]
-        looked_at = None
-        if network is not None:
-            image = front_end(torch.from_numpy(wave)[None])
-            share = class_activation(network, image, torch.tensor([int(run.predictions[i])]))
-            of_image = level.shape[1] if front_end.image is None else front_end.image.frames
-            looked_at = upsample_cam(share, len(level), level.shape[1], of_image).numpy()
-        centres = front_end.logmel.edges[1:-1].numpy()
-        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, level.numpy(), centres, looked_at)
-        whose = attribution(mistake.filename, run.sources[i], named)
-        yield mistake, MistakeMedia(wave[: len(mono)], rate, picture, whose)
+        decoded = store.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate, samples)
+        wave = store.to_int16(decoded, samples)
+        log_mel = front_end.logmel(pcm_to_float(torch.from_numpy(wave)[None]))[0, 0]
+        cam = None if network is None else _activation(front_end, network, wave, int(run.predictions[i]), log_mel)
+        band_centers = front_end.logmel.edges[1:-1].numpy()
+        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, log_mel.numpy(), band_centers, cam)
+        author = attribution(mistake.filename, run.sources[i], attributions)
+        yield mistake, MistakeMedia(wave[: len(decoded)], rate, picture, author)
 
 
-def mistake_cards(folder: Path, run: RunResult, most: int, audio: bool) -> list[Mistake]:
-    """The mistakes for a page, with their pictures and, with ``audio``, their sound; see `render_mistakes`."""
+def _activation(
+    front_end: FrontEnd, network: ResNet18, wave: np.ndarray, target: int, log_mel: torch.Tensor
+) -> np.ndarray:
+    """Return the class activation map of a class at the resolution of the log-mel (M, T)."""
+    n_mels, frames = log_mel.shape
+    cam = class_activation(network, front_end(torch.from_numpy(wave)[None]), torch.tensor([target]))
+    image_frames = frames if front_end.image is None else front_end.image.frames
+    return upsample_cam(cam, n_mels, frames, image_frames).numpy()
+
+
+def mistake_cards(folder: Path, run: RunResult, limit: int, audio: bool) -> list[Mistake]:
+    """Return the mistakes for a page, with their pictures and, if ``audio``, sound; see `render_mistakes`."""
     return [
         replace(
             mistake,
             picture=inline_svg(
-                evidence.picture,
-                f"Waveform and log-mel of {mistake.filename}, {mistake.true}, predicted {mistake.predicted}",
+                media.picture,
+                f"Waveform and log-mel of {mistake.filename}, {mistake.true}, predicted as {mistake.predicted}",
             ),
-            audio=audio_uri(evidence.samples, evidence.sample_rate) if audio else None,
-            attribution=evidence.attribution,
+            audio=audio_uri(media.samples, media.sample_rate) if audio else None,
+            attribution=media.attribution,
         )
-        for mistake, evidence in render_mistakes(folder, run, most)
+        for mistake, media in render_mistakes(folder, run, limit)
     ]

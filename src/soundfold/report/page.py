@@ -1,4 +1,4 @@
-"""Pages that are one file: no network, no fonts, no scripts from elsewhere; and the sound that they play."""
+"""Self-contained HTML pages: one file without external scripts, fonts or requests, audio included."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from soundfold.io.atomic import write_text
 
-# rates that MP3 knows; ISO/IEC 11172-3 and 13818-3
+# ISO/IEC 11172-3 and 13818-3, and MPEG-2.5
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fill a template of this package's ``templates/`` and write the page, whole or not at all.
+    """Render a template of ``templates/`` and write the page atomically.
 
-    Every value is escaped but figures, see `soundfold.report.drawing.inline_svg`. A name that the template uses and
-    ``values`` lacks is an error. Templates have `display_name` as a filter.
+    All values are escaped except `markupsafe.Markup`, such as figures of `soundfold.report.drawing.inline_svg`. A
+    variable that is missing in ``values`` is an error. Templates have `display_name` as a filter.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -35,12 +35,12 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 
 def display_name(name: str) -> str:
-    """A class's name as text: ``crying_baby`` is a crying baby."""
+    """Return a class name as text: ``crying_baby`` -> ``crying baby``."""
     return name.replace("_", " ")
 
 
 def audio_uri(samples: np.ndarray, sample_rate: int) -> str:
-    """A clip as a data URI that every browser plays: int16 (N,) -> MP3, or WAV at rates that MP3 lacks."""
+    """Encode int16 (N,) as a data URI that every browser plays: MP3, or WAV at rates that MP3 does not support."""
     data = io.BytesIO()
     if sample_rate in MP3_RATES:
         options = {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.7}

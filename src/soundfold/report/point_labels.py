@@ -1,4 +1,4 @@
-"""Names beside the points of a figure, set so that they do not cover each other."""
+"""Labels beside the points of a scatter plot, placed to avoid overlaps."""
 
 from __future__ import annotations
 
@@ -8,49 +8,53 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
-GAP = 5.0
+GAP = 5.0  # between a point and its label, points
+# (horizontal, vertical) direction from the point, in order of preference: clockwise from the right
+POSITIONS = ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1))
+ALIGN_X = {1: "left", 0: "center", -1: "right"}
+ALIGN_Y = {1: "bottom", 0: "center", -1: "top"}
 
 
 def label_points(axes: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], size: float = 8.0) -> None:
-    """Write each point's name at the free one of eight places around it that comes first, clockwise from its right.
+    """Write each point's name at the position around it that overlaps points and earlier labels least.
 
-    Where none is free, the place that covers least is taken. Limits of the axes must be final.
+    The limits of the axes must be final.
 
     Args:
-        size: of the type, points.
+        size: font size, points.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
-    pixel = figure.dpi / 72
+    scale = figure.dpi / 72
     points = axes.transData.transform(np.column_stack([x, y]))
-    taken = [Bbox.from_bounds(px - 4 * pixel, py - 4 * pixel, 8 * pixel, 8 * pixel) for px, py in points]
+    obstacles = [Bbox.from_bounds(px - 4 * scale, py - 4 * scale, 8 * scale, 8 * scale) for px, py in points]
     frame = axes.get_window_extent()
     for i, name in enumerate(names):
-        # a letter of a sans-serif face is some 0.6 of its size wide
-        width, height = 0.6 * size * len(name) * pixel, 1.2 * size * pixel
-        options = []
-        for across, up in ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1)):
-            left = points[i, 0] + across * GAP * pixel + {1: 0.0, 0: -width / 2, -1: -width}[across]
-            bottom = points[i, 1] + up * (GAP * pixel if across == 0 else 0) + (up - 1) * height / 2
+        # a sans-serif letter is about 0.6 of the font size wide
+        width, height = 0.6 * size * len(name) * scale, 1.2 * size * scale
+        candidates = []
+        for dx, dy in POSITIONS:
+            left = points[i, 0] + dx * GAP * scale + {1: 0.0, 0: -width / 2, -1: -width}[dx]
+            bottom = points[i, 1] + dy * (GAP * scale if dx == 0 else 0) + (dy - 1) * height / 2
             box = Bbox.from_bounds(left, bottom, width, height)
-            covered = sum(_shared(box, other) for k, other in enumerate(taken) if k != i)
-            outside = width * height - _shared(box, frame)
-            options.append((covered + outside, across, up, box))
-        _, across, up, box = min(options, key=lambda option: option[0])
-        taken.append(box)
+            covered = sum(_overlap(box, other) for k, other in enumerate(obstacles) if k != i)
+            outside = width * height - _overlap(box, frame)
+            candidates.append((covered + outside, dx, dy, box))
+        _, dx, dy, box = min(candidates, key=lambda candidate: candidate[0])
+        obstacles.append(box)
         axes.annotate(
             name,
             (x[i], y[i]),
-            xytext=(across * GAP, up * (GAP if across == 0 else size / 2)),
+            xytext=(dx * GAP, dy * (GAP if dx == 0 else size / 2)),
             textcoords="offset points",
-            ha={1: "left", 0: "center", -1: "right"}[across],
-            va={1: "bottom", 0: "center", -1: "top"}[up],
+            ha=ALIGN_X[dx],
+            va=ALIGN_Y[dy],
             fontsize=size,
         )
 
 
-def _shared(one: Bbox, other: Bbox) -> float:
-    """Area of the common part, square pixels."""
-    common = Bbox.intersection(one, other)
-    return 0.0 if common is None else common.width * common.height
+def _overlap(a: Bbox, b: Bbox) -> float:
+    """Return the area of the intersection, square pixels."""
+    intersection = Bbox.intersection(a, b)
+    return 0.0 if intersection is None else intersection.width * intersection.height

@@ -1,0 +1,67 @@
+"""The list of finished runs as a terminal table, Markdown or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from soundfold.report.config_diff import differing_keys, grouped_differences
+from soundfold.report.leaderboard import FinishedRun
+from soundfold.report.terminal import accuracy_text
+
+
+def print_leaderboard(runs: Sequence[FinishedRun]) -> None:
+    """Print a row per run."""
+    names, rows = _columns_and_rows(runs)
+    table = Table(title=f"Finished cross-validations: {len(runs)}")
+    for name in names:
+        table.add_column(Text(name), justify="left" if name in ("run", "protocol") else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    # a file or a pipe has no screen width to fit
+    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+
+
+def as_markdown(runs: Sequence[FinishedRun]) -> str:
+    """Return the rows of `print_leaderboard` as a Markdown table."""
+    names, rows = _columns_and_rows(runs)
+    lines = [names, ["---"] * len(names), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_csv(runs: Sequence[FinishedRun]) -> str:
+    """Return a row per run in full precision: accuracies in [0, 1], seconds, and every key that differs."""
+    columns = differing_keys([run.config for run in runs])
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    scores = ["accuracy", "accuracy_sd", "low", "high"]
+    writer.writerow(["run", "finished", "protocol", "leaky", "clips", *scores, "seconds", *columns])
+    for i, run in enumerate(runs):
+        total = run.total
+        finished = datetime.fromtimestamp(run.finished).astimezone().isoformat(timespec="seconds")
+        row = [run.name, finished, total.protocol, str(total.leaky).lower(), total.n, total.accuracy, total.accuracy_sd]
+        writer.writerow([*row, *run.interval, total.seconds, *(values[i] for values in columns.values())])
+    return out.getvalue()
+
+
+def _columns_and_rows(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
+    settings = grouped_differences([run.config for run in runs])
+    rows = [
+        [
+            run.name,
+            *(values[i] for values in settings.values()),
+            run.total.protocol,
+            accuracy_text(run.total),
+            f"{100 * run.interval[0]:.2f} to {100 * run.interval[1]:.2f}",
+            str(timedelta(seconds=round(run.total.seconds))),
+        ]
+        for i, run in enumerate(runs)
+    ]
+    return ["run", *settings, "protocol", "accuracy %", "95 % interval", "time"], rows
