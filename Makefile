@@ -1,15 +1,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-all lint format lock clean
+.PHONY: help setup demo test test-slow test-all lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/.installed  ## create .venv with the locked dependencies
 
-# The mark is touched last, so an installation cut short is done again. Libraries are compiled once, here: else every
-# start of Python compiles thousands of files where it may not keep them, and takes 15 s instead of 5.
+# The marker file is touched last, so that an interrupted installation is repeated. Libraries are compiled to bytecode
+# here: where Python may not write bytecode later, every start would compile thousands of files (15 s instead of 5).
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "soundfold needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
@@ -19,7 +19,7 @@ setup: .venv/.installed  ## create .venv with the locked dependencies
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
 	@touch $@
 
-demo: setup  ## cross-validate a small model on sounds rendered here: minutes on two CPU cores
+demo: setup  ## cross-validate a small model on rendered sounds: minutes on two CPU cores
 	$(BIN)/python scripts/train.py experiment=demo
 
 lint: setup  ## ruff (lint and format), mypy and the contract between packages
@@ -28,23 +28,26 @@ lint: setup  ## ruff (lint and format), mypy and the contract between packages
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-format: setup  ## let ruff rewrite the sources
+format: setup  ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# One thread a process, and none that waits by spinning: else two processes on two cores are slower than one.
-test test-all: export OMP_NUM_THREADS ?= 1
-test test-all: export OMP_WAIT_POLICY ?= PASSIVE
+# One thread per process, and no spinning while it waits: otherwise two processes on two cores are slower than one.
+test test-slow test-all: export OMP_NUM_THREADS ?= 1
+test test-slow test-all: export OMP_WAIT_POLICY ?= PASSIVE
 
-test: lint  ## lint, types and the test suite
+test: lint  ## lint, types and the test suite without its slow tests
 	$(BIN)/python -m pytest
 
-test-all: lint  ## the suite with its slow tests
+test-slow: setup  ## only the tests marked slow
+	$(BIN)/python -m pytest -m slow
+
+test-all: lint  ## lint, types and all tests
 	$(BIN)/python -m pytest -m ""
 
-lock:  ## resolve the ranges of pyproject.toml anew: exact, hashed, for every platform
+lock:  ## resolve the version ranges of pyproject.toml to exact, hashed versions for every platform
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate --extra dev pyproject.toml -o requirements.lock
 
-clean:  ## remove the environment; data and outputs stay
+clean:  ## remove the environment, but not data and outputs
 	rm -rf .venv

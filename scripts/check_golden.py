@@ -70,7 +70,7 @@ def read_numbers(outputs: Path, name: str) -> Numbers:
     with (result.parent / "metrics.csv").open(newline="") as stream:
         _, *lines = csv.reader(stream)
     kept = torch.load(result.parent / "checkpoints" / "weights.pt", map_location="cpu", weights_only=True)
-    std = next(kept[key] for key in ("std", "std") if key in kept)
+    std = next(kept[key] for key in ("std", "deviation") if key in kept)
     return Numbers(
         tuple(row[0] for row in rows),
         np.array([[float(row[i]) for i in logits] for row in rows]),

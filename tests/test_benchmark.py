@@ -77,7 +77,7 @@ def test_training_is_measured_through_lightning(tmp_path):
 
 @pytest.mark.slow
 def test_folds_are_measured_by_the_command():
-    words = ("features.n_mels=32", "features.hop_length=882", "trainer=cpu", "data.batch_size=8", "data.folds=2")
+    words = ("features.n_mels=32", "features.hop=0.02", "trainer=cpu", "data.batch_size=8", "data.folds=2")
     took = folds.five_folds(8, 1.0, 1, words, folds=2)
     assert took["warm"] > 0
     assert took["cold"] > 0

@@ -1,17 +1,34 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers import tiny
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config import cv_id, flatten, known_keys, refuse_unknown_keys, register
+from soundfold.config import (
+    CONF,
+    NOT_IDENTITY,
+    FrameSizes,
+    cv_id,
+    flatten,
+    frame_sizes,
+    known_keys,
+    refuse_unknown_keys,
+    register,
+)
+from soundfold.config.frozen import frozen_values
 from soundfold.errors import InputError
+from soundfold.experiment.setup import open_run
 from soundfold.validation import validate, validate_benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
+
+
+UNIFORM = ("time_stretch", "pitch_shift", "noise_std", "noise_snr_db", "gain_db", "time_shift")
 
 
 # an option that stands only beside others
@@ -95,9 +112,72 @@ def test_identity_follows_the_data(name):
 
 
 def test_identity_is_stable():
-    # a key that is new, renamed or has another default renames every run, and none finds its finished folds again: let
-    # it be deliberate, and write the new id here. What only says where or how a run is shown belongs in NOT_IDENTITY.
-    assert cv_id(composed(), DIGESTS) == "39c9444a"
+    # Another id means that finished folds are not reused. It changes with the schema version and with the defaults in
+    # conf/; where that is deliberate, write the new id here.
+    assert cv_id(composed(), DIGESTS) == "42e7ab88"
+
+
+def with_key(cfg: DictConfig, key: str, value) -> DictConfig:
+    OmegaConf.set_struct(cfg, False)
+    OmegaConf.update(cfg, key, value, force_add=True)
+    return cfg
+
+
+@pytest.mark.parametrize("key", ["model.dropout", "augment.mixing.power", "augment.time_stretch.shape"])
+def test_a_new_option_at_its_frozen_value_renames_no_run(key, monkeypatch):
+    before = cv_id(composed(), DIGESTS)
+    assert cv_id(with_key(composed(), key, 0.5), DIGESTS) != before
+    monkeypatch.setitem(frozen_values(), key, 0.5)
+    assert cv_id(with_key(composed(), key, 0.5), DIGESTS) == before
+    assert cv_id(with_key(composed(), key, 0.6), DIGESTS) != before
+    # nor one in a section that is switched off
+    off = composed("augment=none")
+    assert cv_id(off, DIGESTS) != before
+
+
+def test_a_changed_default_renames_runs(tmp_path):
+    """A finished fold is looked up in the run's folder, so it is not reused across a changed default."""
+    root = tiny.render(tmp_path / "tiny")
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    path = conf / "model" / "resnet18.yaml"
+    before = opened(conf, root, tmp_path)
+    path.write_text("label_smoothing: 0.1\n")
+    assert opened(conf, root, tmp_path) != before
+    assert opened(conf, root, tmp_path, "model.label_smoothing=0.0") == before
+
+
+def opened(conf: Path, root: Path, outputs: Path, *overrides: str) -> Path:
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return open_run(compose("train", tiny.overrides(root, outputs, *overrides))).folder
+
+
+# required values, or of one optimizer: they always count
+WITHOUT_FROZEN_VALUE = {
+    *("split.protocol", "features.window", "features.hop", "features.n_mels", "schedule.decay", "average.kind"),
+    *("features.image.frames", "features.image.size", "augment.copies.low", "augment.copies.high"),
+    *("optim._target_", "optim.lr", "optim.betas", "optim.momentum", "optim.nesterov"),
+    *(f"augment.{name}.{end}" for name in UNIFORM for end in ("low", "high")),
+    *(f"augment.{name}.{key}" for name in ("time_masks", "frequency_masks") for key in ("count", "width")),
+}
+
+
+def test_every_key_has_a_frozen_value():
+    known = known_keys()
+    leaves = {key for key in known if not any(other.startswith(f"{key}.") for other in known)}
+    counted = {key for key in leaves if not f"{key}.".startswith(tuple(f"{name}." for name in NOT_IDENTITY))}
+    assert counted - set(frozen_values()) == WITHOUT_FROZEN_VALUE, "add new keys to identity.yaml"
+    assert set(frozen_values()) <= known
+
+
+def test_a_disabled_section_differs_from_one_at_its_frozen_values():
+    optional = [
+        key
+        for key, value in frozen_values().items()
+        if value is None and any(other.startswith(f"{key}.") for other in known_keys())
+    ]
+    for section in optional:
+        assert any(key.startswith(f"{section}.") for key in WITHOUT_FROZEN_VALUE), section
 
 
 @pytest.mark.parametrize(
@@ -130,7 +210,7 @@ def test_identity_is_stable():
         ("crops.trim=true", r"give crops\.seconds"),
         ("crops.seconds=nan", r"crops\.seconds=nan must be"),
         ("crops.seconds=inf", r"crops\.seconds=inf must be"),
-        ("crops.seconds=0.01", r"window of features\.n_fft=2048 samples, 0\.046 s"),
+        ("crops.seconds=0.01", r"at least features\.window=0\.04644"),
         ("checkpoints.every_seconds=nan", r"every_seconds=nan must be"),
         (
             "augment=seed_copies schedule=constant augment.copies.after=2 average=swa",
@@ -192,3 +272,36 @@ def test_a_value_of_a_section_that_is_off_is_refused_by_name(words):
     assert done.returncode == 2
     assert f"{words[-1]} sets a value in a section that is switched off" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_sample_rate_alone_is_a_whole_configuration():
+    cfg = composed("data.sample_rate=16000")
+    validate(cfg)
+    assert frame_sizes(cfg) == FrameSizes(window=743, hop=160, n_fft=1024, f_max=8000.0)
+    assert frame_sizes(composed()) == FrameSizes(window=2048, hop=441, n_fft=2048, f_max=20000.0)
+
+
+@pytest.mark.parametrize(
+    ("rate", "sizes"),
+    [(44100, FrameSizes(2048, 512, 2048, 22050.0)), (16000, FrameSizes(743, 186, 1024, 8000.0))],
+)
+def test_the_published_preset_keeps_its_durations(rate, sizes):
+    cfg = composed("features=seed_128x128", f"data.sample_rate={rate}")
+    validate(cfg)
+    assert frame_sizes(cfg) == sizes
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("features.hop=0", r"features\.hop=0\.0 s must be at least one sample"),
+        ("features.hop=0.05", r"features\.hop=0\.05 must be at most features\.window=0\.04644"),
+        ("features.window=6", r"features\.window=6\.0 s must be .* at most data\.seconds=5\.0"),
+        ("features.window=2", r"must be at most 32768 samples, 0\.743 s"),
+        ("features.n_fft=1024", r"features\.n_fft=1024 must be between the 2048 samples"),
+        ("features.n_fft=65536", r"features\.n_fft=65536 must be between"),
+    ],
+)
+def test_frame_sizes_are_refused_by_key(override, message):
+    with pytest.raises(InputError, match=message):
+        validate(composed(override))

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from helpers import tiny
+from torchaudio.functional import resample
 
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
@@ -29,8 +30,8 @@ NEAR = 1e-5
 
 
 def near(name: str) -> float:
-    """Processors that resample in another order of sums round some samples to another of the 16-bit values."""
-    return 1e-4 if "16k" in name else NEAR
+    """The first edition resampled by torchaudio's kernel, which damps and aliases the top of the band."""
+    return 2e-2 if "16k" in name else NEAR
 
 
 @pytest.mark.parametrize("fold", THEN["predictor"])
@@ -42,6 +43,18 @@ def test_the_predictor_says_what_it_said(fold):
         assert found.probabilities == pytest.approx(np.array(then["probabilities"]), abs=near(name))
         assert found.windows == pytest.approx(np.array(then["windows"]), abs=near(name))
         assert (list(found.seen), found.calibrated) == (then["met"], then["calibrated"])
+
+
+@pytest.mark.parametrize("fold", THEN["predictor"])
+def test_only_the_resampler_changed_what_is_predicted_at_another_rate(fold):
+    predictor = Predictor.load(RUN, None if fold == "all" else fold)
+    for name in (name for name in THEN["predictor"][fold] if "16k" in name):
+        wave, rate = soundfile.read(HOME / name, dtype="float32", always_2d=True)
+        resampled = resample(torch.from_numpy(wave.mean(axis=1)), rate, predictor.sample_rate)
+        then = THEN["predictor"][fold][name]
+        # processors that sum in another order round some samples to another of the 16-bit values
+        probabilities = predictor(resampled, predictor.sample_rate).probabilities
+        assert probabilities == pytest.approx(np.array(then["probabilities"]), abs=1e-4)
 
 
 def test_each_model_gives_the_logits_that_it_gave():

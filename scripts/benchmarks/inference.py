@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from benchmarks.tables import keep, measured_on
 from benchmarks.timing import Timing, measure
 from soundfold.config import compose_config
-from soundfold.data.splits import NOTHING_SEEN
+from soundfold.data.leakage import NOTHING_SEEN
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
 from soundfold.experiment.model_bundle import ModelBundle

@@ -14,7 +14,7 @@ from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
 
 # by name: steps of an epoch, length of a clip in s, Hz, words of the configuration
-SMALL = ("features.n_fft=512", "features.hop_length=160", "features.n_mels=16", "features.f_max=4000")
+SMALL = ("features.window=0.064", "features.hop=0.02", "features.n_mels=16", "features.f_max=4000")
 TINY = (*SMALL, "augment=none", "optim=sgd")
 SETTINGS: dict[str, tuple[int, float, int, tuple[str, ...]]] = {
     "tiny steps, 5 an epoch": (5, 0.25, 8000, TINY),

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks.timing import synchronise
 from soundfold.config import compose_config
 from soundfold.data.collection import Collection
-from soundfold.data.splits import NOTHING_SEEN
+from soundfold.data.leakage import NOTHING_SEEN
 from soundfold.data.store import Waveforms
 from soundfold.data.tables import ClipTable
 from soundfold.experiment.processes import run_fold

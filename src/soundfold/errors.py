@@ -1,39 +1,47 @@
-"""The exceptions that end a run, each told in one paragraph, and how a script tells them."""
+"""Exceptions whose message is one paragraph for the user, and the exit codes that scripts return for them."""
 
 import sys
 from collections.abc import Callable
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used: one paragraph that says what, where, the rule and the remedy.
+    """A value, file or environment from the user cannot be used.
 
-    The scripts print the paragraph without a traceback and exit with status 2.
+    The message is one paragraph: what is wrong, where, the rule and the remedy. Scripts print it without a traceback
+    and exit with status 2.
     """
 
 
 class ArgumentError(InputError, ValueError):
-    """An argument of a library class or function breaks its rule.
+    """An argument of a library class or function is invalid.
 
-    The message puts names of arguments in backticks, as in "`n_fft`=1 must be at least 2". The configuration layer
-    replaces them by its keys, see `soundfold.validation.config_keys`.
+    The message puts argument names in backticks, as in "`n_fft`=1 must be between 2 and 32768."
+    `soundfold.validation.config_keys` replaces them by the dotted keys of the configuration.
     """
 
 
-class TrainingError(Exception):
-    """Training began and cannot go on: one paragraph that says where, the likeliest cause and the remedy.
+def check_between(name: str, value: float, lowest: float, highest: float) -> None:
+    """Raise `ArgumentError` if an argument is out of range, or nan."""
+    if not lowest <= value <= highest:
+        raise ArgumentError(f"`{name}`={value:g} must be between {lowest:g} and {highest:g}.")
 
-    The scripts print the paragraph without a traceback and exit with status 1.
+
+class TrainingError(Exception):
+    """Training started and cannot continue.
+
+    The message is one paragraph: where it failed, the likely cause and the remedy. Scripts print it without a traceback
+    and exit with status 1.
     """
 
 
 class OutOfMemory(TrainingError):
-    """A device's memory does not hold what a step needs."""
+    """A training step does not fit into the device's memory."""
 
 
-def exit_code_of(work: Callable[[], int | None]) -> int:
-    """The exit code of a script's work: its own, 0 where it gives none; 2 after telling bad input in a paragraph."""
+def exit_code_of(main: Callable[[], int | None]) -> int:
+    """Run a script's main function and return its exit code: 0 for None, 2 after printing an `InputError`."""
     try:
-        return work() or 0
+        return main() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

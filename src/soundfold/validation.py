@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from soundfold.config import NOT_IDENTITY, Report, flatten, known_keys, refuse_unknown_keys
+from soundfold.config import NOT_IDENTITY, Report, flatten, frame_sizes, known_keys, refuse_unknown_keys
 from soundfold.errors import ArgumentError, InputError
 from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
@@ -31,6 +31,7 @@ CHOICES = ("best", "last")
 BENCHMARKS = ("folds", "frontend", "inference", "loop", "scaling", "train")
 PAGES = ("none", "plain", "full")
 SAMPLERS = ("tpe", "random")
+MAX_N_FFT = 1 << 15
 # of a stored clip: 6 minutes at 44.1 kHz
 MOST_SAMPLES = 1 << 24
 # of a clip's spectrogram: half a gigabyte
@@ -138,23 +139,33 @@ def validate_features(cfg: DictConfig) -> None:
         InputError: a value breaks its rule.
     """
     features, samples = cfg.features, round(cfg.data.seconds * cfg.data.sample_rate)
-    _at_least(cfg, "features.hop_length", 1)
-    _at_least(cfg, "features.n_mels", 1)
-    if features.hop_length > features.n_fft >= 2:
+    for key in ("window", "hop"):
+        if not 0.5 < features[key] * cfg.data.sample_rate <= samples:
+            raise InputError(
+                f"features.{key}={features[key]} s must be at least one sample at data.sample_rate="
+                f"{cfg.data.sample_rate}, and at most data.seconds={cfg.data.seconds}."
+            )
+    sizes = frame_sizes(cfg)
+    if sizes.hop > sizes.window:
         raise InputError(
-            f"features.hop_length={features.hop_length} must be at most features.n_fft={features.n_fft}: what lies "
-            "between two windows would never be seen."
+            f"features.hop={features.hop} must be at most features.window={features.window}: samples between two "
+            "windows would not be used."
         )
-    if features.n_fft > samples:
+    if features.n_fft is None and sizes.n_fft > MAX_N_FFT:
         raise InputError(
-            f"features.n_fft={features.n_fft} must be at most a clip's {samples} samples. Give a shorter window, or "
-            "longer data.seconds."
+            f"features.window={features.window} s must be at most {MAX_N_FFT} samples, "
+            f"{MAX_N_FFT / cfg.data.sample_rate:.3f} s at data.sample_rate={cfg.data.sample_rate}."
         )
-    cells = (features.n_fft // 2 + 1) * (samples // features.hop_length + 1)
+    if not sizes.window <= sizes.n_fft <= MAX_N_FFT:
+        raise InputError(
+            f"features.n_fft={features.n_fft} must be between the {sizes.window} samples of features.window="
+            f"{features.window} and {MAX_N_FFT}. Set features.n_fft=null for the next power of two."
+        )
+    cells = (sizes.n_fft // 2 + 1) * (samples // sizes.hop + 1)
     if cells > MOST_CELLS:
         raise InputError(
-            f"features.hop_length={features.hop_length} and features.n_fft={features.n_fft} give a clip a spectrogram "
-            f"of {cells:,} cells; at most {MOST_CELLS:,} fit. Give a longer hop_length or shorter data.seconds."
+            f"features.hop={features.hop} and features.window={features.window} produce a spectrogram of {cells:,} "
+            f"cells per clip; at most {MOST_CELLS:,} are supported. Set a longer hop or shorter data.seconds."
         )
 
 
@@ -185,10 +196,10 @@ def validate(cfg: DictConfig) -> None:
     _one_of(cfg, "trainer.precision", PRECISIONS)
     _one_of(cfg, "trainer.accelerator", ACCELERATORS)
     _one_of(cfg, "model.compile", COMPILATIONS)
-    if cfg.model.compile == "graphs" and (cfg.trainer.micro_batches > 1 or cfg.trainer.halve_on_oom):
+    if cfg.model.compile == "graphs" and cfg.trainer.micro_batches > 1:
         raise InputError(
-            "model.compile=graphs with a batch in several parts (trainer.micro_batches, trainer.halve_on_oom): each "
-            "replay of a graph writes over the gradients of the part before. Give model.compile=default."
+            f"model.compile=graphs requires trainer.micro_batches=1 (not {cfg.trainer.micro_batches}): each replay of "
+            "a CUDA graph overwrites the gradients of the micro-batch before. Set model.compile=default."
         )
     _one_of(cfg, "checkpoints.keep", KEEP)
     validate_report(cfg.report)
@@ -252,12 +263,10 @@ def validate(cfg: DictConfig) -> None:
             f"augment.copies with crops.seconds={cfg.crops.seconds:g}: a copy is varied once, as a whole, and crops "
             "are drawn anew in every epoch. Leave out one of the two (crops.seconds=null or augment.copies=null)."
         )
-    if cfg.crops.seconds is not None and not (
-        cfg.features.n_fft <= cfg.crops.seconds * cfg.data.sample_rate and cfg.crops.seconds <= cfg.data.seconds
-    ):
+    if cfg.crops.seconds is not None and not (cfg.features.window <= cfg.crops.seconds <= cfg.data.seconds):
         raise InputError(
-            f"crops.seconds={cfg.crops.seconds:g} must be at most data.seconds={cfg.data.seconds:g} and at least a "
-            f"window of features.n_fft={cfg.features.n_fft} samples, {cfg.features.n_fft / cfg.data.sample_rate:.3f} s."
+            f"crops.seconds={cfg.crops.seconds:g} must be at most data.seconds={cfg.data.seconds:g} and at least "
+            f"features.window={cfg.features.window:g}."
         )
     if cfg.average.kind != "none" and cfg.average.start > 0 and copies is not None and copies.after > 0:
         raise InputError(

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from soundfold.data.collection import Collection
-from soundfold.data.datamodule import OfflineCopies, SoundDataModule
+from soundfold.data.copies import OfflineCopies
+from soundfold.data.datamodule import SoundDataModule
 from soundfold.data.splits import Protocol
 from soundfold.data.store import Waveforms
 from soundfold.data.tables import ClipTable
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 from soundfold.features.augment import Augmentation, Uniform
 from soundfold.features.crops import Crops
 from soundfold.features.logmel import LogMel, NormalizeAndResize
@@ -19,12 +20,12 @@ from soundfold.features.pipeline import FrontEnd
 RATE = 8000
 
 
-def collection(test_level: float = 0.1) -> Collection:
-    """Twenty seconds of noise: 20 clips, 4 folds, 2 classes; fold 1 at its own level."""
+def collection(test_amplitude: float = 0.1) -> Collection:
+    """Return 20 clips of one second of noise, in 4 folds and 2 classes; fold 1 with another amplitude."""
     rng = np.random.default_rng(0)
     folds = np.repeat([1, 2, 3, 4], 5)
-    level = np.where(folds == 1, test_level, 0.1)[:, None]
-    samples = (32768 * level * rng.uniform(-1, 1, (20, RATE))).astype(np.int16)
+    amplitude = np.where(folds == 1, test_amplitude, 0.1)[:, None]
+    samples = (32768 * amplitude * rng.uniform(-1, 1, (20, RATE))).astype(np.int16)
     files = tuple(f"{i}.wav" for i in range(20))
     table = ClipTable(files, folds, np.arange(20) % 2, files, ("a", "b"))
     return Collection(table, Waveforms(samples, np.full(20, RATE), files, RATE, "digest"))
@@ -35,7 +36,7 @@ def front_end(augmentation: Augmentation | None = None) -> FrontEnd:
     return FrontEnd(logmel, augmentation=augmentation)
 
 
-VARIED = Augmentation(
+AUGMENTED = Augmentation(
     RATE,
     time_stretch=Uniform(0.8, 1.2),
     pitch_shift=Uniform(-2, 2),
@@ -46,154 +47,154 @@ VARIED = Augmentation(
 MIXED = Mixing(mixup=1.0, between_class=0.5)
 
 
-def module(augmentation: Augmentation | None = VARIED, mixing: Mixing | None = MIXED, **options) -> SoundDataModule:
+def module(augmentation: Augmentation | None = AUGMENTED, mixing: Mixing | None = MIXED, **options) -> SoundDataModule:
     options = {"fold": 1, "batch_size": 4, **options}
     clips = options.pop("collection", collection())
-    made = SoundDataModule(clips, front_end(augmentation), mixing=mixing, **options)
-    made.setup()
-    return made
+    data = SoundDataModule(clips, front_end(augmentation), mixing=mixing, **options)
+    data.setup()
+    return data
 
 
-def images(made: SoundDataModule, batches) -> torch.Tensor:
-    return torch.cat([made.on_after_batch_transfer(batch, 0)[0] for batch in batches])
+def images(data: SoundDataModule, batches) -> torch.Tensor:
+    return torch.cat([data.on_after_batch_transfer(batch, 0)[0] for batch in batches])
 
 
 def test_statistics_come_from_training_clips_only():
-    quiet, loud = module(), module(collection=collection(test_level=1.0))
+    quiet, loud = module(), module(collection=collection(test_amplitude=1.0))
     torch.testing.assert_close(quiet.front_end.mean, loud.front_end.mean)
     torch.testing.assert_close(quiet.front_end.std, loud.front_end.std)
-    train = images(quiet, quiet._batches(quiet.split.train, 4))
+    train = images(quiet, quiet._loader(quiet.split.train, 4))
     assert abs(train.mean()) < 1e-3
     assert abs(train.std() - 1) < 1e-3
     assert images(loud, loud.test_dataloader()).mean() > 1
 
 
-def test_statistics_take_no_more_images_at_once_than_training(monkeypatch):
-    seen = []
-    monkeypatch.setattr(FrontEnd, "fit", lambda self, batches: seen.extend(map(len, batches)))
+def test_statistics_use_batches_as_large_as_in_training(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(FrontEnd, "fit", lambda self, batches: sizes.extend(map(len, batches)))
     module(crops=Crops(RATE, RATE // 2, test=3), batch_size=6)
-    assert seen == [6, 6, 6, 6, 6, 6, 6, 3]
+    assert sizes == [6, 6, 6, 6, 6, 6, 6, 3]
 
 
-def test_evaluation_is_neither_varied_nor_shuffled():
-    made = module(protocol=Protocol("nested"))
-    first = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()[0]]
-    second = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()[0]]
+def test_evaluation_is_neither_augmented_nor_shuffled():
+    data = module(protocol=Protocol("nested"))
+    first = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()[0]]
+    second = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()[0]]
     clips = torch.cat([clip for _, _, clip in first])
-    assert clips.tolist() == made.split.val.tolist()
+    assert clips.tolist() == data.split.val.tolist()
     for (a, target, _), (b, _, _) in zip(first, second, strict=True):
         assert torch.equal(a, b)
         assert target.dtype == torch.int64
     plain = module(protocol=Protocol("nested"), augmentation=None, mixing=None)
-    assert torch.equal(images(made, made.test_dataloader()), images(plain, plain.test_dataloader()))
+    assert torch.equal(images(data, data.test_dataloader()), images(plain, plain.test_dataloader()))
 
 
-def epoch(made: SoundDataModule, number: int) -> list:
-    batches = made.train_dataloader()
+def epoch(data: SoundDataModule, number: int) -> list:
+    batches = data.train_dataloader()
     batches.sampler.set_epoch(number)
-    return [made.augment(*batch) for batch in batches]
+    return [data.augment(*batch) for batch in batches]
 
 
 def test_an_epoch_is_a_function_of_seed_fold_and_epoch():
-    made = module(seed=3)
-    epoch(made, 0)
-    after_another, alone = epoch(made, 1), epoch(module(seed=3), 1)
-    for ours, theirs in zip(after_another, alone, strict=True):
-        for a, b in zip(ours[:3], theirs[:3], strict=True):
+    data = module(seed=3)
+    epoch(data, 0)
+    second, first = epoch(data, 1), epoch(module(seed=3), 1)
+    for batch, expected in zip(second, first, strict=True):
+        for a, b in zip(batch[:3], expected[:3], strict=True):
             assert torch.equal(a, b)
-    for other in (epoch(module(seed=4), 1), epoch(made, 2)):
-        assert not torch.equal(other[0][0], alone[0][0])
+    for other in (epoch(module(seed=4), 1), epoch(data, 2)):
+        assert not torch.equal(other[0][0], first[0][0])
 
 
-def test_training_clips_are_varied_and_each_seen_once_an_epoch():
-    made = module()
-    batches = epoch(made, 0)
+def test_training_clips_are_augmented_and_each_loaded_once_an_epoch():
+    data = module()
+    batches = epoch(data, 0)
     clips = torch.cat([clip for _, _, clip, _ in batches]).tolist()
-    assert sorted(clips) == made.split.train.tolist()
-    assert clips != made.split.train.tolist()
+    assert sorted(clips) == data.split.train.tolist()
+    assert clips != data.split.train.tolist()
     soft = torch.cat([target for _, target, *_ in batches])
     assert soft.shape == (15, 2)
-    assert not torch.equal(batches[0][0], epoch(made, 1)[0][0])
+    assert not torch.equal(batches[0][0], epoch(data, 1)[0][0])
 
 
-def test_crops_are_drawn_in_training_and_evenly_spaced_when_scored():
-    made = module(augmentation=None, mixing=None, crops=Crops(RATE, RATE // 2, test=3), batch_size=6)
-    image, target, *_ = epoch(made, 0)[0]
+def test_crops_are_random_in_training_and_evenly_spaced_in_evaluation():
+    data = module(augmentation=None, mixing=None, crops=Crops(RATE, RATE // 2, test=3), batch_size=6)
+    image, target, *_ = epoch(data, 0)[0]
     assert image.shape == (6, 1, 32, 51)
     assert target.shape == (6,)
-    wave, target, clip = next(iter(made.test_dataloader()))
-    image, target, _ = made.on_after_batch_transfer((wave, target, clip), 0)
+    wave, target, clip = next(iter(data.test_dataloader()))
+    image, target, _ = data.on_after_batch_transfer((wave, target, clip), 0)
     assert image.shape == (6, 1, 32, 51)
     assert target.shape == (2,)
-    torch.testing.assert_close(image[4], made.front_end(wave[1:2, RATE // 4 : 3 * RATE // 4])[0])
+    torch.testing.assert_close(image[4], data.front_end(wave[1:2, RATE // 4 : 3 * RATE // 4])[0])
 
 
-def test_batch_statistics_are_measured_on_what_training_sees_and_leave_it_as_it_is():
-    made = module()
-    alone = epoch(module(), 1)
-    first, second = list(made.training_images(6)), list(made.training_images(6))
+def test_training_images_are_augmented_and_leave_training_unchanged():
+    data = module()
+    undisturbed = epoch(module(), 1)
+    first, second = list(data.training_images(6)), list(data.training_images(6))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     # four batches an epoch
     assert [len(image) for image in first] == [4, 4, 4, 3, 4, 4]
     assert not torch.equal(first[0], first[4])
-    test = images(made, made._batches(made.split.train, 4))
-    assert not any(torch.equal(image[0], other) for image in first for other in test)
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(epoch(made, 1), alone, strict=True))
+    plain = images(data, data._loader(data.split.train, 4))
+    assert not any(torch.equal(image[0], other) for image in first for other in plain)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(epoch(data, 1), undisturbed, strict=True))
 
 
 @pytest.mark.parametrize(("world", "micro"), [(2, 1), (3, 1), (1, 2), (2, 2)])
-def test_shares_of_a_batch_are_those_of_one_device_whatever_is_drawn(world, micro):
-    """Fifteen clips in batches of eight or seven: no clip is lost or given twice, and each image is the same."""
+def test_images_do_not_depend_on_the_number_of_shards(world, micro):
+    """15 clips in batches of 8 or 7: each clip is loaded once, and its image is that of a single device."""
     options = {"mixing": Mixing(mixup=0.5, time_cutmix=0.5, between_class=0.5), "crops": Crops(RATE, RATE // 2)}
-    # last batches of seven clips, and of one, which takes three from the batch before
+    # the last batch has 7 clips; or 1, which takes 3 from the batch before
     options["batch_size"] = 8 if world * micro > 2 else 7
-    whole = {}
+    expected = {}
     for image, target, number, weight in epoch(module(**options), 1):
         assert weight == 1
-        whole |= {clip: (image[i], target[i]) for i, clip in enumerate(number.tolist())}
-    seen, weights = [], []
+        expected |= {clip: (image[i], target[i]) for i, clip in enumerate(number.tolist())}
+    loaded, weights = [], []
     for rank in range(world):
-        made = module(**options, micro_batches=micro)
-        made.trainer = SimpleNamespace(global_rank=rank, world_size=world, training=True, current_epoch=1)
-        batches = made.train_dataloader()
+        data = module(**options, micro_batches=micro)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world, training=True, current_epoch=1)
+        batches = data.train_dataloader()
         batches.set_epoch(1)
-        given = [made.on_after_batch_transfer(batch, 0) for batch in batches]
-        assert len(given) == len(batches)
-        for image, target, number, weight in given:
+        transferred = [data.on_after_batch_transfer(batch, 0) for batch in batches]
+        assert len(transferred) == len(batches)
+        for image, target, number, weight in transferred:
             assert len(number) >= (2 if world * micro < 4 else 1)
-            seen += number.tolist()
+            loaded += number.tolist()
             weights.append(weight)
             for i, clip in enumerate(number.tolist()):
-                if options["batch_size"] == 8:  # elsewhere the last batches are other ones
-                    torch.testing.assert_close(image[i], whole[clip][0], atol=1e-4, rtol=0)
-                    torch.testing.assert_close(target[i], whole[clip][1])
-    assert sorted(seen) == sorted(whole) == module().split.train.tolist()
-    # the weights of a batch's parts have a mean of 1
+                if options["batch_size"] == 8:  # otherwise the last two batches differ from those of a single device
+                    torch.testing.assert_close(image[i], expected[clip][0], atol=1e-4, rtol=0)
+                    torch.testing.assert_close(target[i], expected[clip][1])
+    assert sorted(loaded) == sorted(expected) == module().split.train.tolist()
+    # the weights of a batch's micro-batches have a mean of 1
     np.testing.assert_allclose(np.array(weights).reshape(world, -1, micro).mean(axis=(0, 2)), 1)
 
 
-def test_clips_are_scored_by_one_rank_each():
-    seen = []
+def test_each_clip_is_evaluated_by_one_rank():
+    clips = []
     for rank in range(2):
-        made = module(batch_size=4)
-        made.trainer = SimpleNamespace(global_rank=rank, world_size=2, training=False)
-        seen.append(torch.cat([clip for _, _, clip in made.test_dataloader()]).tolist())
-    assert sorted(map(len, seen)) == [2, 3]
-    assert sorted(seen[0] + seen[1]) == made.split.test.tolist()
+        data = module(batch_size=4)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, training=False)
+        clips.append(torch.cat([clip for _, _, clip in data.test_dataloader()]).tolist())
+    assert sorted(map(len, clips)) == [2, 3]
+    assert sorted(clips[0] + clips[1]) == data.split.test.tolist()
 
 
-def test_clip_standardised_images_need_no_statistics():
-    made = SoundDataModule(
+def test_images_normalized_per_clip_need_no_statistics():
+    data = SoundDataModule(
         collection(),
         FrontEnd(front_end().logmel, NormalizeAndResize(n_mels=32, frames=128, size=16)),
         fold=1,
     )
-    made.setup()
-    assert made.front_end.mean == 0
-    assert images(made, made.test_dataloader()).shape == (5, 1, 16, 16)
+    data.setup()
+    assert data.front_end.mean == 0
+    assert images(data, data.test_dataloader()).shape == (5, 1, 16, 16)
 
 
-def test_audit_is_kept():
+def test_audit_of_the_split():
     assert module().audit.as_dict() == {
         "train": 15,
         "val": 0,
@@ -216,42 +217,50 @@ ONE_OF = Augmentation(
 )
 
 
-def test_copies_are_varied_once_and_clips_not_at_all():
-    made = module(augmentation=ONE_OF, mixing=None, copies=OfflineCopies(2, 2), batch_size=64)
+def test_copies_are_augmented_once_and_clips_are_not():
+    data = module(augmentation=ONE_OF, mixing=None, copies=OfflineCopies(2, 2), batch_size=64)
     plain = module(augmentation=None, mixing=None)
-    ((first, target, image, _),) = epoch(made, 0)
-    ((second, _, again, _),) = epoch(made, 1)
+    ((first, target, image, _),) = epoch(data, 0)
+    ((second, _, again, _),) = epoch(data, 1)
     assert len(first) == 45
-    # in another order, the same images
+    # the same images in another order
     assert not torch.equal(image, again)
     torch.testing.assert_close(first[image.argsort()], second[again.argsort()])
-    clips = torch.from_numpy(made._copies.clips)[image]
-    assert torch.equal(target, torch.from_numpy(made._open().table.targets)[clips])
+    clips = torch.from_numpy(data._copies.clips)[image]
+    assert torch.equal(target, torch.from_numpy(data._open().table.targets)[clips])
     originals = first[image.argsort()][:15]
-    torch.testing.assert_close(originals, images(plain, plain._batches(plain.split.train, 4)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(originals, images(plain, plain._loader(plain.split.train, 4)), atol=1e-3, rtol=0)
     for number in clips.unique():
         a, b, c = first[clips == number]
         assert not torch.equal(a, b)
         assert not torch.equal(b, c)
 
 
-def test_copies_that_validate_are_images_of_their_own():
+def test_validation_copies_do_not_train():
     protocol = Protocol("random_clips", test=0.2, val=0.2, image_val=0.5)
-    made = module(augmentation=ONE_OF, mixing=None, copies=OfflineCopies(2, 2), protocol=protocol, batch_size=64)
-    ((image, _, number),) = [made.on_after_batch_transfer(batch, 0) for batch in made.val_dataloader()[0]]
-    assert len(image) == 24
-    assert sorted(number.tolist()) == made._copies.val.tolist()
-    ((train, _, trained, _),) = epoch(made, 0)
-    assert not set(number.tolist()) & set(trained.tolist())
-    assert not (image[:, None] == train).flatten(2).all(dim=2).any()
+    data = module(augmentation=ONE_OF, mixing=None, copies=OfflineCopies(2, 2), protocol=protocol, batch_size=64)
+    ((val_image, _, val_index),) = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()[0]]
+    assert len(val_image) == 24
+    assert sorted(val_index.tolist()) == data._copies.val.tolist()
+    ((image, _, index, _),) = epoch(data, 0)
+    assert not set(val_index.tolist()) & set(index.tolist())
+    assert not (val_image[:, None] == image).flatten(2).all(dim=2).any()
 
 
-@pytest.mark.parametrize(("low", "high", "after"), [(3, 2, 0), (0, 0, 0), (1, 1, -1)])
-def test_bad_copies_are_refused(low, high, after):
-    with pytest.raises(InputError, match=r"augment\.copies"):
+@pytest.mark.parametrize(
+    ("low", "high", "after", "message"),
+    [(3, 2, 0, "`low`=3 and `high`=2"), (0, 0, 0, "`low`=0 and `high`=0"), (1, 1, -1, "`after`=-1")],
+)
+def test_invalid_copies_are_refused(low, high, after, message):
+    with pytest.raises(ArgumentError, match=message):
         OfflineCopies(low, high, after)
 
 
-def test_bad_fold_is_refused():
-    with pytest.raises(InputError, match="fold=7"):
+def test_copies_require_an_augmentation():
+    with pytest.raises(ArgumentError, match="`copies` requires an augmentation"):
+        module(augmentation=None, copies=OfflineCopies(1, 1))
+
+
+def test_unknown_fold_is_refused():
+    with pytest.raises(ArgumentError, match="`fold`=7"):
         module(fold=7)

@@ -1,4 +1,4 @@
-"""Collections in other layouts than ESC-50's."""
+"""Collections without a table: one folder of audio per class."""
 
 from pathlib import Path
 
@@ -8,12 +8,14 @@ import soundfile
 
 from soundfold.data.collection import open_collection
 from soundfold.data.folder import assign_folds, read_folder
-from soundfold.data.splits import BENCHMARK, audit, make_split
-from soundfold.errors import InputError
+from soundfold.data.layouts import TableOptions
+from soundfold.data.leakage import audit
+from soundfold.data.splits import BENCHMARK, make_split
+from soundfold.errors import ArgumentError
 
 
 def write_folder(root: Path, classes: int = 3, recordings: int = 8) -> Path:
-    """Each class has recordings of one to three cuts: <class>/<recording>-<cut>.wav, rates and depths mixed."""
+    """Write recordings of one to three clips per class, <class>/<recording>-<clip>.wav, in several sample formats."""
     rng = np.random.default_rng(0)
     number = 0
     for c in range(classes):
@@ -34,7 +36,7 @@ def write_folder(root: Path, classes: int = 3, recordings: int = 8) -> Path:
 PATTERN = r"^(rec\d+)-"
 
 
-def test_folds_of_a_folder_are_even_and_never_split_a_source(tmp_path):
+def test_folds_are_balanced_and_never_split_a_source(tmp_path):
     root = write_folder(tmp_path / "clips")
     table = read_folder(root, tmp_path / "cache", folds=4, source_pattern=PATTERN)
     assert table.classes == ("class0", "class1", "class2")
@@ -47,20 +49,19 @@ def test_folds_of_a_folder_are_even_and_never_split_a_source(tmp_path):
     assert counts.max() <= 5
     for fold in table.fold_numbers:
         assert audit(table, make_split(table, BENCHMARK, fold)).same_source == 0
-    # kept, and the same again
-    (kept,) = (tmp_path / "cache").glob("folds-*.csv")
-    written = kept.read_bytes()
+    (path,) = (tmp_path / "cache").glob("folds-*.csv")
+    written = path.read_bytes()
     again = read_folder(root, tmp_path / "elsewhere", folds=4, source_pattern=PATTERN)
     assert np.array_equal(again.folds, table.folds)
-    # what became of it since is not believed
+    # an edited or damaged table in the cache is replaced
     for content in (written, written.replace(b",1,", b",2,", 1), b""):
-        kept.write_bytes(content)
+        path.write_bytes(content)
         again = read_folder(root, tmp_path / "cache", folds=4, source_pattern=PATTERN)
         assert np.array_equal(again.folds, table.folds)
-        assert kept.read_bytes() == written
+        assert path.read_bytes() == written
 
 
-def test_large_collections_are_even_too():
+def test_folds_of_a_large_collection_are_balanced():
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 50, 4000)
     sources = [f"{t}-{rng.integers(40)}" for t in targets]
@@ -74,14 +75,19 @@ def test_large_collections_are_even_too():
 def test_without_a_pattern_every_file_is_a_source(tmp_path):
     table = read_folder(write_folder(tmp_path / "clips"), tmp_path / "cache")
     assert len(set(table.sources)) == len(table)
-    some = read_folder(tmp_path / "clips", tmp_path / "cache", classes=["class0", "class2"])
-    assert some.classes == ("class0", "class2")
+    selected = read_folder(tmp_path / "clips", tmp_path / "cache", classes=["class0", "class2"])
+    assert selected.classes == ("class0", "class2")
 
 
 def test_a_folder_opens_as_a_collection(tmp_path):
     root = write_folder(tmp_path / "clips")
     collection = open_collection(
-        root, tmp_path / "cache", layout="folder", folds=3, source_pattern=PATTERN, seconds=0.2, sample_rate=8000
+        root,
+        tmp_path / "cache",
+        layout="folder",
+        options=TableOptions(folds=3, source_pattern=PATTERN),
+        seconds=0.2,
+        sample_rate=8000,
     )
     assert collection.waves.samples.shape == (len(collection.table), 1600)
     assert (np.abs(collection.waves.samples).max(axis=1) > 1000).all()
@@ -89,49 +95,25 @@ def test_a_folder_opens_as_a_collection(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "message"),
     [
         ({"folds": 9, "source_pattern": PATTERN}, r"Class 'class0' has 8 source\(s\), fewer than the 9 folds"),
-        ({"source_pattern": "x(.*)"}, "does not match 'class0/"),
+        ({"source_pattern": "x(.*)"}, r"`source_pattern`='x\(\.\*\)' does not match 'class0/"),
         ({"source_pattern": "("}, "not a regular expression"),
-        ({"classes": ["class0", "class7"]}, "names class7"),
+        ({"classes": ["class0", "class7"]}, "`classes` names class7"),
     ],
 )
-def test_bad_folders_are_refused_by_name(tmp_path, options, word):
-    with pytest.raises(InputError, match=word):
+def test_invalid_options_are_refused(tmp_path, options, message):
+    with pytest.raises(ArgumentError, match=message):
         read_folder(write_folder(tmp_path / "clips"), tmp_path / "cache", **options)
 
 
-def test_bad_places_are_refused_by_name(tmp_path):
-    with pytest.raises(InputError, match="There is no folder"):
+def test_invalid_folders_are_refused(tmp_path):
+    with pytest.raises(ArgumentError, match=r"There is no folder .*Set `root`"):
         read_folder(tmp_path / "nothing", tmp_path / "cache")
     root = write_folder(tmp_path / "one", classes=1)
-    with pytest.raises(InputError, match="needs two classes"):
+    with pytest.raises(ArgumentError, match="needs two classes"):
         read_folder(root, tmp_path / "cache")
     soundfile.write(root / "stray.wav", np.zeros(10), 8000)
-    with pytest.raises(InputError, match=r"stray\.wav lies in no class"):
+    with pytest.raises(ArgumentError, match=r"stray\.wav is in no folder of a class"):
         read_folder(root, tmp_path / "cache")
-
-
-def test_urbansound8k_has_its_own_table_and_ten_folds(tmp_path):
-    rng = np.random.default_rng(0)
-    root = tmp_path / "UrbanSound8K"
-    (root / "metadata").mkdir(parents=True)
-    rows = ["slice_file_name,fsID,start,end,salience,fold,classID,class"]
-    for number in range(40):
-        fold, target = number % 10 + 1, number // 10 % 2 * 5
-        name = f"{1000 + number}-{target}-0-0.wav"
-        rows.append(f"{name},{1000 + number},0.0,4.0,1,{fold},{target},{'siren' if target else 'dog_bark'}")
-        path = root / "audio" / f"fold{fold}" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rate, channels = (8000, 44100, 96000)[number % 3], number % 2 + 1
-        subtype = ("PCM_U8", "PCM_24", "FLOAT")[number % 3]
-        soundfile.write(path, rng.uniform(-0.5, 0.5, (rate * (number % 4 + 1) // 10, channels)), rate, subtype)
-    (root / "metadata" / "UrbanSound8K.csv").write_text("\n".join(rows) + "\n")
-    collection = open_collection(root, tmp_path / "cache", layout="urbansound8k", seconds=0.4, sample_rate=8000)
-    assert collection.table.fold_numbers == tuple(range(1, 11))
-    assert collection.table.classes == ("dog_bark", "siren")
-    assert collection.table.sources[3] == "1003"
-    assert collection.waves.lengths.tolist() == [800 * (number % 4 + 1) for number in range(40)]
-    with pytest.raises(InputError, match="There is no table of clips"):
-        open_collection(tmp_path, tmp_path / "cache", layout="urbansound8k", seconds=0.4, sample_rate=8000)

@@ -51,12 +51,12 @@ def test_lengths_rates_and_channels(root):
     assert not store.samples[0, 8000:].any()
     expected = tone(1.0, 16000) * 32768
     np.testing.assert_allclose(store.samples[1], expected, atol=1)
-    middle = slice(200, -200)  # a resampler's edges ring
+    middle = slice(200, -200)  # the resampler rings at the ends
     np.testing.assert_allclose(store.samples[2][middle], expected[middle], atol=50)
     np.testing.assert_allclose(np.abs(store.samples[3]).max(), 0.25 * 32768, rtol=0.05)
 
 
-def test_second_start_decodes_nothing(root, monkeypatch):
+def test_second_opening_decodes_nothing(root, monkeypatch):
     first = load(root)
 
     def refuse(*_args):
@@ -68,7 +68,7 @@ def test_second_start_decodes_nothing(root, monkeypatch):
     np.testing.assert_array_equal(second.samples, first.samples)
 
 
-def test_store_follows_content_and_parameters(root):
+def test_store_depends_on_content_and_parameters(root):
     before = load(root)
     soundfile.write(root / "short.wav", tone(0.5, 16000, 880), 16000)
     after = load(root)
@@ -84,17 +84,17 @@ def test_data_root_is_never_written(root):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "word"),
+    ("name", "content", "message"),
     [
         ("none.wav", None, "no such file"),
         ("text.wav", b"hello", "is not audio that can be read"),
         ("zero.wav", b"", "is not audio that can be read"),
     ],
 )
-def test_bad_files_are_refused_and_leave_nothing(root, name, content, word):
+def test_unreadable_files_are_refused_and_leave_no_store(root, name, content, message):
     if content is not None:
         (root / name).write_bytes(content)
-    with pytest.raises(InputError, match=word) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         load(root, [*FILES, name])
     assert name in str(caught.value)
     cache = root.parent / "cache"
@@ -112,32 +112,32 @@ def test_empty_and_non_finite_audio(root):
 
 def test_unwritable_cache_names_the_remedy(root):
     (root.parent / "file").write_text("")
-    with pytest.raises(InputError, match=r"paths\.cache"):
+    with pytest.raises(InputError, match="set `cache`"):
         load(root, cache=root.parent / "file" / "cache")
 
 
-def test_full_disk_leaves_nothing_and_names_the_remedy(root):
-    files, (soft, hard) = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
+def test_full_disk_leaves_no_store_and_names_the_remedy(root):
+    handler, (soft, hard) = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(InputError, match=r"free some space or give paths\.cache"):
+        with pytest.raises(InputError, match=r"requires 0\.1 MB\. Free some space, or set `cache`"):
             load(root)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, files)
+        signal.signal(signal.SIGXFSZ, handler)
     assert [p.suffix for p in (root.parent / "cache").iterdir()] in ([".lock"], [])
     assert load(root).samples.shape == (4, 16000)
 
 
 def flip(path: Path, at: float) -> None:
-    """Change one bit of a file, at a fraction of its length."""
+    """Flip one bit of a file, at a fraction of its length."""
     content = bytearray(path.read_bytes())
     content[int(at * len(content))] ^= 1
     path.write_bytes(content)
 
 
-def older(manifest: Path) -> None:
+def remove_checksum(manifest: Path) -> None:
     manifest.write_text(json.dumps(loads_with_checksum(manifest.read_text())))
 
 
@@ -145,21 +145,21 @@ def older(manifest: Path) -> None:
     ("name", "damage"),
     [
         ("samples.npy", lambda path: flip(path, 0.4)),
-        # the zeros after a clip's end have no hash
+        # the padding is not hashed
         ("samples.npy", lambda path: flip(path, 0.24)),
         ("samples.npy", lambda path: path.write_bytes(path.read_bytes()[:-2])),
         ("samples.npy", Path.unlink),
         ("samples.npy", lambda path: path.write_bytes(b"")),
-        # the header's brace, which numpy has Python's parser read
+        # a syntax error in the header, which NumPy reads with Python's parser
         ("samples.npy", lambda path: path.write_bytes(path.read_bytes().replace(b"}", b"{", 1))),
         ("manifest.json", lambda path: path.write_text("{")),
         ("manifest.json", lambda path: path.write_text(path.read_text().replace("16000", "8000"))),
         ("manifest.json", lambda path: path.write_bytes(bytes(len(path.read_bytes())))),
-        ("manifest.json", older),
+        ("manifest.json", remove_checksum),
     ],
-    ids=["bit", "padding", "cut", "gone", "empty", "header", "torn", "changed", "zeros", "without a checksum"],
+    ids=["bit", "padding", "truncated", "missing", "empty", "header", "no json", "edited", "zeros", "no checksum"],
 )
-def test_a_damaged_store_is_built_anew_with_one_note(root, capsys, name, damage):
+def test_a_damaged_store_is_rebuilt_with_one_note(root, capsys, name, damage):
     first = load(root)
     before = first.samples.copy()
     (path,) = (root.parent / "cache").glob(f"*/{name}")
@@ -167,14 +167,14 @@ def test_a_damaged_store_is_built_anew_with_one_note(root, capsys, name, damage)
     again = load(root)
     np.testing.assert_array_equal(again.samples, before)
     assert (again.lengths.tolist(), again.hashes) == (first.lengths.tolist(), first.hashes)
-    told = capsys.readouterr().err
-    assert told.count("is damaged") == 1
-    assert str(path.parent) in told
+    note = capsys.readouterr().err
+    assert note.count("is damaged") == 1
+    assert str(path.parent) in note
     load(root)
     assert "damaged" not in capsys.readouterr().err
 
 
-def test_who_has_mapped_a_store_keeps_it_while_it_is_built_anew(root):
+def test_a_mapped_store_stays_readable_while_it_is_rebuilt(root):
     first = load(root)
     before = first.samples.copy()
     (manifest,) = (root.parent / "cache").glob("*/manifest.json")
@@ -183,16 +183,16 @@ def test_who_has_mapped_a_store_keeps_it_while_it_is_built_anew(root):
     np.testing.assert_array_equal(first.samples, before)
 
 
-def test_what_a_killed_builder_left_is_removed_by_the_next(root):
+def test_files_of_a_killed_builder_are_removed_by_the_next(root):
     cache = root.parent / "cache"
     load(root)
-    (place,) = cache.glob("*/")
-    (part, other) = (cache / f"{place.name}.123.part", cache / "feedbeef.123.part")
-    for folder in (part, other):
-        place.rename(folder) if place.exists() else folder.mkdir()
+    (store_folder,) = cache.glob("*/")
+    stale, other = cache / f"{store_folder.name}.123.part", cache / "feedbeef.123.part"
+    store_folder.rename(stale)
+    other.mkdir()
     load(root)
-    assert not part.exists()
-    # of another store, whose builder may be at work
+    assert not stale.exists()
+    # of another store, which may be under construction
     assert other.exists()
 
 
@@ -218,11 +218,11 @@ def test_eight_processes_build_the_store_once(root, damaged):
     context = server()
     barrier, results = context.Barrier(8), context.Queue()
     workers = in_processes(8, _build_in_process, root, barrier, results)
-    seen = [results.get(timeout=60) for _ in workers]
+    outcomes = [results.get(timeout=60) for _ in workers]
     for worker in workers:
         worker.join()
-    assert sorted(built for built, _ in seen) == [False] * 7 + [True]
-    assert len({total for _, total in seen}) == 1
+    assert sorted(built for built, _ in outcomes) == [False] * 7 + [True]
+    assert len({total for _, total in outcomes}) == 1
     assert sorted(path.suffix for path in (root.parent / "cache").iterdir()) == ["", ".lock"]
 
 
@@ -234,13 +234,13 @@ def _die_while_building(root: Path, building) -> None:
     load(root, progress=wait)
 
 
-def test_a_builder_killed_in_its_work_blocks_nobody(root, capsys):
+def test_a_killed_builder_blocks_nobody(root, capsys):
     building = server().Event()
     (builder,) = in_processes(1, _die_while_building, root, building)
     assert building.wait(60)
     timer = threading.Timer(0.5, builder.kill)
     timer.start()
-    # begins to wait while the builder lives
+    # starts to wait while the builder is alive
     assert load(root).samples.shape == (4, 16000)
     builder.join()
     assert builder.exitcode == -signal.SIGKILL
@@ -254,4 +254,4 @@ def test_real_clips(esc10, tmp_path):
     assert waves.samples.shape == (400, 220500)
     assert waves.lengths.min() == 160704
     wave, _ = soundfile.read(esc10 / "audio" / table.files[7])
-    np.testing.assert_allclose(store.samples[7] / 32768, wave[:220500], atol=1 / 32768)
+    np.testing.assert_allclose(waves.samples[7] / 32768, wave[:220500], atol=1 / 32768)

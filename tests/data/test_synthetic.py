@@ -4,8 +4,9 @@ import torch
 
 from soundfold.data.collection import Collection, open_collection
 from soundfold.data.synthetic import render
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 from soundfold.features.logmel import LogMel
+from soundfold.io.pcm import pcm_to_float
 
 
 @pytest.fixture(scope="module")
@@ -14,15 +15,15 @@ def collection(tmp_path_factory) -> Collection:
     return open_collection(folder / "root", folder, seconds=2.0, sample_rate=44100, download="synthetic")
 
 
-def nearest_mean(features: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> float:
-    """Five-fold accuracy of the class whose training mean is nearest."""
-    right = 0
+def nearest_mean_accuracy(features: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> float:
+    """Return the five-fold accuracy of the nearest class mean."""
+    correct = 0
     for fold in np.unique(folds):
         train = folds != fold
         means = np.stack([features[train & (targets == c)].mean(axis=0) for c in np.unique(targets)])
         distance = ((features[~train][:, None] - means) ** 2).sum(axis=2)
-        right += (distance.argmin(axis=1) == targets[~train]).sum()
-    return right / len(targets)
+        correct += (distance.argmin(axis=1) == targets[~train]).sum()
+    return correct / len(targets)
 
 
 def test_layout(collection):
@@ -35,34 +36,35 @@ def test_layout(collection):
     assert len(set(collection.waves.hashes)) == 200
 
 
-def test_sources_keep_to_one_fold(collection):
+def test_a_source_is_in_one_fold(collection):
     folds = {}
     for source, fold in zip(collection.table.sources, collection.table.folds, strict=True):
         assert folds.setdefault(source, fold) == fold
 
 
-def test_loudness_tells_nothing(collection):
+def test_loudness_does_not_predict_the_class(collection):
     samples = collection.waves.samples.astype(np.float64)
     loudness = 10 * np.log10([np.mean(w[:n] ** 2) for w, n in zip(samples, collection.waves.lengths, strict=True)])
     peaks = 20 * np.log10(np.abs(samples).max(axis=1))
     table = collection.table
-    assert nearest_mean(loudness[:, None], table.targets, table.folds) < 0.2
-    assert (peaks < 20 * np.log10(32767)).mean() > 0.95  # next to none clipped
+    assert nearest_mean_accuracy(loudness[:, None], table.targets, table.folds) < 0.2
+    assert (peaks < 20 * np.log10(32767)).mean() > 0.95  # hardly any clipped
 
 
-def test_sound_tells_the_class_and_permuted_labels_nothing(collection):
-    front = LogMel(sample_rate=44100, n_fft=2048, hop_length=882, n_mels=64, f_min=0.0, f_max=20000.0)
-    level = torch.cat([front(torch.from_numpy(w)[None].float() / 32768) for w in collection.waves.samples])[:, 0]
-    level -= level.mean(dim=(1, 2), keepdim=True)
-    features = torch.cat([level.mean(dim=2), level.std(dim=2), level.diff(dim=2).abs().mean(dim=2)], dim=1).numpy()
+def test_sound_predicts_the_class_and_permuted_labels_do_not(collection):
+    logmel = LogMel(sample_rate=44100, n_fft=2048, hop_length=882, n_mels=64, f_min=0.0, f_max=20000.0)
+    log_mel = torch.cat([logmel(pcm_to_float(torch.from_numpy(w)[None])) for w in collection.waves.samples])[:, 0]
+    log_mel -= log_mel.mean(dim=(1, 2), keepdim=True)
+    statistics = [log_mel.mean(dim=2), log_mel.std(dim=2), log_mel.diff(dim=2).abs().mean(dim=2)]
+    features = torch.cat(statistics, dim=1).numpy()
     table = collection.table
-    assert nearest_mean(features, table.targets, table.folds) > 0.5
-    # whole sources change class, so that siblings cannot help
+    assert nearest_mean_accuracy(features, table.targets, table.folds) > 0.5
+    # permute the classes of sources, so that clips of one source cannot help
     rng = np.random.default_rng(0)
     names = sorted(set(table.sources))
-    given = dict(zip(names, rng.permutation(np.arange(len(names)) % 10), strict=True))
-    permuted = np.array([given[source] for source in table.sources])
-    assert nearest_mean(features, permuted, table.folds) < 0.2
+    classes = dict(zip(names, rng.permutation(np.arange(len(names)) % 10), strict=True))
+    permuted = np.array([classes[source] for source in table.sources])
+    assert nearest_mean_accuracy(features, permuted, table.folds) < 0.2
 
 
 def test_rendering_is_repeatable_and_done_once(tmp_path, collection):
@@ -74,7 +76,7 @@ def test_rendering_is_repeatable_and_done_once(tmp_path, collection):
     assert (tmp_path / "again" / "meta" / "esc50.csv").stat().st_mtime_ns == before
 
 
-def test_an_unwritable_place_names_the_remedy(tmp_path):
+def test_an_unwritable_folder_is_an_argument_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"paths\.cache"):
+    with pytest.raises(ArgumentError, match="`root`=.*set `root` to another folder"):
         render(tmp_path / "file" / "root")

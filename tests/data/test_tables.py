@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from soundfold.data.tables import read_table
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError, InputError
 
 HEADER = "filename,fold,target,category,esc10,src_file,take\n"
 
@@ -29,18 +29,18 @@ def test_subset_is_renumbered(esc50_table):
     table = read_table(esc50_table, subset="esc10")
     assert len(table) == 400
     assert sorted(set(table.targets.tolist())) == list(range(10))
-    # ESC-50's targets 0, 1, 10, ...: the order of classes is that of the targets
+    # the targets of ESC-10 are 0, 1, 10, ...; renumbering preserves their order
     assert table.classes[:3] == ("dog", "rooster", "rain")
 
 
-def test_classes_keep_their_clips(esc50_table):
+def test_select_classes(esc50_table):
     table = read_table(esc50_table, classes=["rain", "dog"])
     assert table.classes == ("dog", "rain")
     assert len(table) == 80
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "fragments"),
     [
         ("filename,fold,target\na.wav,1,0\n", ["category"]),
         (HEADER, ["no rows"]),
@@ -51,32 +51,41 @@ def test_classes_keep_their_clips(esc50_table):
         (HEADER + "a.wav,1,0,dog,True,1,A\nb.wav,2,1,dog,True,1,A\n", ["line 3", "'dog'", "target 1"]),
         (HEADER + "../a.wav,1,0,dog,True,1,A\n", ["../a.wav", "inside"]),
         (HEADER + ",1,0,dog,True,1,A\n", ["line 2", "empty"]),
+        (HEADER + "a.wav,1,0,dog,True,1,A,x\n", ["line 2", "more cells than the header"]),
+        (HEADER.replace("take", "fold") + "a.wav,1,0,dog,True,1,2\n", ["more than one column fold"]),
+        # blank lines count as lines of the file
+        (HEADER + "\n\na.wav,0,0,dog,True,1,A\n", ["line 4", "fold is 0"]),
         (HEADER + "a.wav,1,0,dog,True,1,A\nb.wav,2,0,dog,True,1,A\n", ["one class only, 'dog'", "needs two"]),
     ],
 )
-def test_bad_tables_are_refused_by_name(tmp_path, text, words):
+def test_invalid_tables_are_refused(tmp_path, text, fragments):
     path = write(tmp_path, text)
     with pytest.raises(InputError) as caught:
         read_table(path)
-    for word in [str(path), *words]:
-        assert word in str(caught.value)
+    for fragment in [str(path), *fragments]:
+        assert fragment in str(caught.value)
+
+
+def test_surplus_blank_cells_are_accepted(tmp_path):
+    text = HEADER + "a.wav,1,0,dog,True,1,A,\nb.wav,1,1,cat,True,1,A, \n"
+    assert len(read_table(write(tmp_path, text))) == 2
 
 
 def test_missing_table_names_the_remedy(tmp_path):
-    with pytest.raises(InputError, match="data.root"):
+    with pytest.raises(ArgumentError, match=r"There is no table of clips at .*Set `root`.*`download`=synthetic"):
         read_table(tmp_path / "none.csv")
 
 
 def test_unknown_class_is_refused(esc50_table):
-    with pytest.raises(InputError, match="wolf"):
+    with pytest.raises(ArgumentError, match="`classes` names wolf"):
         read_table(esc50_table, classes=["wolf"])
 
 
-def test_one_class_left_is_refused(esc50_table):
-    with pytest.raises(InputError, match=r"one class only left, 'rain'.*data\.classes"):
+def test_one_remaining_class_is_refused(esc50_table):
+    with pytest.raises(ArgumentError, match="one class only left, 'rain'.*`classes`"):
         read_table(esc50_table, classes=["rain"])
 
 
-def test_a_table_without_sources_makes_each_clip_its_own(tmp_path):
+def test_without_source_column_every_clip_is_its_own_source(tmp_path):
     table = read_table(write(tmp_path, "filename,fold,target,category\na.wav,1,3,x\nb.wav,2,4,y\n"))
     assert table.sources == ("a.wav", "b.wav")

@@ -178,7 +178,7 @@ def test_variations_are_those_that_training_applies():
     assert [one.name for one in shown[:-2]] == ["the clip itself", "pitch shift, +2 semitones", "masks over time"]
     plain = wave[None].float() / 32768
     torch.testing.assert_close(shown[0].level, logmel(plain)[0, 0], atol=1e-3, rtol=0)
-    torch.testing.assert_close(shown[1].level, logmel(plain, semitones=torch.tensor([2.0]))[0, 0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(shown[1].level, logmel(plain, pitch_shift=torch.tensor([2.0]))[0, 0], atol=1e-3, rtol=0)
     masked = (shown[2].level == -30.0).all(dim=0)
     assert float(masked.float().mean()) == pytest.approx(0.4, abs=0.03)
     assert not torch.equal(shown[-1].level, shown[-2].level)

@@ -1,3 +1,6 @@
+"""Results of folds: summarizing, saving and loading."""
+
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +8,14 @@ import pytest
 
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
-from soundfold.evaluation.results import FoldResult, load_folds, predictions_csv, summarise
+from soundfold.evaluation.results import (
+    FoldResult,
+    load_fold_predictions,
+    load_folds,
+    load_predictions,
+    predictions_csv,
+    summarise,
+)
 from soundfold.experiment.environment import differences
 
 
@@ -46,7 +56,7 @@ def test_summary_over_folds():
 
 
 @pytest.mark.parametrize(
-    ("results", "word"),
+    ("results", "message"),
     [
         ([], "no finished fold"),
         ([result(1), result(3)], r"Fold\(s\) 2 "),
@@ -54,8 +64,8 @@ def test_summary_over_folds():
         ([result(1), result(2), result(3, cv_id="ffffffff")], "ffffffff"),
     ],
 )
-def test_incomplete_duplicate_and_mixed_sets_are_refused(results, word):
-    with pytest.raises(InputError, match=word):
+def test_incomplete_duplicate_and_mixed_folds_are_refused(results, message):
+    with pytest.raises(InputError, match=message):
         summarise(results)
 
 
@@ -66,13 +76,37 @@ def test_save_and_load(tmp_path):
     assert [p.name for p in (tmp_path / "fold1").iterdir()] == ["result.json"]
 
 
-def test_half_a_result_is_refused_by_name(tmp_path):
+def test_truncated_result_is_refused_by_name(tmp_path):
     (tmp_path / "fold1").mkdir()
     (tmp_path / "fold1" / "result.json").write_text('{"cv_id": ')
     with pytest.raises(InputError, match=r"fold1/result\.json is not a fold's result"):
         load_folds(tmp_path)
     with pytest.raises(InputError, match="no run at"):
         load_folds(tmp_path / "none")
+
+
+def test_audit_of_the_first_edition_is_read(tmp_path):
+    (tmp_path / "fold1").mkdir()
+    path = tmp_path / "fold1" / "result.json"
+    result(1, audit={"same_clip": 0, "met_before": 2}).save(path)
+    assert FoldResult.load(path).audit == {"same_clip": 0, "seen_before": 2}
+    path.write_text(json.dumps({"audit": None}))
+    with pytest.raises(InputError, match="is not a fold's result"):
+        FoldResult.load(path)
+
+
+@pytest.mark.parametrize("clips", [[], [0], [0, 1]])
+def test_predictions_that_do_not_match_their_result_are_refused(tmp_path, clips):
+    table = ClipTable(("x.wav", "y.wav"), np.array([1, 1]), np.array([0, 1]), ("s", "t"), ("a", "b"))
+    logits = np.eye(2, dtype=np.float32)[clips]
+    (tmp_path / "fold1").mkdir()
+    path = tmp_path / "fold1" / "predictions.csv"
+    path.write_text(predictions_csv(table, np.array(clips, dtype=int), logits))
+    assert load_predictions(path, ("a", "b")).logits.shape == (len(clips), 2)
+    if len(clips) == 2:
+        assert load_fold_predictions(tmp_path, result(1, accuracy=1.0, n=2)).files == table.files
+    with pytest.raises(InputError, match="does not match the accuracy"):
+        load_fold_predictions(tmp_path, result(1, accuracy=0.5, n=2))
 
 
 def test_predictions_keep_float32_exactly():
@@ -85,7 +119,7 @@ def test_predictions_keep_float32_exactly():
 
 
 def test_differences_of_code():
-    then = {"commit": "aaa", "versions": {"torch": "1", "numpy": "2"}}
-    now = {"commit": "bbb", "versions": {"torch": "1", "numpy": "3"}}
-    assert differences(then, now) == ["commit aaa and bbb", "numpy 2 and 3"]
-    assert differences(then, then) == []
+    old = {"commit": "aaa", "versions": {"torch": "1", "numpy": "2"}}
+    new = {"commit": "bbb", "versions": {"torch": "1", "numpy": "3"}}
+    assert differences(old, new) == ["commit aaa and bbb", "numpy 2 and 3"]
+    assert differences(old, old) == []

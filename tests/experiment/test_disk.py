@@ -254,7 +254,7 @@ def test_a_summary_changed_by_hand_is_not_believed(whole, tmp_path):
     values = json.loads((folder / "cv.json").read_text())
     (folder / "cv.json").write_text(json.dumps({**values, "interval": [0.98, 0.99]}))
     ((run,), _) = list_runs(tmp_path)
-    assert run.total.interval == tuple(values["interval"])
+    assert run.interval == tuple(values["interval"])
 
 
 def finish(processes, log: Path) -> None:
@@ -291,7 +291,7 @@ def test_processes_on_a_fresh_collection_build_one_store_and_tear_nothing(root, 
         assert [result.fold for result in load_folds(folder)] == [1, 2, 3]
         load_run(folder)
         for path in folder.rglob("*.json"):
-            loads_with_checksum(path.read_text(), older=False)
+            loads_with_checksum(path.read_text(), require_checksum=True)
     ours = tmp_path / "out" / only(whole).name
     for fold in (1, 2, 3):
         name = f"fold{fold}/predictions.csv"

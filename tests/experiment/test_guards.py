@@ -7,7 +7,6 @@ import torch
 from helpers.tiny import cross_validate, only, overrides, render, train
 
 from soundfold.errors import OutOfMemory, TrainingError
-from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import fold as folds
 from soundfold.experiment import run as runs
 from soundfold.features.pipeline import FrontEnd
@@ -65,8 +64,8 @@ def test_another_device_is_asked_at_the_end_of_an_epoch_before_a_checkpoint(root
 
 
 def test_a_score_that_is_not_finite_is_no_score(root, tmp_path, monkeypatch):
-    scored = Classifier._clips
-    monkeypatch.setattr(Classifier, "_clips", lambda self, *given: scored(self, *given) * float("inf"))
+    scored = Classifier._clip_logits
+    monkeypatch.setattr(Classifier, "_clip_logits", lambda self, *given: scored(self, *given) * float("inf"))
     with pytest.raises(TrainingError, match=r"Fold 1: test/loss is (nan|inf) after epoch"):
         cross_validate(root, tmp_path, *SHORT, "fold=1")
     assert not (only(tmp_path) / "fold1" / "result.json").exists()
@@ -95,26 +94,8 @@ def test_out_of_memory_says_what_to_lower(root, tmp_path, monkeypatch):
         cross_validate(root, tmp_path, *SHORT, "fold=1")
     text = str(told.value)
     assert "Fold 1: Out of memory with 8 clips at once: CUDA out of memory. Tried to allocate 2.00 GiB. Give" in text
-    for remedy in ("trainer.micro_batches=2", "trainer.halve_on_oom=true", "bf16-mixed", "data.on_device=false"):
+    for remedy in ("trainer.micro_batches=2", "bf16-mixed", "data.on_device=false"):
         assert remedy in text
-
-
-def test_halved_batches_take_the_same_steps(root, tmp_path, monkeypatch, capsys):
-    sizes = small_device(monkeypatch, 4)
-    cross_validate(root, tmp_path, *SHORT, "fold=1", "trainer.halve_on_oom=true")
-    result = FoldResult.load(only(tmp_path) / "fold1" / "result.json")
-    # twenty clips in batches of eight: the last of four
-    assert sizes == [8, 4, 4, 4, 4, 2, 2]
-    assert result.steps == 3
-    assert result.environment["micro_batches"] == 2
-    assert "Fold 1 goes on with each batch in 2 parts" in " ".join(capsys.readouterr().err.split())
-
-
-def test_halving_ends_where_a_part_would_be_too_small(root, tmp_path, monkeypatch):
-    sizes = small_device(monkeypatch, 0)
-    with pytest.raises(OutOfMemory):
-        cross_validate(root, tmp_path, *SHORT, "fold=1", "trainer.halve_on_oom=true")
-    assert sizes == [8, 4]
 
 
 def test_a_fold_that_fails_does_not_lose_the_others(root, tmp_path, monkeypatch, capsys):

@@ -33,7 +33,7 @@ def held() -> dict[str, float]:
     return found
 
 
-SMALL = ("model.width=8", "data.batch_size=64", "features.n_mels=8", "features.hop_length=400", "augment=none")
+SMALL = ("model.width=8", "data.batch_size=64", "features.n_mels=8", "features.hop=0.05", "augment=none")
 LOGGED = ("logger=[wandb,tensorboard]", "split=nested", "average=ema", "selection.patience=200", "report.page=none")
 
 

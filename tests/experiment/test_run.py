@@ -466,7 +466,7 @@ def test_an_unwritable_outputs_folder_names_the_remedy(root, tmp_path):
         (["features.f_max=5000"], "features.f_max=5000"),
         (["model.weights=none.pt"], "model.weights=none.pt cannot be read"),
         (["trainer.accelerator=mps"], "no such device"),
-        (["features.n_fft=0"], "features.n_fft=0"),
+        (["features.window=0"], "features.window=0"),
         (["data.root=/nowhere"], "no table of clips"),
     ],
 )

@@ -16,8 +16,8 @@ import optuna
 import pytest
 import torch
 import wandb
-from helpers.formula_folds import WORDS as WORDS_OF_SEARCH
-from helpers.formula_folds import judged
+from helpers.formula_folds import OVERRIDES as WORDS_OF_SEARCH
+from helpers.formula_folds import patched_folds
 from helpers.tiny import ROOT, cross_validate, only, overrides, render, train
 from helpers.waiting import ONE_THREAD, wait_for
 from helpers.wandb_log import wandb_records
@@ -212,11 +212,11 @@ def test_after_a_stop_no_other_job_of_a_sweep_begins(command, tmp_path, monkeypa
 @pytest.mark.slow
 def test_a_search_takes_up_the_trial_that_was_stopped(root, tmp_path, command):
     given = overrides(root, tmp_path / "out", *WORDS_OF_SEARCH, "search.trials=4", "search.sampler=random")
-    with judged(), arriving(signal.SIGTERM, runs, "run_fold", 5):
+    with patched_folds(), arriving(signal.SIGTERM, runs, "run_fold", 5):
         code, told = command(*given)
     assert code == 143
     assert told.splitlines()[-1].startswith("Stopped by SIGTERM")
-    with judged():
+    with patched_folds():
         assert command(*given)[0] == 0
         assert command(*[word.replace(str(tmp_path / "out"), str(tmp_path / "whole")) for word in given])[0] == 0
 
@@ -231,7 +231,7 @@ def test_a_search_takes_up_the_trial_that_was_stopped(root, tmp_path, command):
 
 WAITING = """
 import signal, time
-from soundfold.signals import handle_stop_signals
+from soundfold.io.signals import handle_stop_signals
 with handle_stop_signals():
     try:
         signal.raise_signal(signal.{first})

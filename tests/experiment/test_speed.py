@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from soundfold.config import compose_config
 from soundfold.data.datamodule import SoundDataModule
-from soundfold.data.splits import NOTHING_SEEN
+from soundfold.data.device_cache import DEVICE_CACHE, place_samples
+from soundfold.data.leakage import NOTHING_SEEN
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.callbacks import PeriodicCheckpoint, ThrottledProgressBar
@@ -246,13 +247,13 @@ def test_folds_and_jobs_of_a_process_share_resident_waveforms():
         noise(10, 0.1, 8000, 2),
         noise(9, 0.1, 8000, 2),
     )
-    there = first.samples(device)
-    assert again.on_device(device)
-    assert again.samples(device) is there
-    assert not other.on_device(device)
-    assert other.samples(device).shape == (9, 800)
-    assert not first.on_device(device)
-    assert np.array_equal(first.samples(torch.device("cpu")).numpy(), first.waves.samples)
+    samples = place_samples(first.waves, device)
+    assert DEVICE_CACHE.holds(again.waves, device)
+    assert place_samples(again.waves, device, on_device=False) is samples
+    assert not DEVICE_CACHE.holds(other.waves, device)
+    assert place_samples(other.waves, device).shape == (9, 800)
+    assert not DEVICE_CACHE.holds(first.waves, device)
+    assert np.array_equal(place_samples(first.waves, torch.device("cpu")).numpy(), first.waves.samples)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_folds_and_jobs_of_a_process_share_resident_waveforms():
     [
         (("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"), r"optim\.fused=false"),
         (("model.compile=graphs",), "CUDA graphs need a CUDA device"),
-        (("model.compile=graphs", "trainer.micro_batches=2"), r"graphs with a batch in several parts"),
+        (("model.compile=graphs", "trainer.micro_batches=2"), r"graphs requires trainer\.micro_batches=1 \(not 2\)"),
         (("checkpoints.every_seconds=-1",), r"checkpoints\.every_seconds=-1.* must be at least 0"),
     ],
 )

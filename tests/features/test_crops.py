@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from soundfold.errors import InputError
-from soundfold.features.crops import Crops, _indexed, _sliced, sounding_span
+from soundfold.errors import ArgumentError
+from soundfold.features.crops import Crops, _crop_by_index, _crop_by_slice, sounding_span
 
 
 def generator() -> torch.Generator:
@@ -10,7 +10,7 @@ def generator() -> torch.Generator:
 
 
 def numbered(clips: int = 50, samples: int = 1000) -> torch.Tensor:
-    """Every sample is its own place, from 1 on: nothing is silent."""
+    """Each sample is its position, counted from 1, so no sample is silent."""
     return torch.arange(1, samples + 1, dtype=torch.int16).expand(clips, -1).clone()
 
 
@@ -22,7 +22,7 @@ def padded(before: int, sound: int, after: int) -> torch.Tensor:
     return torch.cat([torch.zeros(before), torch.ones(sound), torch.zeros(after)]).to(torch.int16)[None]
 
 
-def test_random_crops_are_parts_of_their_clips_from_everywhere():
+def test_random_crops_start_anywhere_in_their_clips():
     crops = drawn(Crops(1000, 300), numbered())
     assert crops.shape == (50, 300)
     assert torch.equal(crops[:, -1] - crops[:, 0], torch.full((50,), 299, dtype=torch.int16))
@@ -40,14 +40,14 @@ def test_scored_crops_are_evenly_spaced_and_reach_both_ends():
     assert torch.equal(Crops(1000, 300).tta_crops(numbered()), numbered())
 
 
-def test_sound_is_found_between_its_silences():
+def test_the_sounding_span_excludes_silence_at_both_ends():
     wave = torch.cat([padded(100, 200, 700), padded(0, 1000, 0), padded(1000, 0, 0), padded(0, 1, 999)])
     start, end = sounding_span(wave)
     assert start.tolist() == [100, 0, 0, 0]
     assert end.tolist() == [300, 1000, 1000, 1]
 
 
-def test_trimmed_crops_of_a_long_sound_hold_no_silence_that_they_can_leave_out():
+def test_trimmed_crops_of_a_long_sound_contain_no_silence():
     wave = padded(200, 600, 200).expand(50, -1)
     crops = Crops(1000, 300, trim=True, test=4)
     assert (drawn(crops, wave) == 1).all()
@@ -56,7 +56,7 @@ def test_trimmed_crops_of_a_long_sound_hold_no_silence_that_they_can_leave_out()
 
 
 @pytest.mark.parametrize("wave", [padded(100, 50, 850), padded(0, 50, 950), padded(950, 50, 0)])
-def test_trimmed_crops_of_a_short_sound_hold_all_of_it_anywhere(wave):
+def test_trimmed_crops_contain_all_of_a_short_sound_at_any_position(wave):
     crops = Crops(1000, 300, trim=True, test=5)
     cut = drawn(crops, wave.expand(50, -1))
     assert (cut.sum(dim=1) == 50).all()
@@ -65,17 +65,22 @@ def test_trimmed_crops_of_a_short_sound_hold_all_of_it_anywhere(wave):
     assert set(crops.tta_crops(wave).argmax(dim=1).tolist()) >= {0, 250}
 
 
-def test_an_accelerator_cuts_as_the_processor_does_and_is_never_waited_for():
+def test_crops_by_index_equal_crops_by_slice_and_never_synchronize():
     wave, start = numbered(2), torch.tensor([[0, 350, 900], [5, 700, 999]])
-    assert torch.equal(_indexed(wave, start, 300), _sliced(wave, start, 300))
-    # a value that is read back fails on this device
+    assert torch.equal(_crop_by_index(wave, start, 300), _crop_by_slice(wave, start, 300))
+    # meta tensors have no values: reading one is an error
     crops = Crops(1000, 300, trim=True, test=5).tta_crops(wave.to("meta"))
     assert crops.shape == (10, 300)
 
 
 @pytest.mark.parametrize(
-    ("values", "word"), [((100, 101), "seconds"), ((100, 0), "seconds"), ((100, 50, False, 0), "test")]
+    ("values", "message"),
+    [
+        ((100, 101), "^`length`=101 must be between 1 and 100"),
+        ((100, 0), "^`length`=0 must be between 1 and 100"),
+        ((100, 50, False, 0), "^`test`=0 must be between 1 and 1000"),
+    ],
 )
-def test_bad_values_are_refused(values, word):
-    with pytest.raises(InputError, match=rf"crops\.{word}"):
+def test_invalid_values_are_refused_by_name(values, message):
+    with pytest.raises(ArgumentError, match=message):
         Crops(*values)

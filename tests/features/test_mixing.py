@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 from soundfold.features.mixing import Mixing, WaveMixParams, mix_images, mix_targets, mix_waves
 
 
@@ -11,60 +11,60 @@ def generator() -> torch.Generator:
 
 
 def images() -> torch.Tensor:
-    """Each image is its own number, so that a mixed cell tells whose it is."""
+    """Each image is filled with its index, so that the source of each cell is known."""
     return torch.arange(200.0)[:, None, None, None].expand(-1, 1, 20, 30)
 
 
-def test_mixup_mixes_images_and_targets_alike():
-    draw = Mixing(alpha=1.0, mixup=1.0).draw_images(200, generator())
-    own, other = torch.arange(200.0), draw.partner.float()
-    expected = draw.share * own + (1 - draw.share) * other
-    mixed = mix_images(images(), images()[draw.partner], draw)
+def test_mixup_mixes_images_and_targets_by_the_same_share():
+    params = Mixing(alpha=1.0, mixup=1.0).draw_images(200, generator())
+    clip, partner = torch.arange(200.0), params.partner.float()
+    expected = params.share * clip + (1 - params.share) * partner
+    mixed = mix_images(images(), images()[params.partner], params)
     torch.testing.assert_close(mixed, expected[:, None, None, None].expand(-1, 1, 20, 30))
     target = torch.arange(200) % 3
-    share = draw.share[:, None]
-    soft = share * one_hot(target, 3) + (1 - share) * one_hot(target[draw.partner], 3)
-    torch.testing.assert_close(mix_targets(target, 3, draw), soft)
+    share = params.share[:, None]
+    soft = share * one_hot(target, 3) + (1 - share) * one_hot(target[params.partner], 3)
+    torch.testing.assert_close(mix_targets(target, 3, params), soft)
 
 
 @pytest.mark.parametrize("axis", ["time", "frequency"])
 def test_cutmix_takes_a_stripe_of_the_partner(axis):
-    draw = Mixing(alpha=1.0, **{f"{axis}_cutmix": 1.0}).draw_images(200, generator())
-    mixed = mix_images(images(), images()[draw.partner], draw)[:, 0]
-    own = torch.arange(200.0)[:, None, None]
-    different = draw.partner != torch.arange(200)
-    kept = (mixed == own).float()[different]
-    assert ((mixed == own) | (mixed == draw.partner[:, None, None])).all()
-    # whole rows or whole columns, in the share that the target says, to the width of a cell
-    line = kept.mean(dim=1 if axis == "time" else 2)
+    params = Mixing(alpha=1.0, **{f"{axis}_cutmix": 1.0}).draw_images(200, generator())
+    mixed = mix_images(images(), images()[params.partner], params)[:, 0]
+    clip = torch.arange(200.0)[:, None, None]
+    different = params.partner != torch.arange(200)
+    unchanged = (mixed == clip).float()[different]
+    assert ((mixed == clip) | (mixed == params.partner[:, None, None])).all()
+    # entire rows or columns, in proportion to the share of the target, up to the width of a cell
+    line = unchanged.mean(dim=1 if axis == "time" else 2)
     assert set(line.unique().tolist()) == {0.0, 1.0}
-    assert (line.mean(dim=1) - draw.share[different]).abs().max() <= 1 / line.shape[1]
+    assert (line.mean(dim=1) - params.share[different]).abs().max() <= 1 / line.shape[1]
 
 
-def test_chances_are_kept_and_exclude_each_other():
-    draw = Mixing(alpha=1.0, mixup=0.2, time_cutmix=0.3, frequency_cutmix=0.1).draw_images(5000, generator())
-    mixup, time = draw.weight < 1, draw.time[:, 1] > draw.time[:, 0]
-    frequency = draw.frequency[:, 1] > draw.frequency[:, 0]
-    for got, chance in ((mixup, 0.2), (time, 0.3), (frequency, 0.1)):
-        assert abs(got.float().mean() - chance) < 0.03
+def test_probabilities_hold_and_exclude_each_other():
+    params = Mixing(alpha=1.0, mixup=0.2, time_cutmix=0.3, frequency_cutmix=0.1).draw_images(5000, generator())
+    mixup, time = params.weight < 1, params.time[:, 1] > params.time[:, 0]
+    frequency = params.frequency[:, 1] > params.frequency[:, 0]
+    for drawn, probability in ((mixup, 0.2), (time, 0.3), (frequency, 0.1)):
+        assert abs(drawn.float().mean() - probability) < 0.03
     assert (mixup.int() + time.int() + frequency.int()).max() == 1
-    assert (draw.share[~(mixup | time | frequency)] == 1).all()
+    assert (params.share[~(mixup | time | frequency)] == 1).all()
 
 
-def test_between_class_weights_by_loudness_and_keeps_energy():
+def test_between_class_mixing_weights_by_loudness_and_preserves_energy():
     noise = torch.randn(2, 100_000, generator=generator())
     wave = noise * torch.tensor([[1.0], [0.01]])
-    draw = WaveMixParams(share=torch.tensor([0.5, 1.0]), partner=torch.tensor([1, 0]))
-    mixed = mix_waves(wave, draw)
-    # at a half share both are heard alike, although one is 40 dB softer
-    own, other = (float((mixed[0] * noise[i]).mean()) for i in (0, 1))
-    assert own == pytest.approx(other, rel=0.05)
+    params = WaveMixParams(share=torch.tensor([0.5, 1.0]), partner=torch.tensor([1, 0]))
+    mixed = mix_waves(wave, params)
+    # at a share of one half both are equally loud, although one is 40 dB softer
+    clip, partner = (float((mixed[0] * noise[i]).mean()) for i in (0, 1))
+    assert clip == pytest.approx(partner, rel=0.05)
     torch.testing.assert_close(mixed[1], wave[1])
     equal = mix_waves(noise, WaveMixParams(share=torch.tensor([0.3, 0.7]), partner=torch.tensor([1, 0])))
     assert equal.square().mean() == pytest.approx(1.0, rel=0.02)
 
 
-def test_mixing_of_mixed_targets_stays_a_distribution():
+def test_targets_mixed_twice_are_distributions():
     mixing = Mixing(alpha=1.0, mixup=1.0, between_class=1.0)
     soft = mix_targets(torch.arange(8) % 4, 4, mixing.draw_waves(8, generator()))
     soft = mix_targets(soft, 4, mixing.draw_images(8, generator()))
@@ -72,21 +72,30 @@ def test_mixing_of_mixed_targets_stays_a_distribution():
     assert (soft >= 0).all()
 
 
-def test_beta_shares_have_their_moments():
+def test_shares_have_the_moments_of_the_beta_distribution():
     share = Mixing(alpha=0.4, mixup=1.0).draw_images(20000, generator()).share
     assert abs(share.mean() - 0.5) < 0.01
     assert abs(share.var() - 1 / (4 * (2 * 0.4 + 1))) < 0.005
 
 
-def test_nothing_is_drawn_where_nothing_has_a_chance():
+def test_disabled_mixing_draws_nothing():
     assert Mixing().draw_images(4, generator()) is None
     assert Mixing().draw_waves(4, generator()) is None
 
 
 @pytest.mark.parametrize(
-    ("values", "word"),
-    [({"alpha": 0.0}, "alpha"), ({"mixup": 1.5}, "mixup"), ({"mixup": 0.6, "time_cutmix": 0.6}, "at most one")],
+    ("values", "message"),
+    [
+        ({"alpha": 0.0}, "^`alpha`=0 must be above 0"),
+        ({"alpha": 2000.0}, "^`alpha`=2000 must be above 0 and at most 1000"),
+        ({"mixup": 1.5}, "^`mixup`=1.5 must be between 0 and 1"),
+        ({"between_class": -0.1}, "^`between_class`=-0.1 must be between 0 and 1"),
+        (
+            {"mixup": 0.6, "time_cutmix": 0.6},
+            "^`mixup`, `time_cutmix`, `frequency_cutmix`: their sum 1.2 must not exceed 1, because a clip",
+        ),
+    ],
 )
-def test_bad_values_are_refused_by_name(values, word):
-    with pytest.raises(InputError, match=word):
+def test_invalid_values_are_refused_by_name(values, message):
+    with pytest.raises(ArgumentError, match=message):
         Mixing(**values)

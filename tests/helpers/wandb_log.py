@@ -1,22 +1,25 @@
-"""The records of an offline W&B run."""
+"""Records of offline W&B runs."""
 
 from pathlib import Path
 
 
 def wandb_records(path: Path) -> list:
-    """Records of an offline run: a LevelDB log, blocks of 32 KiB, after a header of 7 bytes."""
+    """Return the records of an offline run's file: a LevelDB log in blocks of 32 KiB, after a file header of 7 bytes.
+
+    Source: https://github.com/google/leveldb/blob/main/doc/log_format.md
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
-    raw, at, records, parts = path.read_bytes(), 7, [], b""
-    while at + 7 <= len(raw):
-        left = 32768 - at % 32768
-        if left < 7:
-            at += left
+    raw, offset, records, fragments = path.read_bytes(), 7, [], b""
+    while offset + 7 <= len(raw):
+        left_in_block = 32768 - offset % 32768
+        if left_in_block < 7:  # padding
+            offset += left_in_block
             continue
-        length, kind = int.from_bytes(raw[at + 4 : at + 6], "little"), raw[at + 6]
-        parts += raw[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            records.append(Record.FromString(parts))
-            parts = b""
+        length, kind = int.from_bytes(raw[offset + 4 : offset + 6], "little"), raw[offset + 6]
+        fragments += raw[offset + 7 : offset + 7 + length]
+        offset += 7 + length
+        if kind in (1, 4):  # a complete record or the last fragment of one
+            records.append(Record.FromString(fragments))
+            fragments = b""
     return records

@@ -9,17 +9,17 @@ from soundfold.errors import InputError
 from soundfold.io.audio import Recording, audio_files
 
 
-def listen(path) -> np.ndarray:
+def decode(path) -> np.ndarray:
     return np.concatenate(list(Recording.open(path).blocks()))
 
 
-def test_channels_are_averaged_and_blocks_are_the_whole(tmp_path):
+def test_channels_are_averaged_and_blocks_cover_the_file(tmp_path):
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, (300_000, 2)).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 22_050, subtype="FLOAT")
     recording = Recording.open(tmp_path / "a.wav")
     assert (recording.sample_rate, recording.channels, recording.header_frames) == (22_050, 2, 300_000)
     assert len(list(recording.blocks())) > 1
-    assert np.array_equal(listen(tmp_path / "a.wav"), wave.mean(axis=1))
+    assert np.array_equal(decode(tmp_path / "a.wav"), wave.mean(axis=1))
 
 
 def wav_header(claimed: int, rate: int = 44_100) -> bytes:
@@ -33,7 +33,7 @@ def au_header(claimed: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "message"),
     [
         ("text.wav", b"hello", "not audio"),
         ("nothing.wav", b"", "not audio"),
@@ -44,39 +44,39 @@ def au_header(claimed: int) -> bytes:
         ("headless.raw", b"\0" * 100, "not audio"),
     ],
 )
-def test_what_is_no_sound_is_refused_in_a_paragraph(tmp_path, name, content, words):
+def test_unreadable_files_are_refused_in_one_paragraph(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     tracemalloc.start()
-    with pytest.raises(InputError, match=words) as refused:
-        listen(tmp_path / name)
-    most = tracemalloc.get_traced_memory()[1]
+    with pytest.raises(InputError, match=message) as refused:
+        decode(tmp_path / name)
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert name in str(refused.value)
     assert "\n" not in str(refused.value)
-    # nothing is allocated because a header says so
-    assert most < 20e6
+    # the length that the header claims is not allocated
+    assert peak < 20e6
 
 
-def test_a_sample_that_is_no_number_is_named_by_its_time(tmp_path):
+def test_a_nan_is_reported_with_its_time(tmp_path):
     wave = np.zeros(20_000, dtype=np.float32)
     wave[15_000] = np.nan
     soundfile.write(tmp_path / "nan.wav", wave, 8000, subtype="FLOAT")
     with pytest.raises(InputError, match=r"nan\.wav holds samples that are not numbers, the first at 1\.875 s"):
-        listen(tmp_path / "nan.wav")
+        decode(tmp_path / "nan.wav")
 
 
-def test_a_file_that_is_cut_off_says_where_it_breaks(tmp_path):
+def test_a_truncated_file_is_reported_with_its_readable_length(tmp_path):
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, 400_000)
-    soundfile.write(tmp_path / "whole.flac", wave, 8000)
-    content = (tmp_path / "whole.flac").read_bytes()
+    soundfile.write(tmp_path / "complete.flac", wave, 8000)
+    content = (tmp_path / "complete.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="cannot be decoded after") as refused:
-        listen(tmp_path / "cut.flac")
+        decode(tmp_path / "cut.flac")
     # half of its 50 s, less one block
     assert 15 < float(str(refused.value).split("after ")[1].split(" s")[0]) < 26
 
 
-def test_folders_are_searched_and_files_taken_as_they_are_named(tmp_path):
+def test_audio_files_lists_folders_and_takes_files_as_given(tmp_path):
     for name in ("b.wav", "sub/a.FLAC", "notes.txt", ".hidden/c.wav", ".d.wav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -86,7 +86,7 @@ def test_folders_are_searched_and_files_taken_as_they_are_named(tmp_path):
         tmp_path / "notes.txt",
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no file whose name ends as audio"):
+    with pytest.raises(InputError, match=r"contains no file with an audio extension \(\.wav"):
         audio_files([tmp_path / "empty"])
     with pytest.raises(InputError, match="There is no audio file"):
         Recording.open(tmp_path / "absent.wav")

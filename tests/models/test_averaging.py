@@ -1,4 +1,4 @@
-"""Averages of weights, on a small network and a few batches."""
+"""Weight averaging of a small network over a few batches."""
 
 from functools import partial
 from unittest.mock import patch
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 from soundfold.models.averaging import Averaging, update_bn
 from soundfold.models.classifier import Classifier
 
@@ -24,7 +24,7 @@ class Network(nn.Sequential):
 
 
 class Images(pl.LightningDataModule):
-    """Three batches an epoch, the same each time."""
+    """Three fixed batches per epoch."""
 
     def __init__(self):
         super().__init__()
@@ -41,8 +41,8 @@ class Images(pl.LightningDataModule):
         return iter(self.image.split(6))
 
 
-class Watch(pl.Callback):
-    """The network's first weights after every step, and those that were validated."""
+class WeightRecorder(pl.Callback):
+    """First weights of the network after each step and in each validation."""
 
     def __init__(self):
         self.steps, self.validated = [], []
@@ -56,11 +56,15 @@ class Watch(pl.Callback):
 
 def fit(averaging, epochs: int = STEPS // 3, **options):
     torch.manual_seed(0)
-    model, watch, data = Classifier(Network(), 3, partial(torch.optim.SGD, lr=0.3), warmup=0.0), Watch(), Images()
+    model, recorder, data = (
+        Classifier(Network(), 3, partial(torch.optim.SGD, lr=0.3), warmup=0.0),
+        WeightRecorder(),
+        Images(),
+    )
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        callbacks=[averaging, watch],
+        callbacks=[averaging, recorder],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -68,7 +72,7 @@ def fit(averaging, epochs: int = STEPS // 3, **options):
         **options,
     )
     trainer.fit(model, data)
-    return model, watch, data, trainer
+    return model, recorder, data, trainer
 
 
 def ema(steps, decay):
@@ -78,54 +82,54 @@ def ema(steps, decay):
     return average
 
 
-def test_an_exponential_average_is_the_recursion(tmp_path):
-    model, watch, *_ = fit(Averaging("ema", decay=0.7), default_root_dir=tmp_path)
-    assert len(watch.steps) == STEPS
-    torch.testing.assert_close(model.network[0].weight, ema(watch.steps, 0.7))
+def test_ema_equals_the_recursion(tmp_path):
+    model, recorder, *_ = fit(Averaging("ema", decay=0.7), default_root_dir=tmp_path)
+    assert len(recorder.steps) == STEPS
+    torch.testing.assert_close(model.network[0].weight, ema(recorder.steps, 0.7))
 
 
-def test_an_average_over_the_last_part_is_its_mean(tmp_path):
-    model, watch, *_ = fit(Averaging("swa", start=0.5), default_root_dir=tmp_path)
-    torch.testing.assert_close(model.network[0].weight, torch.stack(watch.steps[3:]).mean(dim=0))
+def test_swa_equals_the_mean_after_its_start(tmp_path):
+    model, recorder, *_ = fit(Averaging("swa", start=0.5), default_root_dir=tmp_path)
+    torch.testing.assert_close(model.network[0].weight, torch.stack(recorder.steps[3:]).mean(dim=0))
 
 
-def test_what_is_validated_is_the_average_and_what_is_trained_is_not(tmp_path):
-    _, watch, *_ = fit(Averaging("ema", decay=0.7), default_root_dir=tmp_path)
-    torch.testing.assert_close(watch.validated[0], ema(watch.steps[:3], 0.7))
-    _, plain, *_ = fit(Watch(), default_root_dir=tmp_path)
-    assert all(torch.equal(a, b) for a, b in zip(watch.steps, plain.steps, strict=True))
+def test_validation_uses_the_average_and_training_does_not(tmp_path):
+    _, recorder, *_ = fit(Averaging("ema", decay=0.7), default_root_dir=tmp_path)
+    torch.testing.assert_close(recorder.validated[0], ema(recorder.steps[:3], 0.7))
+    _, plain, *_ = fit(WeightRecorder(), default_root_dir=tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(recorder.steps, plain.steps, strict=True))
 
 
-def test_before_it_begins_the_network_itself_is_validated(tmp_path):
-    _, watch, *_ = fit(Averaging("ema", decay=0.7, start=0.5), default_root_dir=tmp_path)
-    assert torch.equal(watch.validated[0], watch.steps[2])
-    torch.testing.assert_close(watch.validated[-1], ema(watch.steps[3:], 0.7))
+def test_validation_before_the_start_uses_the_network(tmp_path):
+    _, recorder, *_ = fit(Averaging("ema", decay=0.7, start=0.5), default_root_dir=tmp_path)
+    assert torch.equal(recorder.validated[0], recorder.steps[2])
+    torch.testing.assert_close(recorder.validated[-1], ema(recorder.steps[3:], 0.7))
 
 
-def test_batch_statistics_are_those_of_the_average(tmp_path):
+def test_batch_norm_statistics_are_those_of_the_average(tmp_path):
     model, _, data, trainer = fit(Averaging("ema", decay=0.7), default_root_dir=tmp_path)
-    seen = torch.stack([model.network[0](image).mean(dim=(0, 2, 3)) for image in data.training_images()])
-    torch.testing.assert_close(model.network[1].running_mean, seen.mean(dim=0).detach())
+    means = torch.stack([model.network[0](image).mean(dim=(0, 2, 3)) for image in data.training_images()])
+    torch.testing.assert_close(model.network[1].running_mean, means.mean(dim=0).detach())
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trainer.test(model, data, verbose=False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_images_are_made_outside_of_mixed_precision(tmp_path):
-    made = []
+def test_images_are_computed_in_float32(tmp_path):
+    images = []
 
     def training_images(self):
-        # a product, which mixed precision would round
+        # mixed precision would round the product
         for image in self.image.split(6):
-            made.append(image @ torch.eye(8))
-            yield made[-1]
+            images.append(image @ torch.eye(8))
+            yield images[-1]
 
     with patch.object(Images, "training_images", training_images):
         fit(Averaging(), precision="bf16-mixed", default_root_dir=tmp_path)
-    assert {image.dtype for image in made} == {torch.float32}
+    assert {image.dtype for image in images} == {torch.float32}
 
 
-def test_settling_leaves_frozen_norms_and_momentum_alone():
+def test_update_bn_preserves_frozen_norms_and_momentum():
     network = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1))
     network[0].eval()
     network[0].train = lambda mode=True: network[0]
@@ -136,9 +140,7 @@ def test_settling_leaves_frozen_norms_and_momentum_alone():
     assert not network[1].training
 
 
-@pytest.mark.parametrize(
-    ("values", "word"), [(("mean",), "kind"), (("ema", 1.0), "decay"), (("ema", 0.9, 1.0), "start")]
-)
-def test_bad_values_are_refused(values, word):
-    with pytest.raises(InputError, match=rf"average\.{word}"):
-        Averaging(*values)
+@pytest.mark.parametrize(("args", "name"), [(("mean",), "kind"), (("ema", 1.0), "decay"), (("ema", 0.9, 1.0), "start")])
+def test_invalid_arguments_are_refused(args, name):
+    with pytest.raises(ArgumentError, match=f"`{name}`="):
+        Averaging(*args)

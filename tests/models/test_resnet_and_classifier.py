@@ -1,3 +1,5 @@
+"""The network, its initial weights, and the steps and schedule of the classifier."""
+
 from functools import partial
 from unittest.mock import patch
 
@@ -8,19 +10,19 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from torchvision.models import ResNet18_Weights, resnet18
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 from soundfold.models.classifier import Classifier
 from soundfold.models.optim import parameter_groups, warmup_and_decay
 from soundfold.models.resnet import ResNet18, single_channel_resnet18
 
 
 @pytest.fixture
-def colour(tmp_path) -> tuple:
-    """A three-channel ResNet-18 in evaluation, and the file of its state dict."""
+def color(tmp_path) -> tuple:
+    """A three-channel ResNet-18 in evaluation mode, and the file of its state dict."""
     torch.manual_seed(0)
     network = resnet18(num_classes=1000).eval()
-    torch.save(network.state_dict(), tmp_path / "colour.pth")
-    return network, tmp_path / "colour.pth"
+    torch.save(network.state_dict(), tmp_path / "color.pth")
+    return network, tmp_path / "color.pth"
 
 
 def features(network, image):
@@ -28,24 +30,24 @@ def features(network, image):
     return network.eval()(image)
 
 
-def test_summed_stem_sees_grey_as_colour_weights_do(colour):
-    network, path = colour
-    grey = torch.randn(2, 1, 64, 64)
+def test_summed_stem_responds_to_gray_as_color_weights_do(color):
+    network, path = color
+    gray = torch.randn(2, 1, 64, 64)
     ours = single_channel_resnet18(10, weights=str(path))
     torch.testing.assert_close(
-        features(ours, grey), features(network, grey.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4
+        features(ours, gray), features(network, gray.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4
     )
 
 
-def test_random_stem_keeps_the_rest(colour):
-    network, path = colour
+def test_random_stem_loads_the_other_layers(color):
+    network, path = color
     ours = single_channel_resnet18(10, weights=str(path), stem="random")
     assert not torch.equal(ours.conv1.weight, network.conv1.weight.sum(dim=1, keepdim=True))
     assert torch.equal(ours.layer4[1].conv2.weight, network.layer4[1].conv2.weight)
 
 
-def test_imagenet_weights_come_from_torchs_cache(colour, tmp_path, monkeypatch):
-    network, path = colour
+def test_imagenet_weights_are_read_from_the_cache(color, tmp_path, monkeypatch):
+    network, path = color
     weights = ResNet18_Weights.IMAGENET1K_V1
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -59,32 +61,32 @@ def test_imagenet_weights_come_from_torchs_cache(colour, tmp_path, monkeypatch):
 def test_imagenet_offline_names_the_alternatives(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_a, **_k: (_ for _ in ()).throw(OSError("no route")))
-    with pytest.raises(InputError, match=r"no route.*resnet18.*model\.weights=none"):
+    with pytest.raises(ArgumentError, match=r"no route.*resnet18.*`weights`=none"):
         single_channel_resnet18(10, weights="imagenet")
 
 
-def test_weights_of_other_classes_and_other_files_are_refused(tmp_path):
+def test_unsuitable_weights_are_refused(tmp_path):
     torch.save({"network": single_channel_resnet18(7).state_dict()}, tmp_path / "seven.pt")
-    with pytest.raises(InputError, match="7 classes and the data has 10"):
+    with pytest.raises(ArgumentError, match="7 classes and the data has 10"):
         single_channel_resnet18(10, weights=str(tmp_path / "seven.pt"))
     (tmp_path / "text.pt").write_text("hello")
-    with pytest.raises(InputError, match="not a file of weights"):
+    with pytest.raises(ArgumentError, match="not a file of weights"):
         single_channel_resnet18(10, weights=str(tmp_path / "text.pt"))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(InputError, match="not those of a ResNet-18"):
+    with pytest.raises(ArgumentError, match="does not fit this ResNet-18"):
         single_channel_resnet18(10, weights=str(tmp_path / "other.pt"))
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(ArgumentError, match="cannot be read"):
         single_channel_resnet18(10, weights=str(tmp_path / "none.pt"))
 
 
-def test_finished_weights_load_whole(tmp_path):
+def test_weights_of_a_finished_fold_are_loaded(tmp_path):
     network = single_channel_resnet18(10)
     torch.save({"network": network.state_dict(), "classes": ["a"]}, tmp_path / "w.pt")
-    again = single_channel_resnet18(10, weights=str(tmp_path / "w.pt"))
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    loaded = single_channel_resnet18(10, weights=str(tmp_path / "w.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), loaded.parameters(), strict=True))
 
 
-def test_without_options_it_is_torchvisions():
+def test_default_network_equals_torchvision():
     theirs = resnet18(num_classes=7)
     theirs.conv1 = torch.nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     ours = ResNet18(7)
@@ -96,7 +98,7 @@ def test_without_options_it_is_torchvisions():
     torch.testing.assert_close(ours.eval()(image), theirs.eval()(image), rtol=1e-4, atol=1e-4)
 
 
-def test_weights_start_as_torchvisions_do():
+def test_initialization_equals_torchvision():
     torch.manual_seed(0)
     ours, theirs = ResNet18(7).state_dict(), resnet18(num_classes=7).state_dict()
     for name in ("layer2.0.conv1.weight", "layer4.1.conv2.weight", "layer3.0.downsample.0.weight", "fc.weight"):
@@ -121,27 +123,27 @@ def test_architecture_options(options, shape):
     assert network(image).shape == (2, 5)
 
 
-def test_frequency_channel_tells_a_low_band_from_a_high_one():
+def test_frequency_channel_distinguishes_low_and_high_bands():
     image = torch.zeros(2, 1, 64, 64)
     image[0, :, 8:16], image[1, :, 40:48] = 1, 1
-    plain, placed = (ResNet18(5, frequency_channel=on).conv1(image).amax(dim=(2, 3)) for on in (False, True))
+    plain, located = (ResNet18(5, frequency_channel=on).conv1(image).amax(dim=(2, 3)) for on in (False, True))
     torch.testing.assert_close(plain[0], plain[1])
-    assert not torch.allclose(placed[0], placed[1], rtol=0.05)
+    assert not torch.allclose(located[0], located[1], rtol=0.05)
 
 
-def test_stochastic_depth_leaves_branches_out_in_training_only():
+def test_stochastic_depth_drops_branches_in_training_only():
     torch.manual_seed(0)
     network = ResNet18(5, width=8, stochastic_depth=0.9)
     last = network.layer4[1]
     x = torch.rand(200, 64, 2, 2)
-    left_out = (last.train()(x) == x).flatten(1).all(dim=1).float().mean()
-    assert 0.82 < left_out < 0.97
+    dropped = (last.train()(x) == x).flatten(1).all(dim=1).float().mean()
+    assert 0.82 < dropped < 0.97
     assert torch.equal(last.eval()(x), last(x))
     assert not (last(x) == x).flatten(1).all(dim=1).any()
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "name"),
     [
         ({"width": 0}, "width"),
         ({"width": 8, "squeeze_excitation": True}, "squeeze_excitation"),
@@ -149,17 +151,17 @@ def test_stochastic_depth_leaves_branches_out_in_training_only():
         ({"stochastic_depth": 1.0}, "stochastic_depth"),
     ],
 )
-def test_bad_architectures_are_refused(options, word):
-    with pytest.raises(InputError, match=f"model.{word}"):
+def test_invalid_architectures_are_refused(options, name):
+    with pytest.raises(ArgumentError, match=f"`{name}`"):
         ResNet18(5, **options)
 
 
-def test_colour_weights_say_nothing_of_a_rows_place(colour):
-    network, path = colour
-    grey = torch.randn(2, 1, 64, 64)
-    placed = single_channel_resnet18(10, weights=str(path), frequency_channel=True)
+def test_color_weights_start_with_a_zero_frequency_kernel(color):
+    network, path = color
+    gray = torch.randn(2, 1, 64, 64)
+    network_with_frequency = single_channel_resnet18(10, weights=str(path), frequency_channel=True)
     torch.testing.assert_close(
-        features(placed, grey), features(network, grey.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4
+        features(network_with_frequency, gray), features(network, gray.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4
     )
 
 
@@ -167,15 +169,15 @@ def classifier(**options) -> Classifier:
     return Classifier(ResNet18(3, width=8), 3, partial(torch.optim.SGD, lr=1.0, weight_decay=0.1), **options)
 
 
-def test_norms_and_biases_do_not_decay():
+def test_norms_and_biases_have_no_weight_decay():
     network = single_channel_resnet18(10)
-    decayed, free = parameter_groups([network])
-    assert free["weight_decay"] == 0
+    decayed, undecayed = parameter_groups([network])
+    assert undecayed["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decayed["params"])
-    assert len(decayed["params"]) + len(free["params"]) == len(list(network.parameters()))
+    assert len(decayed["params"]) + len(undecayed["params"]) == len(list(network.parameters()))
 
 
-def test_rates_fall_from_the_head_to_the_stem():
+def test_layer_decay_lowers_the_learning_rate_towards_the_stem():
     model = classifier(layer_decay=0.5, warmup=0.0)
     model.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     with patch.object(pl.Trainer, "estimated_stepping_batches", 10):
@@ -192,7 +194,7 @@ def test_rates_fall_from_the_head_to_the_stem():
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.1}
 
 
-def test_what_is_frozen_keeps_its_weights_and_its_statistics():
+def test_frozen_stages_keep_weights_and_statistics():
     model = classifier(frozen_stages=3)
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     optimizer = torch.optim.SGD(parameter_groups([model.network]), lr=0.1)
@@ -202,13 +204,13 @@ def test_what_is_frozen_keeps_its_weights_and_its_statistics():
     changed = {name for name, value in model.network.state_dict().items() if not torch.equal(value, before[name])}
     assert {name.split(".")[0] for name in changed} == {"layer3", "layer4", "fc"}
     assert "layer3.0.bn1.running_mean" in changed
-    # norms that several devices synchronise take the place of the network's own
+    # SyncBatchNorm replaces the network's norms
     model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model).train()
     assert not model.network.bn1.training
     assert model.network.layer3[0].bn1.training
 
 
-def test_only_what_is_certain_is_smoothed():
+def test_only_hard_targets_are_smoothed():
     model, logits, hard = classifier(label_smoothing=0.3), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     torch.testing.assert_close(model.loss(logits, hard), cross_entropy(logits, hard, label_smoothing=0.3))
     mixed, smoothed = torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]]), torch.tensor([[0.8, 0.1, 0.1], [0.5, 0.5, 0]])
@@ -216,8 +218,8 @@ def test_only_what_is_certain_is_smoothed():
 
 
 @pytest.mark.parametrize("compile", ["none", "graphs"])
-def test_gradients_that_a_graph_wrote_do_not_outlive_their_step(compile):
-    """On a CUDA device the next replay writes over them; elsewhere a batch's parts add theirs."""
+def test_gradients_of_cuda_graphs_are_dropped_after_the_step(compile):
+    """The next replay overwrites them. Without graphs they stay, for gradient accumulation."""
     network = torch.nn.Linear(2, 2)
     model = Classifier(network, 2, torch.optim.SGD, compile=compile)
     network(torch.ones(1, 2)).sum().backward()
@@ -225,19 +227,19 @@ def test_gradients_that_a_graph_wrote_do_not_outlive_their_step(compile):
     assert (network.weight.grad is None) == (compile == "graphs")
 
 
-def test_a_clip_of_several_images_has_their_mean_logits(tmp_path):
+def test_logits_of_a_clip_are_the_mean_over_its_images():
     image, target = torch.randn(6, 1, 32, 32), torch.tensor([0, 2])
     model = classifier().eval()
-    singly = torch.stack([model(image[i : i + 1])[0] for i in range(6)])
+    per_image = torch.stack([model(image[i : i + 1])[0] for i in range(6)])
     model.on_test_epoch_start()
     with patch.object(model, "log"), torch.autocast("cpu", torch.bfloat16):
         model.test_step((image, target, torch.tensor([7, 8])), 0)
-    (logits, clips) = model._scored[0]
-    torch.testing.assert_close(logits, torch.stack([singly[:3].mean(dim=0), singly[3:].mean(dim=0)]))
+    (logits, clips) = model._test_outputs[0]
+    torch.testing.assert_close(logits, torch.stack([per_image[:3].mean(dim=0), per_image[3:].mean(dim=0)]))
     assert clips.tolist() == [7, 8]
 
 
-def test_schedule_rises_then_falls_to_nothing():
+def test_cosine_schedule_with_warmup():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = warmup_and_decay(optimizer, 100, "cosine", 0.1)
     rates = []
@@ -251,7 +253,7 @@ def test_schedule_rises_then_falls_to_nothing():
     assert rates[100] == pytest.approx(0)
 
 
-def test_steps_fall_to_a_tenth_and_a_hundredth():
+def test_step_schedule():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = warmup_and_decay(optimizer, 100, "steps", 0.0)
     factor = schedule.lr_lambdas[0]
@@ -259,22 +261,22 @@ def test_steps_fall_to_a_tenth_and_a_hundredth():
 
 
 @pytest.mark.parametrize(
-    ("options", "word"),
+    ("options", "name"),
     [
-        ({"decay": "cosines"}, "schedule.decay"),
-        ({"warmup": 1.0}, "schedule.warmup"),
-        ({"label_smoothing": 1.0}, "model.label_smoothing"),
-        ({"frozen_stages": 6}, "model.frozen_stages"),
-        ({"layer_decay": 0.0}, "model.layer_decay"),
+        ({"decay": "cosines"}, "decay"),
+        ({"warmup": 1.0}, "warmup"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"frozen_stages": 6}, "frozen_stages"),
+        ({"layer_decay": 0.0}, "layer_decay"),
     ],
 )
-def test_bad_values_of_training_are_refused(options, word):
-    with pytest.raises(InputError, match=word):
+def test_invalid_training_options_are_refused(options, name):
+    with pytest.raises(ArgumentError, match=f"`{name}`="):
         classifier(**options)
 
 
-def test_test_step_keeps_logits_and_counts_right(tmp_path):
-    """A network that returns its input: every figure is known beforehand."""
+def test_test_metrics_of_known_logits(tmp_path):
+    """With a network that returns its input, every metric is known."""
     logits = 4 * torch.eye(6)[torch.tensor([0, 1, 2, 3, 4, 5, 0, 0])] - 0.1 * torch.arange(6)
     target = torch.tensor([0, 1, 2, 3, 4, 5, 1, 0])
     rows = [(logits[i], target[i], torch.tensor(100 + i)) for i in range(8)]
@@ -286,11 +288,11 @@ def test_test_step_keeps_logits_and_counts_right(tmp_path):
         enable_model_summary=False,
         default_root_dir=tmp_path,
     )
-    (figures,) = trainer.test(model, DataLoader(rows, batch_size=3), verbose=False)
-    assert figures["test/accuracy"] == pytest.approx(7 / 8)
-    assert figures["test/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, target).item(), rel=1e-5)
-    assert figures["test/f1"] == pytest.approx((0.8 + 2 / 3 + 4) / 6)
-    assert figures["test/top5"] == pytest.approx(1.0)
+    (metrics,) = trainer.test(model, DataLoader(rows, batch_size=3), verbose=False)
+    assert metrics["test/accuracy"] == pytest.approx(7 / 8)
+    assert metrics["test/loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits, target).item(), rel=1e-5)
+    assert metrics["test/f1"] == pytest.approx((0.8 + 2 / 3 + 4) / 6)
+    assert metrics["test/top5"] == pytest.approx(1.0)
     assert torch.equal(model.logits, logits)
     assert model.clips.tolist() == list(range(100, 108))
     assert model.confusion.compute()[1, 0] == 1

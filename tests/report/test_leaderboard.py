@@ -29,7 +29,7 @@ seed: 0
 """
 STRONG = """
 data: {name: toy, root: %s}
-augment: {polarity: 0.5, time_stretch: {low: 0.8, high: 1.2}}
+augment: {polarity: 0.5, time_stretch: {low: 0.8, high: 1.2, p: 1.0, integer: false}}
 optim: {lr: %s}
 seed: 0
 """
@@ -84,10 +84,12 @@ def test_columns_are_the_differing_keys_that_affect_results(outputs):
         "augment.polarity": ["0.0", "0.5", "0.0"],
         "augment.time_stretch.low": ["", "0.8", ""],
         "augment.time_stretch.high": ["", "1.2", ""],
+        "augment.time_stretch.p": ["", "1.0", ""],
+        "augment.time_stretch.integer": ["", "false", ""],
         "optim.lr": ["0.001", "0.001", "0.0003"],
     }
     assert grouped_differences(configs(runs)) == {
-        "augment.polarity and 2 more": ["0.0", "0.5", "0.0"],
+        "augment.polarity and 4 more": ["0.0", "0.5", "0.0"],
         "optim.lr": ["0.001", "0.001", "0.0003"],
     }
 

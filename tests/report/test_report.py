@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from soundfold.config import CONF, register
 from soundfold.data.attribution import attribution, read_attributions
-from soundfold.data.splits import SeenClips
+from soundfold.data.leakage import SeenClips
 from soundfold.data.tables import ClipTable, read_table
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
@@ -174,7 +174,7 @@ def test_a_leaky_run_is_marked(tmp_path):
     folder = write_run(tmp_path / "run", toy_table(("a", "b")), tmp_path, leaky=True)
     text = write_run_page(folder, load_run(folder), report_options([])).read_text()
     assert 'class="leaky"' in text
-    assert "21 of 60 were in training themselves" in text
+    assert "21 of 60 are also training clips" in text
     # without audio files, the page explains why and lists the mistakes in a table
     assert "Spectrograms and audio are not available" in text
     assert "Most confident first" in text

@@ -1,1 +1,1 @@
-"""From files to batches: the table of clips, the folds, the waveforms, the data module."""
+"""Data sets: tables of clips, layouts, splits, decoded waveforms, batches."""

@@ -1,9 +1,8 @@
-"""Batches on the training device: a collection opened once, its fold's clips by index, the front end after transfer."""
+"""One fold of a collection as batches of images on the training device."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,91 +11,59 @@ import torch
 from torch import Tensor
 
 from soundfold.data.collection import Collection
-from soundfold.data.loader import BatchShard, ClipBatches
-from soundfold.data.splits import (
-    BENCHMARK,
-    NOTHING_SEEN,
-    Audit,
-    Copies,
-    Protocol,
-    SeenClips,
-    Split,
-    audit,
-    check_leakage,
-    make_copies,
-    make_split,
-    seen_clips,
-)
-from soundfold.errors import InputError
+from soundfold.data.copies import Copies, OfflineCopies, make_copies
+from soundfold.data.device_cache import place_samples
+from soundfold.data.leakage import NOTHING_SEEN, Audit, SeenClips, audit, check_leakage, seen_clips
+from soundfold.data.loader import BatchShard, ClipBatches, seed_generator
+from soundfold.data.splits import BENCHMARK, Protocol, Split, make_split
+from soundfold.errors import ArgumentError
+from soundfold.features.augment import AugmentParams
 from soundfold.features.batch_transform import FULL_BATCH, BatchTransform
 from soundfold.features.crops import Crops
 from soundfold.features.mixing import Mixing
 from soundfold.features.pipeline import FrontEnd
 from soundfold.models.compilation import compile_function
 
-# of one clip, made before training
-MOST_COPIES = 1000
-
-
-@dataclass(frozen=True)
-class OfflineCopies:
-    """A number of copies of every clip, evenly drawn from [low, high], varied once before training.
-
-    Epochs count from 0; those before `after` train on the clips themselves.
-    """
-
-    low: int
-    high: int
-    after: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high or not 1 <= self.high <= MOST_COPIES:
-            raise InputError(
-                f"augment.copies: low={self.low} and high={self.high} must be 0 <= low <= high, and high from 1 to "
-                f"{MOST_COPIES}."
-            )
-        if self.after < 0:
-            raise InputError(
-                f"augment.copies.after={self.after} must not be negative; 0 has the copies from the start."
-            )
-
 
 class SoundDataModule(pl.LightningDataModule):
     """One fold of a collection, as images on the training device.
 
-    Batches are (image float32 (B, 1, M, T), target, clip index int64 (B,)); of clips that are scored by K crops,
-    (B * K, 1, M, T). Training targets are soft, (B, C), where clips are mixed, and hard, int64 (B,), elsewhere; and a
-    training batch has a fourth, the weight of its mean loss: 1 but where a batch is not divided evenly. Only training
-    clips are varied, and only they set the statistics that images are normalize by.
+    Evaluation batches are (image float32 (B * K, 1, M, T), target int64 (B,), index int64 (B,)) for K test crops.
+    Training batches are (image (B, 1, M, T), target, index, weight of the mean loss), with soft targets (B, C) if
+    clips are mixed, else int64 (B,). The weight is 1 unless a batch is not evenly divisible into micro-batches. Only
+    training clips are augmented, and only they set the statistics that normalize images.
 
-    A trainer of several devices has each train on its share of every batch, and score its share of the clips.
+    With several devices, each rank trains on its slice of every batch and evaluates its share of the clips.
 
     Args:
-        collection: see `open_collection`; or a function that opens it, called by `prepare_data` and `setup`.
-        front_end: from waveforms to images; its augmentation varies training clips.
-        fold: the fold to score; None trains on every clip and scores none.
+        collection: see `open_collection`; or a function that returns it, called by `prepare_data` and `setup`.
+        front_end: from waveforms to images; its augmentation is applied to training clips.
+        fold: the test fold; None trains on every clip and tests none.
         protocol: see `Protocol`.
-        crops: what part of a clip is trained and scored on; None takes all of it.
-        mixing: how training clips are mixed; None leaves them.
-        copies: vary before training, once, as the published notebook does; None varies anew in every epoch. The trainer
-            then needs ``reload_dataloaders_every_n_epochs=1``.
-        batch_size: clips in a training batch, of all devices together.
-        micro_batches: in so many parts, one after the other, a device trains on its share of a batch, to fit its
-            memory. The trainer then needs ``accumulate_grad_batches`` of the same number.
-        seed: all randomness is a function of it, the fold and the epoch.
-        on_device: keep the waveforms on the device; None does so where they take less than half of its free memory.
-        seen: the clips behind the weights that training starts from; the audit counts them.
-        compile: how training images are made on an accelerator, see `compile_function`; a processor makes them clip by
-            clip, and has nothing to gain.
+        crops: of clips for training and evaluation; None uses full clips.
+        mixing: of training clips; None disables it.
+        copies: augment once, before training; None augments in every epoch. The trainer then requires
+            ``reload_dataloaders_every_n_epochs=1``.
+        batch_size: clips in a training batch, over all devices.
+        micro_batches: per device and batch, to fit its memory. The trainer requires ``accumulate_grad_batches`` of
+            the same number.
+        seed: all randomness is a function of the seed, the fold and the epoch.
+        on_device: see `place_samples`.
+        seen: clips that trained or selected the initial weights; included in the audit.
+        compile: how training images are compiled on an accelerator, see `compile_function`. Not used on a CPU, which
+            processes clips one by one.
 
     Attributes:
         split, audit: of this fold, after `setup`.
-        seen: after `setup`, the clips that train or choose the model, those behind its first weights included.
+        seen: after `setup`, the clips that train or select the model, including those behind its initial weights.
     """
+
+    split: Split
+    audit: Audit
 
     def __init__(
         self,
-        collection: Any,
+        collection: Collection | Callable[[], Collection],
         front_end: FrontEnd,
         fold: int | None,
         protocol: Protocol = BENCHMARK,
@@ -112,144 +79,140 @@ class SoundDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise InputError(f"data.batch_size={batch_size} must be at least 1.")
-        self._open = collection if callable(collection) else lambda: collection
-        self.front_end, self.fold, self.protocol = front_end, fold, protocol
-        self.mixing, self.batch_size, self.seed, self.on_device = mixing, batch_size, seed, on_device
+            raise ArgumentError(f"`batch_size`={batch_size} must be at least 1.")
         if copies and front_end.augmentation is None:
-            raise InputError("augment.copies needs something to vary the copies by; give an augmentation.")
-        self.copies, self.seen, self.crops = copies, seen, crops
-        self.micro_batches, self.compile = micro_batches, compile
-        self._copies: Copies | None = None
-        self._owners: Tensor | None = None
-        self.split: Split | None = None
-        self.audit: Audit | None = None
+            raise ArgumentError("`copies` requires an augmentation to apply to the copies.")
+        self._open = collection if callable(collection) else lambda: collection
+        self.front_end, self.fold, self.protocol, self.crops, self.mixing = front_end, fold, protocol, crops, mixing
+        self.copies, self.batch_size, self.micro_batches, self.seed = copies, batch_size, micro_batches, seed
+        self.on_device, self.seen, self.compile = on_device, seen, compile
+        self._is_set_up = False
 
     def prepare_data(self) -> None:
         self._open()
 
     def setup(self, stage: str | None = None) -> None:
-        if self.split is not None:
+        if self._is_set_up:
             return
-        collection: Collection = self._open()
+        collection = self._open()
         table, waves = collection.table, collection.waves
-        self.classes, self._names = table.classes, table.files
+        self._files = table.files
         self.split = make_split(table, self.protocol, self.fold, self.seed)
-        if self.copies:
-            options = {"low": self.copies.low, "high": self.copies.high, "seed": self.seed, "fold": self.fold or 0}
-            self._copies = make_copies(self.split, self.protocol, len(table), **options)
+        self._copies = self._make_copies(len(table))
         self.audit = audit(table, self.split, waves.hashes, self._copies, self.seen)
         check_leakage(self.audit, self.protocol, self.fold)
         self.seen = seen_clips(table, self.split, waves.hashes, self._copies, self.seen)
         self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         self._generator = torch.Generator(self.device)
-        if self._copies is not None:
-            self._draw_copies(self._copies, len(table))
-        fits = collection.on_device(self.device) or self._fits(waves.samples.nbytes)
-        self._samples = collection.samples(self.device if fits else torch.device("cpu"))
+        self._clip_of = None if self._copies is None else torch.from_numpy(self._copies.clips)
+        self._copy_params = None if self._copies is None else self._draw_copies(self._copies)
+        self._samples = place_samples(waves, self.device, self.on_device)
         self._targets = torch.from_numpy(table.targets)
         self.front_end.to(self.device)
-        self.front_end.fit(self._test_crops(wave) for wave, _, _ in self._batches(self.split.train, self._at_once))
-        self._batch_transform = BatchTransform(self.front_end, len(self.classes), self.crops, self.mixing)
+        self.front_end.fit(self._test_crops(wave) for wave, _, _ in self._loader(self.split.train, self._eval_batch))
+        self._batch_transform = BatchTransform(self.front_end, len(table.classes), self.crops, self.mixing)
         self._transform = compile_function(self._batch_transform, "none" if self.device.type == "cpu" else self.compile)
-
-    def _draw_copies(self, copies: Copies, clips: int) -> None:
-        assert self.front_end.augmentation is not None
-        seed = np.random.SeedSequence([self.seed, self.fold or 0, 2]).generate_state(1, np.uint64)[0]
-        self._generator.manual_seed(int(seed >> np.uint64(1)))
-        images = len(copies.clips)
-        varied = torch.arange(images, device=self.device) >= clips
-        self._drawn = self.front_end.augmentation.draw(images, self._generator, varied)
-        self._owners = torch.from_numpy(copies.clips)
-
-    def _joined(self) -> Copies | None:
-        """The copies, once they train."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        return self._copies if self.copies and epoch >= self.copies.after else None
-
-    def _fits(self, size: int) -> bool:
-        if self.on_device is not None or self.device.type != "cuda":
-            return self.on_device is not False
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return size < free / 2
-
-    def _batches(self, clips: np.ndarray, batch_size: int, **options: Any) -> ClipBatches:
-        return ClipBatches(self._samples, self._targets, clips, batch_size, self.device, owners=self._owners, **options)
+        self._is_set_up = True
 
     def train_dataloader(self) -> ClipBatches:
-        assert self.split is not None
-        seed = (self.seed, self.fold or 0)
-        clips = (self._joined() or self.split).train
-        return self._batches(clips, self.batch_size, generator=self._generator, seed=seed, shard=self._shard)
+        return self._loader(
+            self._indices.train, self.batch_size, generator=self._generator, seed=self._stream(), shard=self._shard
+        )
+
+    def val_dataloader(self) -> list[ClipBatches]:
+        val = self._indices.val
+        return [self._eval_loader(val)] if len(val) else []
+
+    def test_dataloader(self) -> ClipBatches:
+        return self._eval_loader(self.split.test)
+
+    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple:
+        # validation runs within `fit`, where `training` is False
+        if self.trainer and self.trainer.training:
+            return self.augment(*batch)
+        wave, target, index = batch
+        return self.front_end(self._test_crops(wave), self._copy_rows(index)), target, index
+
+    def augment(
+        self, wave: Tensor, target: Tensor, index: Tensor, part: slice = FULL_BATCH
+    ) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Crop, augment and mix a slice of a training batch.
+
+        Random numbers are drawn for the full batch, so that the image of a clip does not depend on the number of
+        devices.
+
+        Returns:
+            Images, targets and indices of the slice, and the weight of its mean loss.
+        """
+        params = self._batch_transform.draw(len(wave), self._generator, self._copy_rows(index))
+        image, target = self._transform(wave, target, params, part)
+        return image, target, index[part], len(image) * self._shard.count / len(wave)
+
+    def training_images(self, batches: int = 20) -> Iterator[Tensor]:
+        """Yield images (B, 1, M, T) of some batches, cropped, augmented and mixed as in training, always the same.
+
+        Averaged weights recompute batch norm statistics from them. Batches are as small as a device's micro-batches.
+        """
+        loader = self._loader(
+            self._indices.train,
+            max(1, self.batch_size // self._shard.count),
+            generator=self._generator,
+            seed=self._stream(4),
+        )
+        for number in range(batches * self._shard.count):
+            if number % len(loader) == 0:
+                loader.set_epoch(number)
+                epoch = iter(loader)
+            yield self.augment(*next(epoch))[0]
+
+    def files(self, indices: Tensor) -> list[str]:
+        """Return the audio files of the indices in a batch."""
+        clips = indices if self._clip_of is None else self._clip_of[indices.cpu()]
+        return [self._files[clip] for clip in clips.tolist()]
 
     @property
     def _shard(self) -> BatchShard:
-        world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return BatchShard(*world, self.micro_batches)
-
-    def val_dataloader(self) -> list[ClipBatches]:
-        assert self.split is not None
-        clips = (self._joined() or self.split).val
-        return [self._scored(clips)] if len(clips) else []
-
-    def test_dataloader(self) -> ClipBatches:
-        assert self.split is not None
-        return self._scored(self.split.test)
-
-    def _scored(self, clips: np.ndarray) -> ClipBatches:
-        return self._batches(clips[self._shard.rank :: self._shard.world_size], self._at_once)
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return BatchShard(rank, world_size, self.micro_batches)
 
     @property
-    def _at_once(self) -> int:
-        """Of how many clips the images are seen at once: as many images as a device trains on, or a clip's."""
-        images = self._shard.count * (1 if self.crops is None else self.crops.per_clip)
-        return max(1, self.batch_size // images)
+    def _indices(self) -> Split | Copies:
+        """Indices of training and validation: clips, or images from epoch `copies.after` on."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        return self._copies if self._copies and self.copies and epoch >= self.copies.after else self.split
+
+    @property
+    def _eval_batch(self) -> int:
+        """Clips in an evaluation batch, whose crops are at most as many images as in a training micro-batch."""
+        crops = 1 if self.crops is None else self.crops.per_clip
+        return max(1, self.batch_size // (self._shard.count * crops))
+
+    def _stream(self, *number: int) -> tuple[int, ...]:
+        """Return the seed of an independent stream of random numbers of this fold."""
+        return self.seed, self.fold or 0, *number
+
+    def _make_copies(self, n_clips: int) -> Copies | None:
+        if self.copies is None:
+            return None
+        return make_copies(self.copies, self.split, self.protocol, n_clips, *self._stream())
+
+    def _draw_copies(self, copies: Copies) -> AugmentParams:
+        assert self.front_end.augmentation is not None
+        seed_generator(self._generator, *self._stream(2))
+        augmented = torch.from_numpy(copies.augmented).to(self.device)
+        return self.front_end.augmentation.draw(len(augmented), self._generator, augmented)
+
+    def _copy_rows(self, index: Tensor) -> AugmentParams | None:
+        return None if self._copy_params is None else self._copy_params.rows(index)
+
+    def _loader(self, indices: np.ndarray, batch_size: int, **options: Any) -> ClipBatches:
+        return ClipBatches(
+            self._samples, self._targets, indices, batch_size, self.device, clip_of=self._clip_of, **options
+        )
+
+    def _eval_loader(self, indices: np.ndarray) -> ClipBatches:
+        return self._loader(indices[self._shard.rank :: self._shard.world_size], self._eval_batch)
 
     def _test_crops(self, wave: Tensor) -> Tensor:
-        """What is scored of clips: (B, N) -> (B * K, L)."""
+        """Return the test crops of clips: (B, N) -> (B * K, L)."""
         return wave if self.crops is None else self.crops.tta_crops(wave)
-
-    def training_images(self, batches: int = 20) -> Iterator[Tensor]:
-        """Images (B, 1, M, T) of so many batches, cropped, varied and mixed as in training; the same each time.
-
-        What an average of weights measures its batch statistics on. No more at once than a device trains on.
-        """
-        assert self.split is not None
-        batches *= self._shard.count
-        loader = self._batches(
-            (self._joined() or self.split).train,
-            max(1, self.batch_size // self._shard.count),
-            generator=self._generator,
-            seed=(self.seed, self.fold or 0, 4),
-        )
-        for number in range(batches):
-            if number % len(loader) == 0:
-                loader.set_epoch(number)
-                drawn = iter(loader)
-            yield self.augment(*next(drawn))[0]
-
-    def files(self, images: Tensor) -> list[str]:
-        """The audio files of what batches number."""
-        clips = images if self._owners is None else self._owners[images.cpu()]
-        return [self._names[clip] for clip in clips.tolist()]
-
-    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple:
-        # validation runs inside fit: `training` tells the two apart
-        if self.trainer and self.trainer.training:
-            return self.augment(*batch)
-        wave, target, image = batch
-        return self.front_end(self._test_crops(wave), self._drawn.rows(image) if self.copies else None), target, image
-
-    def augment(
-        self, wave: Tensor, target: Tensor, number: Tensor, part: slice = FULL_BATCH
-    ) -> tuple[Tensor, Tensor, Tensor, float]:
-        """What a part of a training batch trains on: images, cropped, varied, then mixed; their targets and numbers;
-        and the weight of their mean loss.
-
-        Everything is drawn for the whole batch, so that a clip's image does not depend on who trains on it.
-        """
-        drawn = self._batch_transform.draw(
-            len(wave), self._generator, self._drawn.rows(number) if self.copies else None
-        )
-        image, soft = self._transform(wave, target, drawn, part)
-        return image, soft, number[part], len(image) * self._shard.count / len(wave)

@@ -1,4 +1,4 @@
-"""A collection that is nothing but folders of audio, one per class: its table of clips is made, with folds."""
+"""Collections without a table: one folder of audio per class. The table of clips is derived, including the folds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from soundfold.data.tables import ClipTable, read_table
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError, InputError
 from soundfold.io.atomic import explain_write_errors, write_text
 from soundfold.io.audio import EXTENSIONS
 
@@ -21,65 +21,69 @@ from soundfold.io.audio import EXTENSIONS
 def read_folder(
     root: Path, cache: Path, folds: int = 5, source_pattern: str | None = None, classes: list[str] | None = None
 ) -> ClipTable:
-    """Make the table of clips of a folder with one sub-folder per class.
+    """Derive the table of clips of a folder with one subfolder per class.
 
-    The same files give the same folds on every machine. The table is kept in ESC-50's format as
-    ``<cache>/folds-<hash>.csv``, to be looked at, or copied and edited.
+    The same files result in the same folds on every machine. The table is written to ``<cache>/folds-<hash>.csv`` in
+    ESC-50's format, to inspect, or to copy and edit.
 
     Args:
-        root: its sub-folders are the classes; audio files lie in them at any depth. Hidden files are left out.
+        root: its subfolders are the classes, with audio files at any depth. Hidden files are ignored.
         cache: folder of the packed stores.
-        folds: how many to make, see `assign_folds`.
-        source_pattern: regular expression searched for in a file's name, whose group ``source``, else first group, else
-            whole match names the recording that the clip was cut from; None has every file be its own source.
-        classes: only these are kept.
+        folds: number of folds, see `assign_folds`.
+        source_pattern: regular expression that is searched for in the name of each file. The group ``source``, else
+            the first group, else the match identifies the recording that the clip was cut from. None makes every file
+            its own source.
+        classes: select these classes; None selects all.
 
     Raises:
-        InputError: no classes or files, a file outside a class or without a source, a class with too few sources.
+        ArgumentError: no classes or files, a file outside the class folders or without a source, or a class with fewer
+            sources than folds.
     """
     files = _audio_files(root)
     if classes is not None:
-        if unknown := sorted(set(classes) - {name.split("/")[0] for name in files}):
-            raise InputError(f"data.classes names {', '.join(unknown)}, but {root} has no such folder of audio.")
-        files = [name for name in files if name.split("/")[0] in classes]
+        if unknown := sorted(set(classes) - {_class_of(name) for name in files}):
+            raise ArgumentError(f"`classes` names {', '.join(unknown)}, but {root} has no such folder of audio.")
+        files = [name for name in files if _class_of(name) in classes]
     sources = [name if source_pattern is None else _source(name, source_pattern) for name in files]
-    names = sorted({name.split("/")[0] for name in files})
-    targets = np.array([names.index(name.split("/")[0]) for name in files])
-    key = hashlib.sha256(repr((files, sources, folds)).encode()).hexdigest()[:16]
-    path = cache / f"folds-{key}.csv"
-    numbers = assign_folds(targets, sources, names, folds)
+    names = sorted({_class_of(name) for name in files})
+    targets = np.array([names.index(_class_of(name)) for name in files])
+    fold_of = assign_folds(targets, sources, names, folds)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["filename", "fold", "target", "category", "src_file"])
-    writer.writerows(zip(files, numbers, targets, [names[t] for t in targets], sources, strict=True))
-    # a damaged one is not read: to make it again takes a tenth of a second
+    writer.writerows(zip(files, fold_of, targets, [names[t] for t in targets], sources, strict=True))
+    key = hashlib.sha256(repr((files, sources, folds)).encode()).hexdigest()[:16]
+    path = cache / f"folds-{key}.csv"
+    # an existing file may have been edited or damaged
     if not path.is_file() or path.read_bytes() != out.getvalue().encode():
-        with explain_write_errors(cache, "Free some space or give paths.cache=DIRECTORY."):
+        with explain_write_errors(cache, "Free some space, or set `cache` to another folder."):
             cache.mkdir(parents=True, exist_ok=True)
             write_text(path, out.getvalue())
     return read_table(path)
 
 
 def assign_folds(targets: np.ndarray, sources: list[str], classes: list[str], folds: int, seed: int = 0) -> np.ndarray:
-    """Folds 1 to ``folds`` in which every class is spread evenly and no source stands in two: int64 (clips,).
+    """Assign clips to folds, each class spread evenly and each source in one fold.
 
-    Sources are taken one by one, the largest first and equals in an order drawn from ``seed``; each goes to the fold
-    that it makes least uneven, by the sum over classes of the squared share of the class that the fold then holds.
+    Greedy: sources are assigned in descending order of their number of clips, ties in an order drawn from ``seed``.
+    Each goes to the fold for which the sum over classes of the squared share of the class in the fold grows least.
 
     Args:
         targets: (clips,), indices into ``classes``.
         sources: (clips,).
 
+    Returns:
+        int64 (clips,), numbers from 1 to ``folds``.
+
     Raises:
-        InputError: a class has fewer sources than there are folds.
+        ArgumentError: a class has fewer sources than there are folds.
     """
     for target, name in enumerate(classes):
         of_class = {source for source, t in zip(sources, targets, strict=True) if t == target}
         if len(of_class) < folds:
-            raise InputError(
-                f"Class {name!r} has {len(of_class)} source(s), fewer than the {folds} folds, and a source may "
-                "stand in one fold only. Give data.folds=NUMBER with fewer, add recordings, or leave the class out "
-                "(data.classes)."
+            raise ArgumentError(
+                f"Class {name!r} has {len(of_class)} source(s), fewer than the {folds} folds, and a source must be in "
+                "one fold only. Reduce `folds`, add recordings, or exclude the class (`classes`)."
             )
     unique, source_of = np.unique(sources, return_inverse=True)
     counts = np.zeros((len(unique), len(classes)))
@@ -87,70 +91,74 @@ def assign_folds(targets: np.ndarray, sources: list[str], classes: list[str], fo
     share = counts / counts.sum(axis=0)
     order = np.random.default_rng(seed).permutation(len(unique))
     order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    held = np.zeros((folds, len(classes)))
+    fold_share = np.zeros((folds, len(classes)))
     fold_of = np.zeros(len(unique), dtype=np.int64)
     for source in order:
-        uneven = ((held + share[source]) ** 2 - held**2).sum(axis=1)
-        # equals by the number of clips: classes of one size fill up side by side
-        fold = np.lexsort((held.sum(axis=1), uneven.round(12)))[0]
-        held[fold] += share[source]
+        growth = ((fold_share + share[source]) ** 2 - fold_share**2).sum(axis=1)
+        # break ties by size, so that classes of equal size do not fill the same folds first
+        fold = np.lexsort((fold_share.sum(axis=1), growth.round(12)))[0]
+        fold_share[fold] += share[source]
         fold_of[source] = fold
     return fold_of[source_of] + 1
 
 
+def _class_of(name: str) -> str:
+    return name.split("/")[0]
+
+
 def _audio_files(root: Path) -> list[str]:
-    if not os.path.isdir(root):  # false for a name that is too long, too
-        raise InputError(f"There is no folder {root}. Give data.root=DIRECTORY, with one folder of audio per class.")
-    found = [
+    """Return the names of the audio files, sorted, after a check that a table of clips can hold them."""
+    if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
+        raise ArgumentError(f"There is no folder {root}. Set `root` to a folder with one folder of audio per class.")
+    audio = [
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
         if path.suffix.lower() in EXTENSIONS and path.is_file()
     ]
-    files = sorted(name for name in found if not any(part.startswith(".") for part in name.split("/")))
-    if unfit := [name for name in files if not _fit(name)]:
+    files = sorted(name for name in audio if not any(part.startswith(".") for part in name.split("/")))
+    if invalid := [name for name in files if not _survives_csv(name)]:
         raise InputError(
-            f"{root} holds {unfit[0]!r}, whose name is not UTF-8, or whose class begins or ends with a blank; a table "
-            "cannot keep such a name. Rename it."
+            f"{root} contains {invalid[0]!r}, whose name is not UTF-8, or whose class begins or ends with a blank. A "
+            "table of clips cannot represent this name. Rename the file or folder."
         )
     if stray := [name for name in files if "/" not in name]:
-        raise InputError(
-            f"{root / stray[0]} lies in no class's folder ({len(stray)} such). Under data.root every class has a "
-            "folder of its own; move the file into one, or give a data.root without it."
+        raise ArgumentError(
+            f"{root / stray[0]} is in no folder of a class ({len(stray)} such files). Move it to the folder of its "
+            "class, or set `root` to another folder."
         )
-    found_classes = Counter(name.split("/")[0] for name in files)
-    if len(found_classes) < 2:
-        raise InputError(
-            f"{root} holds audio in {len(found_classes)} folder(s); a classifier needs two classes. data.root has one "
-            f"folder per class, with files such as {', '.join(sorted(EXTENSIONS)[:4])} in it."
+    class_names = Counter(_class_of(name) for name in files)
+    if len(class_names) < 2:
+        raise ArgumentError(
+            f"{root} has audio in {len(class_names)} folder(s); a classifier needs two classes. Set `root` to a folder "
+            f"that has one folder per class, with files such as {', '.join(sorted(EXTENSIONS)[:4])}."
         )
     return files
 
 
-def _fit(name: str) -> bool:
-    """Whether a table of clips gives a name back as it was."""
+def _survives_csv(name: str) -> bool:
+    """Return whether `read_table` reads this name as it was written."""
     try:
         name.encode()
     except UnicodeEncodeError:
         return False
-    category = name.split("/")[0]
-    return category == category.strip()
+    return _class_of(name) == _class_of(name).strip()
 
 
 def _source(name: str, pattern: str) -> str:
     try:
         match = re.search(pattern, name.rsplit("/", 1)[-1])
     except (re.error, OverflowError, RecursionError) as error:
-        raise InputError(f"data.source_pattern={pattern!r} is not a regular expression: {error}.") from None
+        raise ArgumentError(f"`source_pattern`={pattern!r} is not a regular expression: {error}.") from None
     if match is None:
-        raise InputError(
-            f"data.source_pattern={pattern!r} does not match {name!r}, so its source is unknown. Widen the pattern, or "
-            "leave it out, where every file is a recording of its own."
+        raise ArgumentError(
+            f"`source_pattern`={pattern!r} does not match {name!r}, so its source is unknown. Widen the pattern, or "
+            "remove it, which makes every file its own source."
         )
     groups = match.groupdict()
     source = groups.get("source") or (match.group(1) if match.re.groups else match.group(0)) or match.group(0)
     if not source.strip():
-        raise InputError(
-            f"data.source_pattern={pattern!r} matches nothing of {name!r}, so its source is unknown. Have the pattern "
-            "match what names the recording, or leave it out, where every file is a recording of its own."
+        raise ArgumentError(
+            f"`source_pattern`={pattern!r} matches an empty part of {name!r}, so its source is unknown. Change the "
+            "pattern to match an identifier of the recording, or remove it, which makes every file its own source."
         )
     return source

@@ -1,4 +1,4 @@
-"""The five major groups that ESC-50's classes belong to."""
+"""The five major groups of ESC-50's classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ESC50 = {
 
 
 def esc50_groups(classes: Sequence[str]) -> tuple[list[str], np.ndarray] | None:
-    """Names of the groups that occur and the group of each class, int64 (C,); None where a class is not ESC-50's."""
+    """Return the group names that occur and the group of each class, int64 (C,); None if a class is not ESC-50's."""
     of_class = {name: group for group, names in ESC50.items() for name in names.split()}
     if not set(classes) <= set(of_class):
         return None

@@ -1,10 +1,11 @@
-"""Batches of clips by indexing one array of waveforms, and the shard of a batch that one process trains on."""
+"""Batches of clips, indexed from one array of waveforms, and the shard of each batch that a process trains on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchShard:
-    """How training batches are divided: among processes, each with a device, and in parts that fit a device's memory.
+    """The part of each training batch that one process trains on, in one or more micro-batches.
 
     Attributes:
-        rank, world_size: number of this process, from 0, and how many there are.
-        accumulate: one after the other, their gradients summed.
+        rank, world_size: of the process.
+        accumulate: number of micro-batches per optimizer step, to fit the memory of the device.
     """
 
     rank: int = 0
@@ -26,84 +27,82 @@ class BatchShard:
 
     @property
     def count(self) -> int:
+        """Micro-batches per batch, of all processes."""
         return self.world_size * self.accumulate
 
     @property
     def slices(self) -> list[slice]:
-        """Which clips of a batch this process trains on, part by part."""
-        return [slice(self.rank * self.accumulate + part, None, self.count) for part in range(self.accumulate)]
+        """The clips of a batch in each micro-batch of this process."""
+        return [slice(self.rank * self.accumulate + i, None, self.count) for i in range(self.accumulate)]
 
 
 SINGLE_PROCESS = BatchShard()
 
 
-class ClipBatches:
-    """Batches of clips by indexing one array: (wave int16 (B, N), target int64 (B,), clip index int64 (B,)).
+def seed_generator(generator: torch.Generator, *entropy: int) -> None:
+    """Seed a generator from several integers, such as seed, fold and epoch."""
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+    generator.manual_seed(int(state >> np.uint64(1)))
 
-    Every process of a group has the whole of each batch, and is told its share of it: (..., slice). Whatever is drawn
-    for a batch is the same on any number of devices, and a clip's partner in mixing may be another's.
+
+class ClipBatches:
+    """Batches of clips: (wave int16 (B, N), target int64 (B,), index int64 (B,)).
+
+    With a shard, every rank loads the full batch and trains on a slice of it: each batch is repeated for every
+    micro-batch of this process, followed by the slice, with the generator in the same state. Random numbers for a batch
+    are therefore the same on any number of devices, and mixing may use clips of another shard.
 
     Args:
-        samples: int16 (clips, N), on the device that trains or, to stream, in host memory.
+        samples: int16 (clips, N), on the training device, or in host memory to stream batches from there.
         targets: int64 (clips,).
-        clips: the indices of the clips to give; with `owners`, of their images.
-        batch_size: clips in a batch; the last may be smaller.
-        device: where the batches go.
-        generator: on `device`; given, every epoch is shuffled, and the generator is seeded at its start from `seed` and
-            the epoch, so that whatever is drawn from it afterwards is a function of these two.
-        seed: whole numbers that the epoch's seed is made of.
-        owners: int64 (images,), the clip of each image; None where every clip is its one image. The index in a batch is
-            then the image's.
-        shard: given, a batch comes once for each of this process's parts, with the generator as it was before the
-            first, followed by which of its clips the part is. One clip has no batch statistics: a last batch too small
-            for two in each part takes clips from the one before.
+        indices: the clips to load; with `clip_of`, the images to load.
+        batch_size: clips in a batch; the last batch may be smaller.
+        device: of the batches.
+        generator: on `device`. If given, every epoch is shuffled, and the generator is seeded at its start from `seed`
+            and the epoch, so that everything drawn from it during the epoch is a function of these two.
+        seed: integers that seed an epoch, together with its number.
+        clip_of: int64 (images,), the clip of each image, where clips have several.
+        shard: of this process. Batch norm requires two clips in each micro-batch, so a last batch that is too small
+            for them takes clips from the one before.
     """
 
-    batch_sampler = None  # Lightning asks every loader that has a sampler
+    batch_sampler = None  # Lightning requires it of a loader that has a sampler
 
     def __init__(
         self,
         samples: Tensor,
         targets: Tensor,
-        clips: np.ndarray,
+        indices: np.ndarray,
         batch_size: int,
         device: torch.device,
         generator: torch.Generator | None = None,
         seed: tuple[int, ...] = (),
-        owners: Tensor | None = None,
+        clip_of: Tensor | None = None,
         shard: BatchShard | None = None,
     ) -> None:
-        self.samples, self.targets, self.clips = samples, targets.to(device), torch.from_numpy(clips).to(device)
-        self.batch_size, self.device, self.generator, self.seed = batch_size, device, generator, seed
-        self.owners = None if owners is None else owners.to(device)
-        self.shard, self.epoch = shard, 0
-        bounds = [*range(0, len(clips), batch_size), len(clips)]
-        least = 2 * shard.count if shard is not None else 1
-        if len(bounds) > 2 and len(clips) - bounds[-3] >= 2 * least:
-            bounds[-2] = min(bounds[-2], len(clips) - least)
-        self._bounds = list(pairwise(bounds))
+        self.samples, self.targets, self.device = samples, targets.to(device), device
+        self.indices = torch.from_numpy(indices).to(device)
+        self.clip_of = None if clip_of is None else clip_of.to(device)
+        self.generator, self.seed, self.shard, self.epoch = generator, seed, shard, 0
+        self._bounds = _batch_bounds(len(indices), batch_size, 2 * shard.count if shard is not None else 1)
 
     @property
     def sampler(self) -> ClipBatches:
-        """Itself: Lightning tells a loader's sampler the epoch by `set_epoch`."""
+        """The loader itself: Lightning calls `set_epoch` of a loader's sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next order is of."""
+        """Set the epoch that seeds the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self._bounds) * (1 if self.shard is None else self.shard.accumulate)
 
     def __iter__(self) -> Iterator[tuple]:
-        order = self.clips
-        if self.generator is not None:
-            state = np.random.SeedSequence([*self.seed, self.epoch]).generate_state(1, np.uint64)[0]
-            self.generator.manual_seed(int(state >> np.uint64(1)))
-            order = order[torch.randperm(len(order), generator=self.generator, device=self.device)]
-        owners = order if self.owners is None else self.owners[order]
-        # nothing is waited for where the waveforms are on_device
-        rows, targets = owners.to(self.samples.device), self.targets[owners]
+        order = self._epoch_order()
+        clips = order if self.clip_of is None else self.clip_of[order]
+        # on the device of the samples, so that indexing them needs no synchronization
+        rows, targets = clips.to(self.samples.device), self.targets[clips]
         for start, end in self._bounds:
             wave = self.samples[rows[start:end]]
             if wave.device != self.device:
@@ -111,9 +110,26 @@ class ClipBatches:
             batch = wave, targets[start:end], order[start:end]
             if self.shard is None:
                 yield batch
-                continue
-            state = self.generator.get_state() if self.generator is not None and self.shard.accumulate > 1 else None
-            for part in self.shard.slices:
-                if self.generator is not None and state is not None:
-                    self.generator.set_state(state)
-                yield *batch, part
+            else:
+                yield from self._micro_batches(batch, self.shard)
+
+    def _epoch_order(self) -> Tensor:
+        if self.generator is None:
+            return self.indices
+        seed_generator(self.generator, *self.seed, self.epoch)
+        return self.indices[torch.randperm(len(self.indices), generator=self.generator, device=self.device)]
+
+    def _micro_batches(self, batch: tuple[Any, ...], shard: BatchShard) -> Iterator[tuple]:
+        state = self.generator.get_state() if self.generator is not None and shard.accumulate > 1 else None
+        for part in shard.slices:
+            if self.generator is not None and state is not None:
+                self.generator.set_state(state)
+            yield *batch, part
+
+
+def _batch_bounds(n: int, batch_size: int, least: int) -> list[tuple[int, int]]:
+    """Return start and end of each batch. The last has ``least`` or more, if the last two together have twice that."""
+    bounds = [*range(0, n, batch_size), n]
+    if len(bounds) > 2 and n - bounds[-3] >= 2 * least:
+        bounds[-2] = min(bounds[-2], n - least)
+    return list(pairwise(bounds))

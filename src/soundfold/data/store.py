@@ -1,4 +1,4 @@
-"""Decode every clip once into a packed int16 store; open it from any process."""
+"""A packed int16 store of decoded clips, built once and opened by any process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from soundfold.data.resampling import resample, small_terms, support
+from soundfold.data.resampling import resample_blocks
 from soundfold.errors import InputError
 from soundfold.io.atomic import atomic_folder, dumps_with_checksum, explain_write_errors, loads_with_checksum
 from soundfold.io.audio import Recording
@@ -19,12 +19,9 @@ from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
 from soundfold.io.pcm import float_to_pcm
 
-FORMAT = 1  # raise it when the same audio and parameters would give other samples
-# decoded beyond what is stored, s: only a longer file's end is left unread. The sum that resamples depends, in its last
-# bit, on where the samples end
-SPARE = 60
-# of all channels together, in one piece: most files whole, as a decoder may round at its seams
-PIECE = 1 << 24
+FORMAT = 2  # increment when the same audio and parameters would result in other samples
+# Values per decoded block, of all channels: most files in one block, because a decoder may round at block boundaries.
+BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -32,11 +29,12 @@ class Waveforms:
     """The packed store of a collection.
 
     Attributes:
-        samples: int16 (clips, samples), mapped read-only from disk; zeros follow the end of a shorter clip.
-        lengths: int64 (clips,), the samples before those zeros.
-        hashes: one SHA-256 per clip of its decoded samples; equal hashes are the same audio.
+        samples: int16 (clips, samples), memory-mapped; writes do not reach the disk. Shorter clips are padded with
+            zeros at the end.
+        lengths: int64 (clips,), in samples, without the padding.
+        hashes: SHA-256 of each clip's decoded samples; equal hashes mean identical audio.
         sample_rate: Hz.
-        digest: SHA-256 of the audio files and their order; what the identity of a run is made of.
+        digest: SHA-256 of the audio files in their order; part of the identity of a run.
     """
 
     samples: np.ndarray
@@ -47,17 +45,17 @@ class Waveforms:
 
 
 def files_digest(root: Path, files: Sequence[str]) -> str:
-    """SHA-256 over names and bytes of the audio files, in order.
+    """Return the SHA-256 of names and bytes of the audio files, in order.
 
     Raises:
         InputError: a file is missing or cannot be read.
     """
     with ThreadPoolExecutor() as pool:
         digests = pool.map(lambda name: _file_hash(root / name), files)
-        whole = hashlib.sha256()
+        total = hashlib.sha256()
         for name, digest in zip(files, digests, strict=True):
-            whole.update(f"{name}\0{digest}\n".encode())
-    return whole.hexdigest()
+            total.update(f"{name}\0{digest}\n".encode())
+    return total.hexdigest()
 
 
 def open_store(
@@ -69,44 +67,45 @@ def open_store(
     cache: Path,
     progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
 ) -> Waveforms:
-    """Open the packed store of these files, building it first where it does not exist.
+    """Open the packed store of these files; build it if it does not exist.
 
-    Any rate, number of channels and length that libsndfile reads is accepted: channels are averaged, other rates
-    resampled, and each clip is cut or padded with zeros at its end to ``seconds``. The store is keyed by the files'
-    bytes and these parameters. It is written beside its place and renamed whole, under a lock that the operating
-    system releases when its holder dies, so several processes build it once and never see a part of it. Whoever opens
-    it compares the samples with the hashes of its manifest, and the manifest with its own checksum: a damaged store is
-    built anew, with a note. A store that is there and whole may lie where nothing can be written.
+    Any sample rate, number of channels and length that libsndfile reads is accepted. Channels are averaged, other
+    rates resampled, and each clip is cut or zero-padded at its end to ``seconds``. The store is identified by the bytes
+    of the files and these parameters. It is written to a temporary folder and renamed, under a file lock, so that
+    several processes build it once and none reads an incomplete one. On opening, the samples are compared with the
+    hashes in the manifest, and the manifest with its checksum. A damaged store is rebuilt, with a note. An intact store
+    may be read-only.
 
     Args:
         root: folder of the audio files.
-        files: their names, in the table's order.
+        files: their names, in the order of the table.
         seconds: length of a stored clip.
         sample_rate: Hz.
-        cache: folder of the stores; created where it does not exist.
+        cache: folder of the stores; created if it does not exist.
         progress: wraps the decoding loop, given its items and their number.
 
     Raises:
-        InputError: a file is missing, unreadable, empty or not finite, or the cache cannot be written.
+        InputError: a file is missing, unreadable, empty or not finite.
+        ArgumentError: `cache` cannot be written.
     """
     digest = files_digest(root, files)
     frames = round(seconds * sample_rate)
     key = hashlib.sha256(f"{FORMAT} {digest} {frames} {sample_rate}".encode()).hexdigest()[:16]
-    place = cache / key
-    if found := _whole(place):
-        return found
-    need = f"The packed store of the audio needs {2 * frames * len(files) / 1e6:.1f} MB"
-    with explain_write_errors(cache, f"{need}; free some space or give paths.cache=DIRECTORY."):
+    path = cache / key
+    if store := _load_intact(path):
+        return store
+    size = f"{2 * frames * len(files) / 1e6:.1f} MB"
+    with explain_write_errors(cache, f"The packed store requires {size}. Free some space, or set `cache`."):
         cache.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(cache / f"{key}.lock", "is decoding this audio"):
-            # another process may have built it meanwhile
-            if found := _whole(place, tell=True):
-                return found
-            # its files stay with whoever has mapped them
-            shutil.rmtree(place, ignore_errors=True)
-            with atomic_folder(place) as folder:
+            # another process may have built it in the meantime
+            if store := _load_intact(path, note=True):
+                return store
+            # processes that have mapped the damaged files can still read them
+            shutil.rmtree(path, ignore_errors=True)
+            with atomic_folder(path) as folder:
                 _build(folder, root, files, frames, sample_rate, digest, progress)
-    return _open(place)
+    return _load(path)
 
 
 def decode(path: Path, sample_rate: int, frames: int) -> np.ndarray:
@@ -114,26 +113,23 @@ def decode(path: Path, sample_rate: int, frames: int) -> np.ndarray:
 
     Args:
         sample_rate: Hz.
-        frames: samples at most; what lies a minute or more beyond them is not read.
+        frames: maximum number of samples; a long file is not read to its end.
 
     Raises:
-        InputError: the file is missing, unreadable, empty or holds samples that are not numbers.
+        InputError: the file is missing, unreadable, empty or not finite.
     """
     recording = Recording.open(path)
-    old, new = small_terms(recording.sample_rate, sample_rate)
-    wanted = -(-frames // new) * old + support(old, new) + SPARE * recording.sample_rate
-    parts, came = [], 0
-    for block in recording.blocks(PIECE):
-        parts.append(block)
-        came += len(block)
-        if came >= wanted:
+    blocks, decoded = [], 0
+    for block in resample_blocks(recording.blocks(BLOCK), recording.sample_rate, sample_rate):
+        blocks.append(block)
+        decoded += len(block)
+        if decoded >= frames:
             break
-    mono = np.concatenate(parts)[:wanted]
-    return (mono if old == new else resample(mono, old, new))[:frames]
+    return np.concatenate(blocks)[:frames]
 
 
 def to_int16(mono: np.ndarray, frames: int) -> np.ndarray:
-    """Cut or pad with zeros, as a stored clip: float32 (samples,) in [-1, 1] -> int16 (frames,)."""
+    """Convert a waveform to a stored clip, cut or zero-padded: float32 (samples,) in [-1, 1] -> int16 (frames,)."""
     row = np.zeros(frames, dtype=np.int16)
     mono = mono[:frames]
     row[: len(mono)] = float_to_pcm(mono)
@@ -142,7 +138,7 @@ def to_int16(mono: np.ndarray, frames: int) -> np.ndarray:
 
 def _file_hash(path: Path) -> str:
     try:
-        # a pipe or a device might never answer
+        # reading a pipe or a device might block forever
         if path.is_file():
             with path.open("rb") as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -150,7 +146,7 @@ def _file_hash(path: Path) -> str:
         raise InputError(f"The audio file {path} cannot be read: {error}.") from error
     raise InputError(
         f"The table of clips names {path.name}, but there is no such file in {path.parent}. "
-        "Add the file or remove its row."
+        "Add the file, or remove its row."
     )
 
 
@@ -166,7 +162,7 @@ def _build(
     samples = np.zeros((len(files), frames), dtype=np.int16)
     lengths, hashes = [], []
     with ThreadPoolExecutor() as pool:
-        # libsndfile decodes outside the interpreter's lock, so threads are enough
+        # libsndfile releases the GIL
         decoded = pool.map(lambda name: decode(root / name, sample_rate, frames), files)
         try:
             for row, mono in zip(samples, progress(decoded, len(files)), strict=True):
@@ -174,10 +170,10 @@ def _build(
                 lengths.append(len(mono))
                 hashes.append(_row_hash(row, len(mono)))
         finally:
-            # else whoever stops it waits for all the files
+            # without it, an interrupt would wait until all files are decoded
             pool.shutdown(cancel_futures=True)
     with (folder / "samples.npy").open("wb") as stream:
-        # numpy's own writer does not say why the disk refuses
+        # np.save hides the OSError of a full disk
         np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(samples))
         stream.write(samples.data)
     manifest = {"sample_rate": sample_rate, "digest": digest, "lengths": lengths, "hashes": hashes}
@@ -188,37 +184,37 @@ def _row_hash(row: np.ndarray, length: int) -> str:
     return hashlib.sha256(row[:length].data).hexdigest()
 
 
-def _whole(place: Path, tell: bool = False) -> Waveforms | None:
-    """The store, where it is there and whole; else None, with a note about a damaged one where asked."""
-    if not place.is_dir():
+def _load_intact(path: Path, note: bool = False) -> Waveforms | None:
+    """Return the store, or None if it does not exist or is damaged, on request with a note about the damage."""
+    if not path.is_dir():
         return None
     try:
-        return _open(place)
+        return _load(path)
     except InputError as error:
-        if tell:
-            console.print(f"{error} It is built anew.", style="yellow", soft_wrap=True)
+        if note:
+            console.print(f"{error} It is rebuilt.", style="yellow", soft_wrap=True)
         return None
 
 
-def _open(place: Path) -> Waveforms:
-    """Open a store and compare all of it with its checksums.
+def _load(path: Path) -> Waveforms:
+    """Open a store and verify its checksums.
 
     Raises:
-        InputError: it is not as it was written.
+        InputError: the store is damaged.
     """
     try:
-        manifest = loads_with_checksum((place / "manifest.json").read_text(), older=False)
-        samples = np.load(place / "samples.npy", mmap_mode="c")  # torch wants writable memory; nothing reaches the disk
+        manifest = loads_with_checksum((path / "manifest.json").read_text(), require_checksum=True)
+        # copy-on-write, because torch warns about read-only arrays
+        samples = np.load(path / "samples.npy", mmap_mode="c")
         lengths, hashes = manifest["lengths"], manifest["hashes"]
-        with ThreadPoolExecutor() as pool:
-            # hashed outside the interpreter's lock, as fast as memory gives it
-            found = list(pool.map(_row_hash, samples, lengths))
-        if found != hashes or any(row[length:].any() for row, length in zip(samples, lengths, strict=True)):
-            raise ValueError("its samples do not give their hashes")
+        with ThreadPoolExecutor() as pool:  # hashlib releases the GIL
+            actual = list(pool.map(_row_hash, samples, lengths))
+        if actual != hashes or any(row[length:].any() for row, length in zip(samples, lengths, strict=True)):
+            raise ValueError("its samples do not match their hashes")
     except MemoryError:
         raise
-    except Exception as error:  # numpy's reader of headers raises those of Python's own parser, too
-        raise InputError(f"The packed store {place} is damaged: {error or type(error).__name__}.") from error
+    except Exception as error:  # a damaged .npy header raises errors of Python's parser
+        raise InputError(f"The packed store {path} is damaged: {error or type(error).__name__}.") from error
     return Waveforms(
         samples=samples,
         lengths=np.array(lengths, dtype=np.int64),

@@ -1,7 +1,7 @@
-"""A small labelled sound collection, rendered in ESC-50's layout: learnable by ear, and by nothing but the sound.
+"""A small labelled collection, rendered in ESC-50's layout, whose classes differ in their sound only.
 
-Each class is a recipe. A source draws its pitch, its tempo and its background; its clips vary a little around them, as
-takes of one recording do, and lie in one fold. Level, onset and length are drawn without regard to the class.
+Each class is a recipe. A source draws pitch, tempo and background. Its clips differ slightly from one another, as takes
+of one recording do, and are in one fold. Level, onset and length are independent of the class.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 from soundfold.io.atomic import atomic_folder
 from soundfold.io.locks import exclusive_lock
 
@@ -99,22 +99,23 @@ def render_clip(recipe: Recipe, source: np.random.Generator, take: np.random.Gen
     onset = round(take.uniform(0, 0.2) * size)
     event = recipe(take, np.arange(size - onset) / RATE, pitch, tempo)
     sound = np.concatenate([np.zeros(onset), event / event.std()])
-    sound += background_ratio * _unit(_band_noise(take, size, background_low, 3 * background_low))
-    # the level of the whole clip, drawn alike for all classes: loudness must tell nothing
-    return np.clip(10 ** (take.uniform(-40, -26) / 20) * _unit(sound), -1, 1)
+    sound += background_ratio * _normalize(_band_noise(take, size, background_low, 3 * background_low))
+    # loudness must not depend on the class
+    return np.clip(10 ** (take.uniform(-40, -26) / 20) * _normalize(sound), -1, 1)
 
 
-def _unit(sound: np.ndarray) -> np.ndarray:
+def _normalize(sound: np.ndarray) -> np.ndarray:
+    """Scale to an RMS of 1."""
     return sound / np.sqrt(np.mean(sound**2))
 
 
 def render(root: Path, seed: int = 0) -> None:
-    """Render the collection to ``root`` (meta/esc50.csv, audio/*.wav), unless it is there.
+    """Render the collection to ``root`` (meta/esc50.csv, audio/*.wav), unless it exists.
 
-    200 clips of 10 classes in 5 folds, about 30 MB, written beside their place and renamed whole, under a lock.
+    It has 200 clips of 10 classes in 5 folds, about 30 MB. The folder appears complete or not at all.
 
     Raises:
-        InputError: the folder cannot be written.
+        ArgumentError: the folder cannot be written.
     """
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -123,9 +124,9 @@ def render(root: Path, seed: int = 0) -> None:
                 with atomic_folder(root) as folder:
                     _render(folder, seed)
     except (OSError, soundfile.SoundFileError) as error:
-        raise InputError(
-            f"The synthetic collection cannot be written to {root}: {error}. It needs 30 MB; free some space, or give "
-            "data.root=DIRECTORY or paths.cache=DIRECTORY."
+        raise ArgumentError(
+            f"The synthetic collection cannot be written to `root`={root}: {error}. It needs 30 MB. Free some space, "
+            "or set `root` to another folder."
         ) from error
 
 

@@ -1,27 +1,30 @@
-"""The table of clips: read, validate, filter."""
+"""The table of clips of a collection: read, check, select."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError, InputError
 from soundfold.io.atomic import escapes_folder
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a format calls its columns.
+    """Column names of a table format.
 
     Attributes:
-        filename, fold, target, category: of ESC-50's meaning.
-        source: the recording that a clip was cut from; where a table lacks it, every clip is its own source.
-        fold_folders: whether a clip lies in a folder ``fold<k>``.
+        filename: name of the audio file, relative to the folder of the audio.
+        fold, target: integers.
+        category: class name.
+        source: identifier of the recording that the clip was cut from. Optional: in a table without this column every
+            clip is its own source.
+        fold_folders: whether the files of fold k are in the folder ``fold<k>``.
     """
 
     filename: str = "filename"
@@ -31,6 +34,10 @@ class Columns:
     source: str = "src_file"
     fold_folders: bool = False
 
+    @property
+    def required(self) -> tuple[str, ...]:
+        return self.filename, self.fold, self.target, self.category
+
 
 ESC50 = Columns()
 # J. Salamon, C. Jacoby and J. P. Bello, A Dataset and Taxonomy for Urban Sound Research, ACM Multimedia 2014
@@ -39,13 +46,13 @@ URBANSOUND8K = Columns("slice_file_name", "fold", "classID", "class", "fsID", fo
 
 @dataclass(frozen=True)
 class ClipTable:
-    """Clips of a labelled collection, one entry per clip, in the table's order.
+    """Clips of a labelled collection, one entry per clip, in the order of the table.
 
     Attributes:
         files: names of the audio files.
         folds: int64 (clips,), the official fold of each clip, numbered as in the table.
         targets: int64 (clips,), classes 0..C-1.
-        sources: names of the recordings that the clips were cut from; clips of one source are not independent.
+        sources: identifiers of the source recordings. Clips of one source are not independent.
         classes: class names, indexed by target.
     """
 
@@ -60,11 +67,11 @@ class ClipTable:
 
     @property
     def fold_numbers(self) -> tuple[int, ...]:
-        """The folds that occur, ascending."""
+        """The distinct folds, ascending."""
         return tuple(int(k) for k in np.unique(self.folds))
 
     def rows(self, clips: Sequence[int] | np.ndarray) -> ClipTable:
-        """Some of the clips, in the given order; the classes keep their numbers, also those without a clip left."""
+        """Return the table of some clips, in the given order. All classes are retained, with their targets."""
         index = np.asarray(clips, dtype=np.int64)
         return ClipTable(
             files=tuple(self.files[i] for i in index),
@@ -78,77 +85,57 @@ class ClipTable:
 def read_table(
     path: Path, subset: str | None = None, classes: list[str] | None = None, columns: Columns = ESC50
 ) -> ClipTable:
-    """Read and validate a table of clips.
+    """Read and check a table of clips.
 
-    Columns, as ESC-50 calls them: ``filename, fold, target, category``; optionally ``src_file`` (without it every clip
-    is its own source) and any boolean column. Targets may be any integers; the classes that remain are numbered 0..C-1
-    in their order.
+    Targets may be any 64-bit integers. The selected classes are renumbered 0..C-1 in the order of their targets.
 
     Args:
-        path: the CSV file.
-        subset: name of a boolean column; only its ``True`` rows are kept (``esc10`` in ESC-50's table).
-        classes: only these categories are kept.
-        columns: what the table's format calls them.
+        path: the CSV file, UTF-8 with or without a byte order mark.
+        subset: name of a boolean column; select the rows marked ``True`` (``esc10`` in ESC-50's table).
+        classes: select these categories; None selects all.
+        columns: column names of the format.
 
     Raises:
-        InputError: the file, a column, or a row breaks the format.
+        InputError: the file cannot be read, or a column or a row is invalid.
+        ArgumentError: there is no table at the path, or `classes` is invalid.
     """
-    try:
-        if not path.exists():
-            raise InputError(
-                f"There is no table of clips at {path}. A collection has {path.parent.name}/{path.name} and audio/ "
-                "under data.root; give data.root=DIRECTORY, or try data=synthetic, which needs no files."
-            )
-        if not path.is_file():  # a pipe or a device might never answer
-            raise InputError(f"The table of clips {path} is no file. Give a data.root whose table is one.")
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            header = reader.fieldnames or []
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"The table of clips {path} cannot be read as UTF-8 CSV: {error}.") from error
-    required = (columns.filename, columns.fold, columns.target, columns.category)
-    needed = (*required, *([subset] if subset else []))
-    missing = [name for name in needed if name not in header]
-    if missing:
-        raise InputError(
-            f"The table of clips {path} lacks the column(s) {', '.join(missing)}; "
-            f"it has {', '.join(header) or 'none'}. Its format needs {', '.join(required)}."
-        )
-    if twice := [name for name in (*needed, columns.source) if header.count(name) > 1]:
-        raise InputError(f"The table of clips {path} has more than one column {twice[0]}; leave one of that name.")
-    parsed = [_parse(path, number, row, columns) for number, row in enumerate(rows, start=2)]
-    _validate(path, parsed)
-    if subset:
-        marks = [_mark(path, number, row, subset) for number, row in enumerate(rows, start=2)]
-        parsed = [clip for clip, marked in zip(parsed, marks, strict=True) if marked]
+    header, rows = _read_csv(path)
+    _check_header(path, header, columns, subset)
+    clips: list[_Clip] = []
+    registry = _Registry()
+    for line, row in rows:
+        try:
+            clip = _parse_clip(row, columns)
+            registry.add(clip)
+            if not subset or _is_marked(row, subset):
+                clips.append(clip)
+        except InputError as error:
+            raise InputError(f"{path}, line {line}: {error}") from None
     if classes is not None:
-        known = {clip.category for clip in parsed}
-        unknown = [name for name in classes if name not in known]
-        if unknown:
-            raise InputError(f"data.classes names {', '.join(unknown)}, which {path} lacks; it has {sorted(known)}.")
-        parsed = [clip for clip in parsed if clip.category in classes]
-    if not parsed:
+        known = {clip.category for clip in clips}
+        if unknown := [name for name in classes if name not in known]:
+            raise ArgumentError(f"`classes` names {', '.join(unknown)}, not in {path}, which has {sorted(known)}.")
+        clips = [clip for clip in clips if clip.category in classes]
+    if not clips:
         raise InputError(f"The table of clips {path} has no rows{f' marked True in {subset}' if subset else ''}.")
-    kept = sorted({clip.target for clip in parsed})
-    number_of = {target: number for number, target in enumerate(kept)}
-    if len(kept) < 2:
-        raise InputError(
+    names = {clip.target: clip.category for clip in sorted(clips, key=lambda clip: clip.target)}
+    if len(names) < 2:
+        raise ArgumentError(
             f"The table of clips {path} has one class only{' left' if subset or classes else ''}, "
-            f"{parsed[0].category!r}; a classifier needs two. Name more in data.classes, or give another table."
+            f"{clips[0].category!r}; a classifier needs two. Add classes to `classes`, or use another table."
         )
-    names = {clip.target: clip.category for clip in parsed}
+    new_target = {target: number for number, target in enumerate(names)}
     return ClipTable(
-        files=tuple(clip.filename for clip in parsed),
-        folds=np.array([clip.fold for clip in parsed], dtype=np.int64),
-        targets=np.array([number_of[clip.target] for clip in parsed], dtype=np.int64),
-        sources=tuple(clip.source for clip in parsed),
-        classes=tuple(names[target] for target in kept),
+        files=tuple(clip.filename for clip in clips),
+        folds=np.array([clip.fold for clip in clips], dtype=np.int64),
+        targets=np.array([new_target[clip.target] for clip in clips], dtype=np.int64),
+        sources=tuple(clip.source for clip in clips),
+        classes=tuple(names.values()),
     )
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Clip:
     filename: str
     fold: int
     target: int
@@ -156,65 +143,92 @@ class _Row:
     source: str
 
 
-def _mark(path: Path, number: int, row: dict[str, str | None], subset: str) -> bool:
+def _read_csv(path: Path) -> tuple[Sequence[str], list[tuple[int, dict[Any, Any]]]]:
+    """Return the header, and each row with the line number of its end.
+
+    pandas is not used: it drops surplus cells of the first row and renames duplicate columns, without an error.
+    """
+    try:
+        if not path.exists():
+            raise ArgumentError(
+                f"There is no table of clips at {path}. A collection of this layout has {path.parent.name}/{path.name} "
+                "and audio/ under `root`. Set `root` to its folder, or set `download`=synthetic to render one."
+            )
+        if not path.is_file():  # reading a pipe or a device might block forever
+            raise ArgumentError(f"The table of clips {path} is not a regular file. Set `root` to another folder.")
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            return reader.fieldnames or [], [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"The table of clips {path} cannot be read as UTF-8 CSV: {error}.") from error
+
+
+def _check_header(path: Path, header: Sequence[str], columns: Columns, subset: str | None) -> None:
+    needed = (*columns.required, *([subset] if subset else []))
+    if missing := [name for name in needed if name not in header]:
+        raise InputError(
+            f"The table of clips {path} lacks the column(s) {', '.join(missing)}; "
+            f"it has {', '.join(header) or 'none'}. Its format requires {', '.join(columns.required)}."
+        )
+    if duplicates := [name for name in (*needed, columns.source) if header.count(name) > 1]:
+        raise InputError(f"The table of clips {path} has more than one column {duplicates[0]}. Remove all but one.")
+
+
+def _is_marked(row: dict[str, str | None], subset: str) -> bool:
     value = (row[subset] or "").strip().lower()
     if value not in ("true", "false"):
-        raise InputError(f"{path}, line {number}: {subset} must be True or False, not {_short(row[subset])}.")
+        raise InputError(f"{subset} must be True or False, not {_abbreviate(row[subset])}.")
     return value == "true"
 
 
-def _parse(path: Path, number: int, row: dict[Any, Any], columns: Columns) -> _Row:
-    # an unquoted comma in a name moves all cells behind it
+def _parse_clip(row: dict[Any, Any], columns: Columns) -> _Clip:
+    # an unquoted comma in a name shifts all cells after it
     if any(cell.strip() for cell in row.get(None, ())):
-        raise InputError(f"{path}, line {number}: more cells than the header has; quote a cell that holds a comma.")
+        raise InputError("more cells than the header has; quote a cell that contains a comma.")
     filename, category = (row[columns.filename] or "").strip(), (row[columns.category] or "").strip()
     if not filename or not category:
-        raise InputError(f"{path}, line {number}: {columns.filename} and {columns.category} must not be empty.")
-    if not _inside(filename):
-        raise InputError(
-            f"{path}, line {number}: {columns.filename} {_short(filename)} must lie inside the folder audio/."
-        )
+        raise InputError(f"{columns.filename} and {columns.category} must not be empty.")
+    if not PurePosixPath(filename).parts or escapes_folder(filename) or "\0" in filename:
+        raise InputError(f"{columns.filename} {_abbreviate(filename)} must be a file inside the folder audio/.")
     try:
-        # the array's whole numbers have 64 bits
+        # NumPy refuses what int64 cannot hold
         fold, target = (int(np.int64(int(row[column] or ""))) for column in (columns.fold, columns.target))
     except (ValueError, OverflowError):
         raise InputError(
-            f"{path}, line {number}: {columns.fold} and {columns.target} must be whole numbers of at most 18 digits, "
-            f"not {_short(row[columns.fold])} and {_short(row[columns.target])}."
+            f"{columns.fold} and {columns.target} must be integers of at most 18 digits, "
+            f"not {_abbreviate(row[columns.fold])} and {_abbreviate(row[columns.target])}."
         ) from None
     if fold < 1:
-        raise InputError(f"{path}, line {number}: fold is {fold}; folds are numbered from 1.")
+        raise InputError(f"fold is {fold}; folds are numbered from 1.")
     source = (row.get(columns.source) or "").strip() or filename
-    return _Row(f"fold{fold}/{filename}" if columns.fold_folders else filename, fold, target, category, source)
+    return _Clip(f"fold{fold}/{filename}" if columns.fold_folders else filename, fold, target, category, source)
 
 
-def _inside(filename: str) -> bool:
-    """Whether a name stays in its folder, on Windows too, and can be a file's anywhere."""
-    return bool(PurePosixPath(filename).parts) and not escapes_folder(filename) and "\0" not in filename
-
-
-def _short(value: str | None) -> str:
-    """A cell as it is told: it may be thousands of characters long."""
+def _abbreviate(value: str | None) -> str:
     return repr(value) if value is None or len(value) <= 60 else f"{value[:60]!r}..."
 
 
-def _validate(path: Path, rows: list[_Row]) -> None:
-    seen: set[PurePosixPath] = set()
-    category_of: dict[int, str] = {}
-    target_of: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
-        # ./a.wav is a.wav
-        file = PurePosixPath(row.filename)
-        if file in seen:
-            raise InputError(f"{path}, line {number}: {row.filename} occurs twice; a clip may have one row only.")
-        seen.add(file)
-        if category_of.setdefault(row.target, row.category) != row.category:
+@dataclass
+class _Registry:
+    """Files and classes of the rows so far: a file has one row, and targets and class names correspond one to one."""
+
+    files: set[PurePosixPath] = field(default_factory=set)
+    category_of: dict[int, str] = field(default_factory=dict)
+    target_of: dict[str, int] = field(default_factory=dict)
+
+    def add(self, clip: _Clip) -> None:
+        # PurePosixPath: ./a.wav is the same file as a.wav
+        file = PurePosixPath(clip.filename)
+        if file in self.files:
+            raise InputError(f"{clip.filename} occurs twice; a clip must have exactly one row.")
+        self.files.add(file)
+        if (category := self.category_of.setdefault(clip.target, clip.category)) != clip.category:
             raise InputError(
-                f"{path}, line {number}: target {row.target} is named {row.category!r} here and "
-                f"{category_of[row.target]!r} before; one target has one class name."
+                f"target {clip.target} is named {clip.category!r} here and {category!r} before; "
+                "a target must have one class name."
             )
-        if target_of.setdefault(row.category, row.target) != row.target:
+        if (target := self.target_of.setdefault(clip.category, clip.target)) != clip.target:
             raise InputError(
-                f"{path}, line {number}: class {row.category!r} has target {row.target} here and "
-                f"{target_of[row.category]} before; one class name has one target."
+                f"class {clip.category!r} has target {clip.target} here and {target} before; "
+                "a class name must have one target."
             )

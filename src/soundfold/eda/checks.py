@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from soundfold.io.audio import MAX_AMPLITUDE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, VALUES
+from soundfold.io.audio import BLOCK_SIZE, MAX_AMPLITUDE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from soundfold.io.pcm import FULL_SCALE as PCM_FULL_SCALE
 
 # below half a step of 16-bit audio (-96 dBFS): what the packed store holds as zero; lossy coders keep real zeros there
@@ -144,7 +144,7 @@ def inspect_file(root: Path, file: str) -> FileReport:
 def _samples(sound: soundfile.SoundFile) -> np.ndarray:
     """All of them, float32 (samples, channels): no more memory than they take, whatever the header claims."""
     parts = [np.empty((0, sound.channels), dtype=np.float32)]
-    while len(part := sound.read(max(1, VALUES // sound.channels), dtype="float32", always_2d=True)):
+    while len(part := sound.read(max(1, BLOCK_SIZE // sound.channels), dtype="float32", always_2d=True)):
         parts.append(part)
     return np.concatenate(parts)
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from soundfold.data.splits import Protocol, audit, make_split
+from soundfold.data.leakage import audit
+from soundfold.data.splits import Protocol, make_split
 from soundfold.data.tables import ClipTable
 from soundfold.eda.duplicates import Pair
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import track
 
 from soundfold.data.attribution import read_attributions
-from soundfold.data.collection import DOWNLOADERS, read_clips
+from soundfold.data.collection import DOWNLOADERS
+from soundfold.data.layouts import LAYOUTS
 from soundfold.eda.analysis import CollectionAnalysis, analyze_collection, classes_csv, clips_csv
 from soundfold.eda.clip_cards import ClipCards
 from soundfold.eda.collection_audit import duplicates_csv
@@ -22,8 +23,10 @@ from soundfold.experiment import build
 from soundfold.experiment.device import choose_device
 from soundfold.features.pipeline import FrontEnd
 from soundfold.io.atomic import write_text
+from soundfold.validation import config_keys
 
 
+@config_keys("data", "paths")
 def explore(cfg: DictConfig) -> Path:
     """CollectionAnalysis the collection and write ``<paths.outputs>/explore-<name>/``: page, figures and tables.
 
@@ -36,10 +39,10 @@ def explore(cfg: DictConfig) -> Path:
     console = Console(stderr=True)
     options: Any = OmegaConf.to_container(cfg.data, resolve=True)
     root, cache = Path(options["root"]), Path(cfg.paths.cache)
+    layout = LAYOUTS[options["layout"]]
     if options["download"] is not None:
         DOWNLOADERS[options["download"]](root)
-    layout = {key: options[key] for key in ("layout", "subset", "classes", "folds", "source_pattern")}
-    table, audio = read_clips(root, cache, **layout)
+    table = layout.read(root, cache, build.table_options(cfg))
 
     def shown(description: str, items: Iterable, total: int) -> Iterable:
         return track(items, description=description, total=total, console=console)
@@ -47,7 +50,7 @@ def explore(cfg: DictConfig) -> Path:
     found = analyze_collection(
         options["name"],
         table,
-        audio,
+        root / layout.audio,
         build.logmel(cfg),
         seconds=options["seconds"],
         sample_rate=options["sample_rate"],

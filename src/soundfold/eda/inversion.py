@@ -29,8 +29,7 @@ def invert(level: Tensor, logmel: LogMel) -> Tensor:
     ends = float(logmel.edges[0]), float(logmel.edges[-1])
     to_power = InverseMelScale(bins, bands, rate, *ends, norm="slaney", mel_scale="slaney").to(level.device)
     # phases start at zero, not at random: the same image has the same sound
-    to_wave = GriffinLim(logmel.n_fft, ITERATIONS, hop_length=logmel.hop_length, power=2, rand_init=False).to(
-        level.device
-    )
+    sizes = {"win_length": logmel.win_length, "hop_length": logmel.hop_length}
+    to_wave = GriffinLim(logmel.n_fft, ITERATIONS, **sizes, power=2, rand_init=False).to(level.device)
     wave = to_wave(to_power(10 ** (level / 10)))
     return PEAK * wave / wave.abs().amax(dim=-1, keepdim=True).clamp(min=1e-9) if logmel.relative else wave

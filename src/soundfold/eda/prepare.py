@@ -14,13 +14,17 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import track
 
-from soundfold.data.collection import open_collection, read_clips
+from soundfold.data.collection import open_collection
+from soundfold.data.layouts import LAYOUTS
 from soundfold.eda.collection_audit import audit_sound, audit_table, duplicates_csv, print_audit
 from soundfold.eda.duplicates import fingerprints, near_pairs
 from soundfold.errors import InputError
+from soundfold.experiment import build
 from soundfold.io.atomic import write_text
+from soundfold.validation import config_keys
 
 
+@config_keys("data", "paths")
 def prepare(cfg: DictConfig) -> None:
     """Fetch the collection and build its packed store; with ``cfg.audit`` write and print its audit.
 
@@ -33,13 +37,16 @@ def prepare(cfg: DictConfig) -> None:
     options: Any = OmegaConf.to_container(cfg.data, resolve=True)
     name, root, download = options["name"], Path(options["root"]), options["download"]
     cache = Path(cfg.paths.cache)
-    layout = {key: options[key] for key in ("layout", "subset", "classes", "folds", "source_pattern")}
+    layout, table_options = LAYOUTS[options["layout"]], build.table_options(cfg)
     sound = None
-    if cfg.audit and (table := _table_without_audio(root, cache, layout)):
+    if cfg.audit and layout.lacks_audio(root):
+        table = layout.read(root, cache, table_options)
         console.print(f"There is no audio under {root}, so the table alone is audited.", soft_wrap=True)
     else:
         shape = {"seconds": options["seconds"], "sample_rate": options["sample_rate"]}
-        collection = open_collection(root, cache, download=download, **shape, **layout)
+        collection = open_collection(
+            root, cache, download=download, layout=options["layout"], options=table_options, **shape
+        )
         table, waves = collection.table, collection.waves
         hours = waves.lengths.sum() / waves.sample_rate / 3600
         console.print(
@@ -64,15 +71,6 @@ def prepare(cfg: DictConfig) -> None:
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error}. Give paths.outputs=DIRECTORY.") from error
     console.print(f"Written to {folder}", soft_wrap=True)
-
-
-def _table_without_audio(root: Path, cache: Path, layout: dict[str, Any]) -> Any:
-    """The table of clips where it stands alone; None where there is audio, or no table either."""
-    tables = {"esc50": root / "meta" / "esc50.csv", "urbansound8k": root / "metadata" / "UrbanSound8K.csv"}
-    table = tables.get(layout["layout"])
-    if table is None or not table.is_file() or (root / "audio").is_dir():
-        return None
-    return read_clips(root, cache, **layout)[0]
 
 
 def _shown(description: str, items: Iterable, total: int) -> Iterable:

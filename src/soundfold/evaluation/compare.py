@@ -1,4 +1,4 @@
-"""Runs beside each other: their clips read back, their intervals, and whether one is better than another."""
+"""Finished runs: reading them with their predictions, comparing two of them, and summarizing seeds."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy as np
 
 from soundfold.config import NOT_IDENTITY, drop_keys
 from soundfold.errors import InputError
-from soundfold.evaluation.results import CVResult, load_config, load_folds, load_predictions, summarise
+from soundfold.evaluation.results import CVResult, load_config, load_fold_predictions, load_folds, summarise
 from soundfold.evaluation.statistics import SeedSummary, accuracy_interval, mcnemar, over_seeds, source_interval
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished cross-validation with its clips.
+    """A finished cross-validation with its predictions.
 
     Attributes:
         name: of its folder.
         total: mean and spread over folds.
         config: all values, of its first fold.
-        clips: (fold, file) of each scored clip, ascending; under ``random_clips`` a clip may be scored in many repeats.
-        targets: int64 (n,), in that order, as indices into the classes.
+        clips: (fold, file) of each scored clip, ascending; with ``random_clips`` a file may occur in several folds.
+        targets: int64 (n,), in that order, indices into the classes.
         logits: float32 (n, C).
         correct: bool (n,).
         sources: (n,).
-        interval: 95 % of the pooled accuracy, resampling sources.
+        interval: 95 % interval of the pooled accuracy, see `accuracy_interval`.
     """
 
     name: str
@@ -53,31 +53,33 @@ class RunResult:
         return str(self.config["data"]["name"])
 
     def trained_on(self) -> str:
-        """How many clips trained, and as how many images, in words."""
+        """Describe the number of training clips, and of training images if it differs."""
         audits = [fold["audit"] for fold in self.total.folds]
         clips = sorted({audit["train"] for audit in audits})
         images = sorted({audit.get("images", audit["train"]) for audit in audits})
         return _range(clips) if images == clips else f"{_range(clips)}, as {_range(images)} images"
 
     def leaks(self) -> str:
-        """What of the scored clips the model had met, in words."""
-        audits = [fold["audit"] for fold in self.total.folds]
-        said: list[tuple[int, str]] = []
-        for key, words in (
-            ("same_clip", "were in training themselves"),
-            ("same_source_and_class", "share source and class with training"),
-            ("same_source", "share a source with training"),
-        ):
-            count = sum(audit.get(key) or 0 for audit in audits)
-            # each is part of the next: the gravest says it, unless the next says more
-            if count and (not said or count > said[-1][0]):
-                said.append((count, f"{count} of {self.total.n} {words}"))
-        # apart from the others: a copy may go under another source
-        if heard := sum(audit.get("same_audio") or 0 for audit in audits):
-            said.append((heard, f"{heard} of {self.total.n} have the very audio of a training clip"))
-        if before := sum(audit.get("seen_before") or 0 for audit in audits):
-            said.append((before, f"{before} of {self.total.n} were met by the weights that training started from"))
-        return "; ".join(words for _, words in said) or "nothing"
+        """Describe how many scored clips are related to clips that trained the model."""
+        counts = {key: sum(fold["audit"].get(key) or 0 for fold in self.total.folds) for key in LEAKS}
+        # the first three are nested, so a wider one is only worth a mention if it has more clips
+        reported = 0
+        phrases = []
+        for key, phrase in LEAKS.items():
+            if counts[key] > (reported if key in NESTED_LEAKS else 0):
+                phrases.append(f"{counts[key]} of {self.total.n} {phrase}")
+                reported = max(reported, counts[key])
+        return "; ".join(phrases) or "nothing"
+
+
+NESTED_LEAKS = ("same_clip", "same_source_and_class", "same_source")
+LEAKS = {
+    "same_clip": "are also training clips",
+    "same_source_and_class": "share source and class with a training clip",
+    "same_source": "share the source of a training clip",
+    "same_audio": "have the same audio as a training clip",
+    "seen_before": "were seen by the initial weights",
+}
 
 
 def _range(values: Sequence[int]) -> str:
@@ -85,51 +87,44 @@ def _range(values: Sequence[int]) -> str:
 
 
 def load_run(folder: Path) -> RunResult:
-    """Read a finished run's results and predictions.
+    """Read a finished run: result.json, predictions.csv and config.yaml of its folds.
 
     Raises:
-        InputError: a fold is missing, or its predictions cannot be read or do not give its result.
+        InputError: a fold is missing, or its files cannot be read or do not match.
     """
-    total = summarise(load_folds(folder))
+    results = sorted(load_folds(folder), key=lambda result: result.fold or 0)
+    total = summarise(results)
     rows: list[tuple[int, str, str, int, np.ndarray]] = []
-    for fold in total.folds:
-        path = folder / f"fold{fold['fold']}" / "predictions.csv"
-        read = load_predictions(path, total.classes, fold["predictions"])
-        right = read.logits.argmax(axis=1) == read.targets if len(read.files) else np.zeros(0)
-        if len(right) != fold["n"] or abs(np.mean(right) - fold["accuracy"]) > 1e-4:
-            raise InputError(
-                f"{path} does not give the accuracy of the result.json beside it. One of the two was changed; redo the "
-                "fold: the same command with rerun=true."
-            )
-        numbers = [fold["fold"]] * len(right)
-        rows += zip(numbers, read.files, read.sources, read.targets.tolist(), read.logits, strict=True)
+    for result in results:
+        fold = load_fold_predictions(folder, result)
+        numbers = [result.fold] * len(fold.files)
+        rows += zip(numbers, fold.files, fold.sources, fold.targets.tolist(), fold.logits, strict=True)  # type: ignore[arg-type]
     rows.sort(key=lambda row: row[:2])
-    sources, targets = tuple(row[2] for row in rows), np.array([row[3] for row in rows])
-    logits = np.array([row[4] for row in rows], dtype=np.float32)
-    hits = logits.argmax(axis=1) == targets
+    numbers, files, sources, targets, logits = zip(*rows, strict=True)
+    correct = np.argmax(logits, axis=1) == np.array(targets)
     return RunResult(
-        folder.resolve().name,
-        total,
-        load_config(folder / f"fold{total.folds[0]['fold']}" / "config.yaml"),
-        tuple((row[0], row[1]) for row in rows),
-        targets,
-        logits,
-        hits,
-        sources,
-        accuracy_interval(hits, sources),
+        name=folder.resolve().name,
+        total=total,
+        config=load_config(folder / f"fold{results[0].fold}" / "config.yaml"),
+        clips=tuple(zip(numbers, files, strict=True)),
+        targets=np.array(targets),
+        logits=np.array(logits, dtype=np.float32),
+        correct=correct,
+        sources=sources,
+        interval=accuracy_interval(correct, sources),
     )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the same clips.
+    """Two runs scored on the same clips.
 
     Attributes:
-        a, b: their names.
-        difference: pooled accuracy of b minus a's.
-        interval: its 95 %, resampling sources.
-        p: exact McNemar test, clip by clip; None where a clip was scored several times, which the test cannot take.
-        clips, sources: how many.
+        a, b: names of the runs.
+        difference: pooled accuracy of b minus that of a.
+        interval: its 95 % interval, see `source_interval`.
+        p: exact McNemar test; None if a clip was scored several times, as the trials are then not independent.
+        clips, sources: their numbers.
     """
 
     a: str
@@ -141,24 +136,27 @@ class Comparison:
     sources: int
 
     def describe(self) -> str:
-        """Which is better, and whether the data can tell."""
-        points = f"{100 * abs(self.difference):.2f} points"
+        """Describe the difference and its significance."""
         low, high = (f"{100 * end:+.2f}" for end in self.interval)
-        test = f"{self.clips} scores, several of them of one clip"
-        if self.p is not None:
-            test = f"exact McNemar test over {self.clips} clips: p = {self.p:.2g}"
         interval = (
             f"95 % interval of {self.b} minus {self.a}, resampling {self.sources} sources: {low} to {high} points"
         )
-        measured = f"{interval}; {test}"
+        if self.p is None:
+            test = f"{self.clips} scores, several of them of the same clip"
+        else:
+            test = f"exact McNemar test over {self.clips} clips: p = {self.p:.2g}"
+        evidence = f"({interval}; {test})"
         if self.difference == 0:
-            return f"{self.a} and {self.b} are equally accurate ({measured})."
+            return f"{self.a} and {self.b} have equal accuracy {evidence}."
         better, worse = (self.b, self.a) if self.difference > 0 else (self.a, self.b)
-        apart = self.interval[0] > 0 or self.interval[1] < 0
-        if apart and (self.p is None or self.p < 0.05):
-            return f"{better} is better than {worse} by {points}, and the data can tell ({measured})."
-        doubt = "the two tests disagree" if apart or (self.p is not None and self.p < 0.05) else "the data cannot tell"
-        return f"{better} scored {points} more than {worse}, but {doubt}: it may be chance ({measured})."
+        points = f"{100 * abs(self.difference):.2f} points"
+        interval_excludes_zero = self.interval[0] > 0 or self.interval[1] < 0
+        rejected = interval_excludes_zero if self.p is None else self.p < 0.05
+        if interval_excludes_zero and rejected:
+            return f"{better} is better than {worse} by {points}, which is significant {evidence}."
+        if interval_excludes_zero or rejected:
+            return f"{better} scored {points} more than {worse}, but the two tests disagree {evidence}."
+        return f"{better} scored {points} more than {worse}, but the difference is not significant {evidence}."
 
 
 def compare(a: RunResult, b: RunResult) -> Comparison:
@@ -171,27 +169,28 @@ def compare(a: RunResult, b: RunResult) -> Comparison:
         only_a, only_b = len(set(a.clips) - set(b.clips)), len(set(b.clips) - set(a.clips))
         raise InputError(
             f"{a.name} and {b.name} were scored on different clips ({only_a} only in the first, {only_b} only in the "
-            "second, counted by fold), so no test can pair them. Compare runs of one collection, split and seed of the "
-            "split; what each scored stands in its predictions.csv."
+            "second, counted by fold), which paired tests do not allow. Compare runs with the same collection, split "
+            "and split seed; predictions.csv lists the scored clips of a fold."
         )
-    gained = b.correct.astype(float) - a.correct
+    difference = b.correct.astype(float) - a.correct
+    independent = len({file for _, file in a.clips}) == len(a.clips)
     return Comparison(
         a.name,
         b.name,
-        difference=float(gained.mean()),
-        interval=source_interval(gained, a.sources),
-        p=mcnemar(a.correct, b.correct) if len({name for _, name in a.clips}) == len(a.clips) else None,
+        difference=float(difference.mean()),
+        interval=source_interval(difference, a.sources),
+        p=mcnemar(a.correct, b.correct) if independent else None,
         clips=len(a.clips),
         sources=len(set(a.sources)),
     )
 
 
 def seed_groups(runs: Sequence[RunResult]) -> list[tuple[list[RunResult], SeedSummary]]:
-    """Runs that differ by nothing but their seed (and where and under what name they ran), summed up."""
+    """Group and summarize runs that differ only in their seed, name and machine."""
     groups: dict[str, list[RunResult]] = {}
     for run in runs:
         config = drop_keys(run.config, (*NOT_IDENTITY, "seed", "label"))
-        # the place of the clips is no part of it, so the clips themselves are; random_clips scores others by seed
+        # data.root is not compared, so the clips are; with random_clips they depend on the seed
         clips = None if run.total.leaky else run.clips
         key = json.dumps([config, run.total.classes, run.total.n, clips], sort_keys=True)
         groups.setdefault(key, []).append(run)
@@ -203,7 +202,7 @@ def seed_groups(runs: Sequence[RunResult]) -> list[tuple[list[RunResult], SeedSu
 
 
 def describe_seeds(group: Sequence[RunResult], summary: SeedSummary) -> str:
-    """Several seeds summed up in a sentence."""
+    """Describe a group of `seed_groups` in one sentence."""
     mark = "LEAKY: " if group[0].total.leaky else ""
     text = f"{mark}{summary.seeds} seeds x {len(group[0].total.folds)} folds ({', '.join(r.name for r in group)}): "
     text += f"{100 * summary.accuracy:.2f} %"

@@ -1,4 +1,4 @@
-"""Published five-fold accuracies on ESC-50 and ESC-10, and where a run stands among them."""
+"""Published five-fold accuracies on ESC-50 and ESC-10, ranked together with runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from soundfold.evaluation.compare import RunResult
 
 @dataclass(frozen=True)
 class Published:
-    """Accuracies in %; None where the source gives none."""
+    """Accuracies in %; None if the source reports none."""
 
     name: str
     esc50: float | None
@@ -42,14 +42,13 @@ FIGURES = (
     Published("BEATs, AudioSet", 98.1, None, "five folds", "Chen et al., ICML 2023"),
 )
 
-
-# clips, classes and folds that these figures are over
+# number of clips, classes and folds of the collections
 PUBLISHED_SIZES = {"esc50": (2000, 50, 5), "esc10": (400, 10, 5)}
 
 
 @dataclass(frozen=True)
 class LeaderboardRow:
-    """A row of the ladder: accuracy in %, and whether it is the user's own."""
+    """A row of the leaderboard: accuracy in %, and whether it is one of the user's runs."""
 
     name: str
     accuracy: float
@@ -58,25 +57,27 @@ class LeaderboardRow:
     own: bool = False
 
 
-def published_rows(collection: str, own: Sequence[LeaderboardRow] = ()) -> list[LeaderboardRow]:
-    """Published figures on ``esc50`` or ``esc10`` and one's own, best first; empty for another collection."""
-    leaderboard_rows = [
+def published_rows(collection: str, runs: Sequence[LeaderboardRow] = ()) -> list[LeaderboardRow]:
+    """Rank runs among the published figures on ``esc50`` or ``esc10``, best first; empty for another collection."""
+    published = [
         LeaderboardRow(figure.name, accuracy, figure.protocol, figure.source)
         for figure in FIGURES
         if (accuracy := getattr(figure, collection, None)) is not None
     ]
-    return sorted([*leaderboard_rows, *own], key=lambda rung: -rung.accuracy) if leaderboard_rows else []
+    return sorted([*published, *runs], key=lambda row: -row.accuracy) if published else []
 
 
 def published_leaderboard(runs: Sequence[RunResult]) -> list[LeaderboardRow]:
-    """Where runs stand among published figures: those that scored the whole collection and do not leak.
+    """Rank the runs that scored the entire collection without leaks among the published figures.
 
-    Empty where there is none, and where the runs are of several collections.
+    Empty if there is no such run, or if the runs are of several collections.
     """
-    own = [
+    if len({run.collection for run in runs}) != 1:
+        return []
+    ranked = [
         LeaderboardRow(run.name, 100 * run.total.accuracy, f"split={run.total.protocol}", "this run", own=True)
         for run in runs
         if not run.total.leaky
         and PUBLISHED_SIZES.get(run.collection) == (len(run.clips), len(run.total.classes), len(run.total.folds))
     ]
-    return published_rows(runs[0].collection, own) if own and len({run.collection for run in runs}) == 1 else []
+    return published_rows(runs[0].collection, ranked) if ranked else []

@@ -1,4 +1,4 @@
-"""What a fold leaves behind, and what a set of folds says together. Pure but for the files."""
+"""Results of folds and cross-validations, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -22,28 +22,31 @@ from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum, write_text
 
+# keys of `FoldResult.audit` in results of the first edition
+RENAMED_AUDIT_KEYS = {"met_before": "seen_before"}
+
 
 @dataclass(frozen=True)
 class FoldResult:
     """One fold, trained and scored once.
 
     Attributes:
-        cv_id: identity of the cross-validation that it belongs to.
-        fold: its number, or None for a model trained on every clip, which has no scores.
+        cv_id: id of its cross-validation.
+        fold: fold number, or None for a model trained on every clip, which has no scores.
         folds: numbers of all folds of the collection.
         protocol, seed, classes: of the run.
-        leaky: its scores are too high by protocol, see `soundfold.data.splits.Protocol`.
+        leaky: the protocol makes the scores too high, see `soundfold.data.splits.Protocol`.
         n: clips scored.
         accuracy, f1, top5: fractions of 1; f1 is the macro average.
         loss: mean cross entropy of the scored clips, nats.
-        val_accuracy: fraction of 1, of the weights that were scored; None where the protocol does not validate.
         confusion: counts, rows are true classes.
-        objective: what a search may optimise: the validation figure where there is one, else accuracy.
-        epochs, steps: done when the fold ended.
-        seconds: wall time of the start that finished it.
-        audit: of the split, see `soundfold.data.splits.Audit`.
+        val_accuracy: fraction of 1, of the scored weights; None if the protocol has no validation.
+        objective: value for a search: the validation metric if there is one, otherwise accuracy.
+        epochs, steps: completed at the end of the fold.
+        seconds: wall time of the process that finished it.
+        audit: see `soundfold.data.splits.Audit`.
         environment: commit, versions of libraries, device.
-        predictions: SHA-256 of the predictions.csv beside it; None where there is none, or an earlier version wrote it.
+        predictions: SHA-256 of predictions.csv in the same folder; None without scores, and in early versions.
     """
 
     cv_id: str
@@ -69,34 +72,36 @@ class FoldResult:
     predictions: str | None = None
 
     def save(self, path: Path) -> None:
-        """Write as JSON with a checksum, whole or not at all."""
+        """Write atomically as JSON with a checksum."""
         write_text(path, dumps_with_checksum(asdict(self)))
 
     @classmethod
     def load(cls, path: Path) -> FoldResult:
-        """Read what `save` wrote; what an earlier version wrote has no checksum, and is taken as it is.
+        """Read a file of `save`; files of early versions have no checksum.
 
         Raises:
-            InputError: the file is not a result, or its values are not those that were written.
+            InputError: the file is not a result, or its checksum does not match.
         """
         try:
-            return cls(**loads_with_checksum(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            values = loads_with_checksum(path.read_text())
+            values["audit"] = {RENAMED_AUDIT_KEYS.get(key, key): value for key, value in values["audit"].items()}
+            return cls(**values)
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(
-                f"{path} is not a fold's result ({error}). Delete it and start the run again; only that fold is redone."
+                f"{path} is not a fold's result ({error}). Delete it and start the run again; only this fold is redone."
             ) from error
 
 
 @dataclass(frozen=True)
 class CVResult:
-    """Several folds of one cross-validation.
+    """All folds of one cross-validation.
 
     Attributes:
-        accuracy, f1, loss, objective: mean over folds; `*_sd` the standard deviation over folds (n - 1).
-        leaky: the scores are too high by protocol.
-        n: clips scored; seconds: their sum; confusion: their sum, rows are true classes.
-        folds: one entry per fold, ascending.
-        interval: 95 % of the pooled accuracy, resampling sources; None where the predictions were not read.
+        accuracy, f1, loss, objective: mean over folds; ``*_sd`` is the standard deviation over folds (n - 1).
+        leaky: the protocol makes the scores too high.
+        n, seconds, confusion: sums over folds; see `FoldResult`.
+        folds: values of each `FoldResult` without its confusion and classes, ascending.
+        interval: 95 % interval of the pooled accuracy, see `source_interval`; None if predictions were not read.
     """
 
     cv_id: str
@@ -118,30 +123,30 @@ class CVResult:
     interval: tuple[float, float] | None = None
 
     def save(self, path: Path) -> None:
-        """Write as JSON with a checksum, whole or not at all."""
+        """Write atomically as JSON with a checksum."""
         write_text(path, dumps_with_checksum(asdict(self)))
 
 
 def summarise(results: Sequence[FoldResult]) -> CVResult:
-    """Mean and spread over the folds of one cross-validation.
+    """Compute mean and spread over the folds of one cross-validation.
 
     Raises:
-        InputError: a fold is missing, comes twice, or belongs to another cross-validation.
+        InputError: a fold is missing, occurs twice, or belongs to another cross-validation.
     """
     if not results:
-        raise InputError("There is no finished fold to sum up.")
+        raise InputError("There is no finished fold to summarize.")
     first = results[0]
     others = sorted({r.cv_id for r in results} - {first.cv_id})
     if others:
         raise InputError(
             f"These folds belong to different cross-validations ({first.cv_id}, {', '.join(others)}): "
-            "their settings, seeds or clips differ. Sum up one run's folder at a time."
+            "their settings, seeds or clips differ. Summarize the folder of one run."
         )
     counts = Counter(r.fold for r in results)
-    twice = [k for k, count in counts.items() if count > 1]
-    if twice:
-        raise InputError(f"Fold {twice[0]} of {first.cv_id} comes twice; a clip may be scored once only.")
-    missing = [k for k in first.folds if k not in counts]
+    repeated = [fold for fold, count in counts.items() if count > 1]
+    if repeated:
+        raise InputError(f"Fold {repeated[0]} of {first.cv_id} occurs twice; each clip may be scored only once.")
+    missing = [fold for fold in first.folds if fold not in counts]
     if missing or len(counts) != len(first.folds):
         raise InputError(
             f"Fold(s) {', '.join(map(str, missing))} of {first.cv_id} are not finished. Run the same command with "
@@ -149,26 +154,17 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
         )
     ordered = sorted(results, key=lambda r: r.fold or 0)
 
-    def over_folds(name: str) -> tuple[float, float]:
+    scores: dict[str, Any] = {}
+    for name in ("accuracy", "f1", "loss"):
         values = [getattr(r, name) for r in ordered]
-        return mean(values), stdev(values)
-
-    accuracy, accuracy_sd = over_folds("accuracy")
-    f1, f1_sd = over_folds("f1")
-    loss, loss_sd = over_folds("loss")
+        scores |= {name: mean(values), f"{name}_sd": stdev(values)}
     return CVResult(
         cv_id=first.cv_id,
         protocol=first.protocol,
         leaky=first.leaky,
         seed=first.seed,
         n=sum(r.n for r in ordered),
-        accuracy=accuracy,
-        accuracy_sd=accuracy_sd,
-        f1=f1,
-        f1_sd=f1_sd,
-        loss=loss,
-        loss_sd=loss_sd,
-        objective=over_folds("objective")[0],
+        objective=mean(r.objective for r in ordered),  # type: ignore[type-var, arg-type]
         seconds=sum(r.seconds for r in ordered),
         classes=first.classes,
         confusion=np.sum([r.confusion for r in ordered], axis=0).tolist(),
@@ -176,11 +172,12 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
             {key: value for key, value in asdict(r).items() if key not in ("confusion", "classes", "folds")}
             for r in ordered
         ],
+        **scores,
     )
 
 
 def load_folds(run: Path) -> list[FoldResult]:
-    """The finished, scored folds in a run's folder.
+    """Read the finished, scored folds of a run's folder.
 
     Raises:
         InputError: the folder does not exist, or a result cannot be read.
@@ -192,10 +189,10 @@ def load_folds(run: Path) -> list[FoldResult]:
 
 
 def load_config(path: Path) -> dict[str, Any]:
-    """Read a fold's ``config.yaml``, nested, with the keys of this version.
+    """Read the config.yaml of a fold, with its keys migrated to this version.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file cannot be read.
     """
     try:
         stored: Any = OmegaConf.to_container(OmegaConf.load(path))
@@ -208,12 +205,10 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
-    """What was logged at the end of every epoch: metric -> one array per fold; as many epochs as the fold had.
-
-    A fold without metrics, or without one of them, is left out of it.
+    """Read the learning curves of folds: metric -> one array (epochs,) per fold that logged it; nan if not computed.
 
     Raises:
-        InputError: a file of metrics is damaged.
+        InputError: a metrics.csv is damaged.
     """
     curves: dict[str, list[np.ndarray]] = {}
     for fold in folds:
@@ -223,21 +218,21 @@ def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
         try:
             with path.open(newline="", encoding="utf-8") as stream:
                 rows = list(csv.DictReader(stream))
-            for name in (name for name in (rows[0] if rows else ()) if name != "leaky"):
-                # a metric that began later has empty cells before
-                curves.setdefault(name, []).append(np.array([float(row[name] or "nan") for row in rows]))
+            for name in rows[0] if rows else ():
+                if name != "leaky":
+                    curves.setdefault(name, []).append(np.array([float(row[name] or "nan") for row in rows]))
         except (ValueError, TypeError, csv.Error) as error:
-            raise InputError(f"{path} is damaged ({error}). Redo the fold, or delete it to do without.") from None
+            raise InputError(f"{path} is damaged ({error}). Redo the fold, or delete the file.") from None
     return curves
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The scored clips of a fold, in the file's order.
+    """The scored clips of a fold, in the order of the file.
 
     Attributes:
         files, sources: (n,).
-        targets: int64 (n,), as indices into the classes.
+        targets: int64 (n,), indices into the classes.
         logits: float32 (n, C).
     """
 
@@ -247,50 +242,60 @@ class Predictions:
     logits: np.ndarray
 
 
-def load_predictions(path: Path, classes: Sequence[str], digest: str | None = None) -> Predictions:
-    """Read what `predictions_csv` wrote.
-
-    Args:
-        digest: `FoldResult.predictions` of the same fold; None compares nothing.
+def load_fold_predictions(run: Path, result: FoldResult) -> Predictions:
+    """Read the predictions of a finished fold and check them against its result.
 
     Raises:
-        InputError: the file cannot be read, is of other classes, or is not the one that the result is of.
+        InputError: the file cannot be read, or does not match the result.
     """
-    number = {name: target for target, name in enumerate(classes)}
+    path = run / f"fold{result.fold}" / "predictions.csv"
+    predictions = load_predictions(path, result.classes, result.predictions)
+    correct = predictions.logits.argmax(axis=1) == predictions.targets
+    if len(correct) != result.n or result.accuracy is None or abs(correct.mean() - result.accuracy) > 1e-4:
+        raise InputError(
+            f"{path} does not match the accuracy in result.json. One of the two was changed. Redo the fold: the same "
+            "command with rerun=true."
+        )
+    return predictions
+
+
+def load_predictions(path: Path, classes: Sequence[str], digest: str | None = None) -> Predictions:
+    """Read a file of `predictions_csv`.
+
+    Args:
+        digest: expected SHA-256, `FoldResult.predictions`; None skips the check.
+
+    Raises:
+        InputError: the file cannot be read, has other classes, or has another SHA-256.
+    """
+    index = {name: target for target, name in enumerate(classes)}
     try:
         content = path.read_bytes()
         if digest not in (None, hashlib.sha256(content).hexdigest()):
-            raise ValueError("it is not the file that the result.json beside it is of")
+            raise ValueError("it is not the file that result.json refers to")
         rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
         return Predictions(
             tuple(row["filename"] for row in rows),
             tuple(row["source"] for row in rows),
-            np.array([number[row["target"]] for row in rows], dtype=np.int64),
-            np.array([[row[f"logit_{name}"] for name in classes] for row in rows], dtype=np.float32),
+            np.array([index[row["target"]] for row in rows], dtype=np.int64),
+            np.array([row[f"logit_{name}"] for row in rows for name in classes], np.float32).reshape(-1, len(classes)),
         )
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true.") from None
 
 
 def predictions_csv(table: ClipTable, clips: np.ndarray, logits: np.ndarray) -> str:
-    """A row per scored clip: file, fold, source, true and predicted class, then a logit per class.
+    """Return a CSV with a row per scored clip: file, fold, source, true and predicted class, and a logit per class.
 
     Args:
         clips: int64 (n,), indices into the table.
-        logits: float32 (n, C); written so that reading gives the same float32.
+        logits: float32 (n, C); nine digits, so that they are read back exactly.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["filename", "fold", "source", "target", "prediction", *(f"logit_{c}" for c in table.classes)])
     for clip, row in zip(clips, logits, strict=True):
-        writer.writerow(
-            [
-                table.files[clip],
-                int(table.folds[clip]),
-                table.sources[clip],
-                table.classes[table.targets[clip]],
-                table.classes[int(row.argmax())],
-                *(f"{value:.9g}" for value in row),
-            ]
-        )
+        target, prediction = table.classes[table.targets[clip]], table.classes[int(row.argmax())]
+        labels = [table.files[clip], int(table.folds[clip]), table.sources[clip], target, prediction]
+        writer.writerow([*labels, *(f"{value:.9g}" for value in row)])
     return out.getvalue()

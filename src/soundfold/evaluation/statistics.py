@@ -1,7 +1,7 @@
-"""What a score can bear: intervals, paired tests, several seeds. Pure functions on arrays.
+"""Uncertainty of scores: intervals, paired tests and several seeds. Pure functions on arrays.
 
-Clips that were cut from one recording are not independent, so what is resampled is always the source, with all its
-clips; clip by clip an interval would be too narrow.
+Clips cut from one recording are not independent, so the bootstrap resamples sources with all their clips. An interval
+that resamples clips would be too narrow.
 """
 
 from __future__ import annotations
@@ -19,69 +19,76 @@ LEVEL = 0.95
 def source_interval(
     values: np.ndarray, sources: Sequence[str], draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of a mean over clips, by a percentile bootstrap over sources.
+    """Compute the 95 % interval of a mean over clips by a percentile bootstrap over sources.
 
-    Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; clusters resampled whole, as in
+    SciPy's bootstrap has no clusters.
+
+    Source: B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; resampling of clusters as in
     A. C. Davison and D. V. Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
 
     Args:
-        values: (n,), one per clip: 1 where it was classified right and 0 elsewhere, or a difference of two runs.
-        sources: the n clips' sources.
-        draws: resamplings.
-        seed: of the resampling; the same clips give the same interval.
+        values: (n,), one per clip: 1 if it was classified correctly and 0 if not, or the difference of two runs.
+        sources: (n,), source of each clip.
+        draws: number of bootstrap samples.
+        seed: of the bootstrap; the same clips give the same interval.
     """
     _, cluster = np.unique(np.asarray(sources), return_inverse=True)
     sums, sizes = np.bincount(cluster, values), np.bincount(cluster)
     rng = np.random.default_rng(seed)
-    # how often each source is drawn; some at a time, or 2,000 sources would take 160 MB
     means = []
-    for part in np.array_split(np.arange(draws), max(1, draws * len(sizes) // 2_000_000)):
-        times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=len(part))
-        means.append((times @ sums) / (times @ sizes))
+    # in chunks: the counts of 2,000 sources in all draws would take 160 MB
+    for chunk in np.array_split(np.arange(draws), max(1, draws * len(sizes) // 2_000_000)):
+        counts = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=len(chunk))
+        means.append((counts @ sums) / (counts @ sizes))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def accuracy_interval(right: np.ndarray, sources: Sequence[str]) -> tuple[float, float]:
-    """95 % interval of an accuracy: `source_interval`, or where every clip is right, or none, the exact one.
+def accuracy_interval(correct: np.ndarray, sources: Sequence[str]) -> tuple[float, float]:
+    """Compute the 95 % interval of an accuracy: `source_interval`, or an exact one if all clips agree.
 
-    Resampling nothing but right answers gives an interval of no width, which is not what they prove; the exact one is
-    C. Clopper's and E. Pearson's, Biometrika 26, 1934, with as many trials as there are sources.
+    If all clips are correct, or none is, a bootstrap interval has no width. The exact interval is that of C. Clopper
+    and E. Pearson, Biometrika 26, 1934, with one trial per source.
 
     Args:
-        right: bool (n,).
-        sources: the n clips' sources.
+        correct: bool (n,).
+        sources: (n,), source of each clip.
     """
-    if len(set(right.tolist())) > 1:
-        return source_interval(right, sources)
-    most = ((1 - LEVEL) / 2) ** (1 / len(set(sources)))
-    return (most, 1.0) if right[0] else (0.0, 1 - most)
+    if len(set(correct.tolist())) > 1:
+        return source_interval(correct, sources)
+    from scipy.stats import binomtest  # imported here: it takes half a second
+
+    trials = len(set(sources))
+    interval = binomtest(trials if correct[0] else 0, trials).proportion_ci(LEVEL, method="exact")
+    return float(interval.low), float(interval.high)
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided p value of the exact McNemar test that two runs are right equally often: bool (n,), (n,), same clips.
+    """Compute the two-sided p value of the exact McNemar test of two runs' accuracies.
 
-    Source: Q. McNemar, Psychometrika 12, 1947; the binomial form, which needs no large numbers.
+    Source: Q. McNemar, Psychometrika 12, 1947; as a binomial test on the discordant clips, without approximation.
+
+    Args:
+        a, b: bool (n,), whether each run classified each clip correctly.
     """
+    from scipy.stats import binomtest
+
     a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    discordant = only_a + only_b
-    tail = sum(math.comb(discordant, k) for k in range(min(only_a, only_b) + 1))
-    # whole numbers until the end: 2^2000 is no float
-    return min(1.0, float(2 * tail / 2**discordant)) if discordant else 1.0
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """Several cross-validations that differ by their seed only.
+    """Cross-validations that differ only in their seed.
 
     Attributes:
-        seeds: how many.
+        seeds: number of cross-validations.
         accuracy: mean over seeds of the mean over folds.
         seed_sd: standard deviation over seeds of the mean over folds (n - 1); None for one seed.
         fold_sd: standard deviation over folds (n - 1), averaged over seeds.
-        interval: 95 % interval of the accuracy over seeds, by Student's t; None for one seed. It speaks of other seeds
-            on these clips, not of other clips.
+        interval: 95 % interval of the accuracy over seeds, by Student's t; None for one seed. It covers other seeds on
+            the same clips, not other clips.
     """
 
     seeds: int
@@ -92,35 +99,14 @@ class SeedSummary:
 
 
 def over_seeds(accuracies: np.ndarray) -> SeedSummary:
-    """Sum up accuracies (seeds, folds)."""
+    """Summarize accuracies (seeds, folds)."""
     means = accuracies.mean(axis=1)
     seeds, mean = len(means), float(means.mean())
     fold_sd = float(accuracies.std(axis=1, ddof=1).mean())
     if seeds == 1:
         return SeedSummary(seeds, mean, None, fold_sd, None)
+    from scipy.stats import t
+
     seed_sd = float(means.std(ddof=1))
-    half = student_t(seeds - 1) * seed_sd / math.sqrt(seeds)
+    half = float(t.ppf((1 + LEVEL) / 2, seeds - 1)) * seed_sd / math.sqrt(seeds)
     return SeedSummary(seeds, mean, seed_sd, fold_sd, (mean - half, mean + half))
-
-
-def student_t(freedom: int) -> float:
-    """The t that 95 % of Student's distribution with ``freedom`` degrees lies within, to six digits, by bisection."""
-    low, high = 0.0, 100.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student_within(middle, freedom) < LEVEL else (low, middle)
-    return (low + high) / 2
-
-
-def _student_within(t: float, freedom: int) -> float:
-    """Probability of [-t, t]: the finite series of Abramowitz and Stegun, 26.7.3 and 26.7.4."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine = math.cos(angle)
-    term = total = cosine if freedom % 2 else 1.0
-    first = 3 if freedom % 2 else 2
-    for k in range(first, freedom - 1, 2):
-        term *= (k - 1) / k * cosine**2
-        total += term
-    if freedom % 2 == 0:
-        return math.sin(angle) * total
-    return 2 / math.pi * (angle + (math.sin(angle) * total if freedom > 1 else 0.0))

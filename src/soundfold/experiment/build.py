@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold import config
-from soundfold.data.datamodule import OfflineCopies
+from soundfold.data.copies import OfflineCopies
+from soundfold.data.layouts import TableOptions
 from soundfold.data.splits import Protocol
 from soundfold.errors import InputError
 from soundfold.features.augment import Augmentation, MaskSpec, Uniform
@@ -37,7 +38,7 @@ IMAGE_SECTIONS: dict[str, Any] = {
 def stored_sections(given: Any, where: str = "the stored configuration") -> DictConfig:
     """The sections of a stored configuration that make images and logits of waveforms.
 
-    Keys that it did not know yet have their defaults.
+    Keys that it did not know have the values that it computed with.
 
     Args:
         given: the stored configuration.
@@ -48,10 +49,10 @@ def stored_sections(given: Any, where: str = "the stored configuration") -> Dict
     """
     refuse_foreign_keys(given, where)
     stored: Any = OmegaConf.to_container(given) if OmegaConf.is_config(given) else given
-    given = config.migrate(stored)
+    sections = config.migrate({name: {} for name in IMAGE_SECTIONS} | stored)
     known: Any = {}
     for name, kind in IMAGE_SECTIONS.items():
-        known[name] = OmegaConf.merge(OmegaConf.structured(kind), given.get(name, {}))
+        known[name] = OmegaConf.merge(OmegaConf.structured(kind), sections[name])
     return OmegaConf.create(known)
 
 
@@ -78,7 +79,13 @@ def refuse_foreign_keys(given: Any, where: str) -> None:
                 )
 
 
-@config_keys("features", "augment", "data")
+def table_options(cfg: DictConfig) -> TableOptions:
+    """From ``data``."""
+    options: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    return TableOptions(**{name: options[name] for name in signature(TableOptions).parameters})
+
+
+@config_keys("features", "features.image", "augment", "data")
 def front_end(cfg: DictConfig) -> FrontEnd:
     """From ``features``, ``augment`` and ``data``; its statistics are still 0 and 1."""
     image = cfg.features.image
@@ -89,8 +96,15 @@ def front_end(cfg: DictConfig) -> FrontEnd:
 @config_keys("features", "data")
 def logmel(cfg: DictConfig) -> LogMel:
     """From ``features``, for clips of ``data``."""
-    options = {key: value for key, value in cfg.features.items() if key != "image"}
-    return LogMel(sample_rate=cfg.data.sample_rate, **options)
+    sizes = config.frame_sizes(cfg)
+    return LogMel(
+        cfg.data.sample_rate,
+        sizes.n_fft,
+        sizes.hop,
+        f_max=sizes.f_max,
+        win_length=sizes.window,
+        **{key: cfg.features[key] for key in ("n_mels", "f_min", "top_db", "relative")},
+    )
 
 
 @config_keys("augment", "data")

@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
+from soundfold.config import to_yaml
 from soundfold.data.datamodule import SoundDataModule
 from soundfold.data.loader import SINGLE_PROCESS, BatchShard
 from soundfold.data.splits import Split, make_split
@@ -108,7 +109,7 @@ def train_fold(
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
     if first:
-        write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(folder / "config.yaml", to_yaml(cfg))
     last = checkpoints / "last.ckpt"
     resumed = not cfg.rerun and not cfg.debug and can_resume(checkpoints)
     started = time.perf_counter()
@@ -118,7 +119,7 @@ def train_fold(
     kind = choose_accelerator(cfg)
     trainer_options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = trainer_options.pop("tf32")
-    del trainer_options["micro_batches"], trainer_options["halve_on_oom"]
+    del trainer_options["micro_batches"]
     data = SoundDataModule(
         run.collection,
         build.front_end(cfg),
@@ -228,7 +229,7 @@ def train_fold(
                 data.front_end.mean,
                 data.front_end.std,
                 table.classes,
-                OmegaConf.to_yaml(cfg, resolve=True),
+                to_yaml(cfg),
                 data.seen,
             ).save(checkpoints / "weights.pt")
     predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None

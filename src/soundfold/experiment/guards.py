@@ -134,9 +134,8 @@ def explain_oom(cfg: DictConfig, fold: int | None, parts: int) -> Iterator[None]
         size, shares = cfg.data.batch_size, parts * cfg.trainer.devices
         halves = "a smaller data.batch_size, which is another recipe;"
         if size >= 8 * shares:  # four clips in each part are asked for
-            by_itself = "" if cfg.trainer.halve_on_oom else " (trainer.halve_on_oom=true does that by itself)"
             halves = f"trainer.micro_batches={2 * parts}: the same batches of data.batch_size={size}, in parts of half "
-            halves += f"the size{by_itself};"
+            halves += "the size;"
         bf16 = " trainer.precision=bf16-mixed halves what a step keeps;" if cfg.trainer.precision == "32-true" else ""
         raise OutOfMemory(
             f"Fold {fold or 'none'}: Out of memory with {-(-size // shares)} clips at once: "

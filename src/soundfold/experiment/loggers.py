@@ -1,4 +1,4 @@
-"""What a fold is logged to beside its metrics.csv."""
+"""The Lightning loggers of a fold."""
 
 from __future__ import annotations
 
@@ -6,40 +6,28 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-import torch
 from lightning.pytorch.loggers import Logger
-from omegaconf import OmegaConf
 
-from soundfold.experiment import build, environment
 from soundfold.experiment.setup import RunContext
 
 
 @contextmanager
 def fold_loggers(run: RunContext, folder: Path, fold: int | None) -> Iterator[list[Logger]]:
-    """What a fold is logged to beside metrics.csv: nothing (``logger=csv``), W&B, TensorBoard, or both
-    (``logger=[wandb,tensorboard]``, or ``logger.tensorboard=true`` with any)."""
-    cfg = run.cfg
+    """Open the loggers that ``logger`` selects in addition to metrics.csv: W&B, TensorBoard, both or none."""
     loggers: list[Logger] = []
     with ExitStack() as stack:
-        if cfg.logger.tensorboard:
+        if run.cfg.logger.tensorboard:
             from lightning.pytorch.loggers import TensorBoardLogger
 
-            # a resumed fold is told its earlier epochs again, see MetricsCsv
+            # `MetricsCsv` logs the earlier epochs of a resumed fold again
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
             board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
             stack.callback(board.finalize, "success")
             loggers.append(board)
-        if cfg.logger.wandb is not None:
+        if run.cfg.logger.wandb is not None:
+            # imported here: W&B takes a second to import
             from soundfold.experiment.wandb_runs import fold_logger
 
-            protocol = build.protocol(cfg)
-            config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-            config |= {"fold": fold, "cv_id": run.cv_id, "protocol": protocol.name}
-            config["commit"] = environment.describe(torch.device("cpu"))["commit"]
-            options = {"leaky": protocol.leaky, "fresh": cfg.rerun or cfg.debug}
-            loggers.append(
-                stack.enter_context(fold_logger(cfg.logger.wandb, folder, run.cv_id, config, **options)),
-            )
+            loggers.append(stack.enter_context(fold_logger(run, folder, fold)))
         yield loggers

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from soundfold.data.splits import SeenClips
+from soundfold.data.leakage import SeenClips
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.features.pipeline import FrontEnd

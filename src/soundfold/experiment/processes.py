@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -21,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from soundfold.data.loader import BatchShard
-from soundfold.errors import InputError, OutOfMemory, TrainingError
+from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment.callbacks import can_resume
 from soundfold.experiment.fold import train_fold
@@ -35,32 +34,16 @@ SECONDS_TO_END = 10
 def run_fold(run: RunContext, fold: int | None, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
     """Train one fold on the devices of ``trainer.devices``, score its test clips once, and write its files.
 
-    Where memory does not suffice and ``trainer.halve_on_oom`` allows it, the fold goes on from its last checkpoint with
-    each batch in twice as many parts.
-
     Args:
         run, fold, watchers: see `train_fold`; of several devices each has watchers of its own, which are pickled.
 
     Raises:
         TrainingError: training cannot go on.
     """
-    options, parts = run.cfg.trainer, run.cfg.trainer.micro_batches
-    while True:
-        try:
-            if options.devices > 1:
-                return _on_several(run, fold, parts, watchers)
-            return train_fold(run, fold, BatchShard(accumulate=parts), watchers)
-        except OutOfMemory as error:
-            # four clips in each part, as where so many were asked for
-            if not options.halve_on_oom or run.cfg.data.batch_size < 8 * parts * options.devices:
-                raise
-            told = str(error)
-        # after the exception, which holds on to what was allocated
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        parts *= 2
-        console.print(f"{told.split(' Give ')[0]} Fold {fold or 'none'} goes on with each batch in {parts} parts.")
+    parts = run.cfg.trainer.micro_batches
+    if run.cfg.trainer.devices > 1:
+        return _on_several(run, fold, parts, watchers)
+    return train_fold(run, fold, BatchShard(accumulate=parts), watchers)
 
 
 def _on_several(run: RunContext, fold: int | None, parts: int, watchers: Sequence[pl.Callback]) -> FoldResult:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.data.splits import audit, check_leakage, make_split
+from soundfold.data.leakage import audit, check_leakage
+from soundfold.data.splits import make_split
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.experiment import build, environment
@@ -20,7 +21,7 @@ from soundfold.experiment.setup import RunContext, open_run
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
-from soundfold.validation import is_wandb_trial, parse_fold
+from soundfold.validation import config_keys, is_wandb_trial, parse_fold
 
 REMEDY = "Free some space, or give paths.outputs=DIRECTORY elsewhere; the same command goes on from what is whole."
 
@@ -32,11 +33,18 @@ class Reporter(Protocol):
         """Print finished folds of a run that is not complete."""
 
     def report_run(
-        self, folder: Path, results: list[FoldResult], options: DictConfig, logger: DictConfig | None, *, tell: bool
+        self,
+        folder: Path,
+        results: list[FoldResult],
+        options: DictConfig,
+        logger: DictConfig | None,
+        *,
+        show_table: bool,
     ) -> None:
         """Summarise a complete run, see `soundfold.report.reporter.RunReporter`."""
 
 
+@config_keys("split", "model")
 def cross_validate(
     cfg: DictConfig,
     reporter: Reporter,
@@ -122,10 +130,10 @@ def cross_validate(
         # of jobs that end together each finds all folds finished; each then writes the same, one after the other
         done = load_folds(run.folder)
         whole = len(done) == len(numbers)
-        tell = wanted == "all" or opened is None
+        show_table = wanted == "all" or opened is None
         if whole:
-            reporter.report_run(run.folder, done, cfg.report, cfg.logger, tell=tell)
-        if not (whole and tell):
+            reporter.report_run(run.folder, done, cfg.report, cfg.logger, show_table=show_table)
+        if not (whole and show_table):
             reporter.print_folds(results)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
     return float(np.mean([r.objective for r in results]))

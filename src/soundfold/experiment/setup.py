@@ -11,12 +11,12 @@ from omegaconf import DictConfig
 
 from soundfold.config import cv_id
 from soundfold.data.collection import Collection, open_collection
-from soundfold.data.splits import SeenClips
+from soundfold.data.leakage import SeenClips
 from soundfold.experiment import build
 from soundfold.experiment.device import check_device_count, choose_accelerator, note_bfloat16
 from soundfold.experiment.model_bundle import seen_by_weights
 from soundfold.models.resnet import weights_digest
-from soundfold.validation import validate
+from soundfold.validation import config_keys, validate
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,18 @@ def open_run(cfg: DictConfig) -> RunContext:
     kind = choose_accelerator(cfg)
     check_device_count(cfg, kind)
     note_bfloat16(cfg, kind)
-    weights = weights_digest(cfg.model.weights)
-    data = cfg.data
-    collection = open_collection(
-        Path(data.root),
-        Path(cfg.paths.cache),
-        seconds=data.seconds,
-        sample_rate=data.sample_rate,
-        download=data.download,
-        layout=data.layout,
-        folds=data.folds,
-        source_pattern=data.source_pattern,
-        subset=data.subset,
-        classes=None if data.classes is None else list(data.classes),
-    )
+    with config_keys("model"):
+        weights = weights_digest(cfg.model.weights)
+    with config_keys("data", "paths"):
+        collection = open_collection(
+            Path(cfg.data.root),
+            Path(cfg.paths.cache),
+            seconds=cfg.data.seconds,
+            sample_rate=cfg.data.sample_rate,
+            download=cfg.data.download,
+            layout=cfg.data.layout,
+            options=build.table_options(cfg),
+        )
     table = collection.table
     rows = [table.files, table.folds.tolist(), table.targets.tolist(), table.sources, table.classes]
     digests = {

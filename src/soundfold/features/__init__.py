@@ -1,1 +1,1 @@
-"""From waveforms to what the network sees, on the device: log-mel, augmentation, mixing."""
+"""Waveforms to network input: augmentation, log-mel spectrograms, crops and mixing."""

@@ -1,4 +1,4 @@
-"""Training images: clips cropped, varied, turned into images and mixed, by what was drawn for their batch."""
+"""The random transform of a training batch: crop, mix waveforms, augment, make images, mix images."""
 
 from __future__ import annotations
 
@@ -16,65 +16,79 @@ FULL_BATCH = slice(0, None, 1)
 
 @dataclass(frozen=True)
 class BatchParams:
-    """What a batch of B clips drew; None is left out.
+    """Random parameters of a batch of B clips. None disables a step.
 
     Attributes:
-        place: (B, 1), see `Crops.draw`.
-        waves, clips, images: how waveforms are mixed, clips are varied, images are mixed.
+        position: (B, 1), see `Crops.draw`.
+        wave_mix: mixing of waveforms.
+        augment: augmentation of clips.
+        image_mix: mixing of images.
     """
 
-    place: Tensor | None
-    waves: WaveMixParams | None
-    clips: AugmentParams | None
-    images: ImageMixParams | None
+    position: Tensor | None
+    wave_mix: WaveMixParams | None
+    augment: AugmentParams | None
+    image_mix: ImageMixParams | None
 
 
 class BatchTransform:
-    """From waveforms and targets to what is trained on. The draw apart, it is a pure function of tensors, and no value
-    is read from an accelerator: it compiles in one piece.
+    """Turns waveforms and targets into training images and targets.
+
+    `draw` is the only random step. Calling the transform is a pure function of tensors that reads no value from an
+    accelerator, so it compiles to one graph.
 
     Args:
-        front_end: from waveforms to images; its augmentation varies them.
-        classes: of the targets.
-        crops: what part of a clip is seen; None is all of it.
-        mixing: how clips are mixed; None leaves them.
+        front_end: makes images; its augmentation is applied.
+        classes: number of classes of the targets.
+        crops: random crops; None uses full clips.
+        mixing: mixing of clips; None disables it.
     """
 
     def __init__(self, front_end: FrontEnd, classes: int, crops: Crops | None, mixing: Mixing | None) -> None:
         self.front_end, self.classes, self.crops, self.mixing = front_end, classes, crops, mixing
 
-    def draw(self, clips: int, generator: Generator, drawn: AugmentParams | None = None) -> BatchParams:
-        """AugmentParams for a batch, on the generator's device.
+    def draw(self, clips: int, generator: Generator, augment: AugmentParams | None = None) -> BatchParams:
+        """Draw the parameters of a batch, on the generator's device.
 
         Args:
-            drawn: how its clips are varied, where that is known already.
+            clips: number of clips B.
+            generator: source of randomness.
+            augment: augmentation parameters to use instead of drawing them.
         """
-        augmentation = self.front_end.augmentation
-        place = self.crops.draw(clips, generator) if self.crops else None
-        waves = self.mixing.draw_waves(clips, generator) if self.mixing else None
-        if drawn is None and augmentation is not None:
-            drawn = augmentation.draw(clips, generator)
-        return BatchParams(place, waves, drawn, self.mixing.draw_images(clips, generator) if self.mixing else None)
+        # the order of the draws determines every seeded result
+        position = self.crops.draw(clips, generator) if self.crops else None
+        wave_mix = self.mixing.draw_waves(clips, generator) if self.mixing else None
+        if augment is None and self.front_end.augmentation is not None:
+            augment = self.front_end.augmentation.draw(clips, generator)
+        image_mix = self.mixing.draw_images(clips, generator) if self.mixing else None
+        return BatchParams(position, wave_mix, augment, image_mix)
 
     def __call__(
-        self, wave: Tensor, target: Tensor, drawn: BatchParams, part: slice = FULL_BATCH
+        self, wave: Tensor, target: Tensor, params: BatchParams, rows: slice = FULL_BATCH
     ) -> tuple[Tensor, Tensor]:
-        """A part of a batch: int16 (B, N), int64 (B,) -> float32 (P, 1, M, T), and targets, soft (P, C) where clips are
-        mixed, hard (P,) elsewhere.
+        """Transform P clips of a batch; their mixing partners may be any clips of the batch.
 
-        A clip's partners in mixing may be of another part.
+        Args:
+            wave: int16 (B, N).
+            target: int64 (B,).
+            params: of the full batch.
+            rows: which P clips to transform.
+
+        Returns:
+            Images, float32 (P, 1, M, T), and targets: soft (P, C) with mixing, else hard (P,).
         """
-        if self.crops is not None and drawn.place is not None:
-            wave = self.crops.crop_at(wave, drawn.place)
-        if drawn.waves is not None:
-            wave, target = mix_waves(wave.float(), drawn.waves), mix_targets(target, self.classes, drawn.waves)
-        mixed = drawn.images
-        if mixed is None:
-            return self._images(wave, drawn.clips, part), target[part]
-        target = mix_targets(target, self.classes, mixed)
-        image = self._images(wave, drawn.clips, part)
-        other = image[mixed.partner] if part == FULL_BATCH else self._images(wave, drawn.clips, mixed.partner[part])
-        return mix_images(image, other, mixed.rows(part)), target[part]
+        if self.crops is not None and params.position is not None:
+            wave = self.crops.crop_at(wave, params.position)
+        if params.wave_mix is not None:
+            wave, target = mix_waves(wave.float(), params.wave_mix), mix_targets(target, self.classes, params.wave_mix)
+        image = self._images(wave, params.augment, rows)
+        mix = params.image_mix
+        if mix is None:
+            return image, target[rows]
+        target = mix_targets(target, self.classes, mix)
+        # all partners' images exist already if the full batch is transformed
+        partner = image[mix.partner] if rows == FULL_BATCH else self._images(wave, params.augment, mix.partner[rows])
+        return mix_images(image, partner, mix.rows(rows)), target[rows]
 
-    def _images(self, wave: Tensor, draw: AugmentParams | None, rows: Tensor | slice) -> Tensor:
-        return self.front_end(wave[rows], None if draw is None else draw.rows(rows))
+    def _images(self, wave: Tensor, params: AugmentParams | None, rows: Tensor | slice) -> Tensor:
+        return self.front_end(wave[rows], None if params is None else params.rows(rows))

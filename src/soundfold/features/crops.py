@@ -1,4 +1,4 @@
-"""Which part of a clip the network sees: a random crop in training, several evenly spaced ones when it is scored."""
+"""Crops of clips: one at a random position in training, several evenly spaced ones for scoring."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from soundfold.errors import InputError
+from soundfold.errors import check_between
 
-# of one clip when it is scored: they make one batch
-MOST_CROPS = 1000
+# the crops of a clip are scored in one batch
+MAX_CROPS = 1000
 
 
 @dataclass(frozen=True)
 class Crops:
     """Crops of clips of `samples` samples.
 
-    A sound shorter than a crop lies anywhere in it, with the silence around it that the clip has; where a clip has too
-    little, its other end follows its end.
+    A crop's position is a number from 0, the first possible start, to 1, the last. With `trim`, a crop that is longer
+    than the clip's sound includes all of it and the clip's digital silence around it; if the clip has too little
+    silence, the crop wraps around to its other end.
 
-    Args:
+    Attributes:
         samples: length of a clip.
         length: length of a crop, samples.
-        trim: crops leave out the digital silence before and after a clip's sound, as far as they can.
-        test: how many crops a clip is scored by, evenly spaced from its first place to its last (one lies in the
-            middle), their logits averaged; None scores the whole clip.
+        trim: exclude the digital silence before and after a clip's sound, as far as possible.
+        test: number of evenly spaced crops whose logits are averaged when a clip is scored (1 is the middle); None
+            scores the full clip.
 
     Raises:
-        InputError: a value outside its rule.
+        ArgumentError: a value is out of range.
     """
 
     samples: int
@@ -37,40 +38,36 @@ class Crops:
     test: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.length <= self.samples:
-            raise InputError(
-                f"crops.seconds gives {self.length} samples; it must lie within the clip's {self.samples}."
-            )
-        if self.test is not None and not 1 <= self.test <= MOST_CROPS:
-            raise InputError(
-                f"crops.test={self.test} must be at least 1 and at most {MOST_CROPS}; null scores the whole clip."
-            )
+        check_between("length", self.length, 1, self.samples)
+        if self.test is not None:
+            check_between("test", self.test, 1, MAX_CROPS)
 
     @property
     def per_clip(self) -> int:
-        """How many images a clip is scored by."""
+        """Number of images that a clip is scored by."""
         return self.test or 1
 
     def draw(self, clips: int, generator: Generator) -> Tensor:
-        """Where to crop each clip, from the first place, 0, to the last, 1: (clips, 1), on the generator's device."""
+        """Draw a position per clip, on the generator's device: (clips, 1), in [0, 1)."""
         return torch.rand(clips, 1, generator=generator, device=generator.device)
 
     def tta_crops(self, wave: Tensor) -> Tensor:
-        """What each clip is scored by: (B, samples) -> (B * test, length), a clip's crops one after the other."""
+        """Return the crops for scoring: (B, samples) -> (B * test, length), the crops of a clip in succession."""
         if self.test is None:
             return wave
-        place = torch.linspace(0, 1, self.test) if self.test > 1 else torch.tensor([0.5])
-        # shape[0], which is free in a graph, where len is a number
-        return self.crop_at(wave, place.to(wave.device).expand(wave.shape[0], -1))
+        position = torch.linspace(0, 1, self.test) if self.test > 1 else torch.tensor([0.5])
+        # `len` would fix the batch size of an exported graph; shape[0] stays dynamic
+        return self.crop_at(wave, position.to(wave.device).expand(wave.shape[0], -1))
 
-    def crop_at(self, wave: Tensor, place: Tensor) -> Tensor:
-        """Crops at places (B, K), see `draw`: (B, samples) -> (B * K, length), a clip's one after the other."""
+    def crop_at(self, wave: Tensor, position: Tensor) -> Tensor:
+        """Crop at positions (B, K): (B, samples) -> (B * K, length), the crops of a clip in succession."""
         first, last = self._bounds(wave)
-        start = (first[:, None] + (last - first)[:, None] * place).round().long() % self.samples
-        return _sliced(wave, start, self.length) if _values_at_hand(wave) else _indexed(wave, start, self.length)
+        start = (first[:, None] + (last - first)[:, None] * position).round().long() % self.samples
+        crop = _crop_by_slice if _is_readable(wave) else _crop_by_index
+        return crop(wave, start, self.length)
 
     def _bounds(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """The first and the last start of a crop: int64 (B,) each."""
+        """Return the first and the last start of a crop: int64 (B,) each."""
         start = torch.zeros(wave.shape[0], dtype=torch.int64, device=wave.device)
         end = start + self.samples
         if self.trim:
@@ -78,34 +75,34 @@ class Crops:
         return torch.minimum(start, end - self.length), torch.maximum(start, end - self.length)
 
 
-def _values_at_hand(wave: Tensor) -> bool:
-    """Whether values may be read: not from a device that would be waited for, nor while a graph is traced."""
+def _is_readable(wave: Tensor) -> bool:
+    """Return whether values can be read without a synchronization, which is also impossible while a graph is traced."""
     return wave.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
-def _sliced(wave: Tensor, start: Tensor, length: int) -> Tensor:
-    """Parts of rows, which go on at their start after their end: (B, N), int64 (B, K) -> (B * K, length)."""
-    parts = [(row, at) for row, starts in zip(wave, start.tolist(), strict=True) for at in starts]
-    # the copy of a slice; an index for every sample takes ten times as long on a processor
-    return torch.stack([torch.cat([row[at : at + length], row[: max(0, at + length - len(row))]]) for row, at in parts])
+def _crop_by_slice(wave: Tensor, start: Tensor, length: int) -> Tensor:
+    """Crop cyclic rows: (B, N), int64 (B, K) -> (B * K, length)."""
+    crops = [(row, at) for row, starts in zip(wave, start.tolist(), strict=True) for at in starts]
+    # on a CPU, copying slices is ten times as fast as an index for every sample
+    return torch.stack([torch.cat([row[at : at + length], row[: max(0, at + length - len(row))]]) for row, at in crops])
 
 
-def _indexed(wave: Tensor, start: Tensor, length: int) -> Tensor:
-    """As `_sliced`, without reading a value back from the device."""
-    at = (start[..., None] + torch.arange(length, device=wave.device)) % wave.shape[1]
-    return wave.gather(1, at.flatten(1)).view(-1, length)
+def _crop_by_index(wave: Tensor, start: Tensor, length: int) -> Tensor:
+    """Crop as `_crop_by_slice`, without reading a value from the device."""
+    index = (start[..., None] + torch.arange(length, device=wave.device)) % wave.shape[1]
+    return wave.gather(1, index.flatten(1)).view(-1, length)
 
 
 def sounding_span(wave: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the sound of each clip starts and ends: int16 (B, N) -> int64 (B,), (B,). A silent clip sounds throughout.
+    """Return the start and end of each clip without digital silence: int16 (B, N) -> int64 (B,), (B,).
 
-    What is silent here is zero in 16 bits: the padding of a clip that was shorter.
+    Digital silence is samples of 0, such as the padding of a short clip. A silent clip spans its full length.
     """
-    heard = wave != 0
-    if _values_at_hand(wave):
-        # numpy stops at the first sample that is heard
-        rows = heard.numpy()
+    nonzero = wave != 0
+    if _is_readable(wave):
+        # numpy's argmax of booleans stops at the first true
+        rows = nonzero.numpy()
         first, after = torch.from_numpy(rows.argmax(axis=1)), torch.from_numpy(rows[:, ::-1].argmax(axis=1))
     else:
-        first, after = heard.byte().argmax(dim=1), heard.byte().flip(1).argmax(dim=1)
+        first, after = nonzero.byte().argmax(dim=1), nonzero.byte().flip(1).argmax(dim=1)
     return first, wave.shape[1] - after

@@ -1,4 +1,4 @@
-"""Mixing of training clips with each other, and of their targets: drawn per clip, then applied by pure functions."""
+"""Mixing of training clips and of their targets: parameters are drawn per clip, then applied by pure functions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError, check_between
+from soundfold.features.augment import inside
+from soundfold.features.augment_params import check_exclusive
 
 
 @dataclass(frozen=True)
 class WaveMixParams:
-    """Attributes: share (B,) of the clip's own target; partner int64 (B,), whom it is mixed with."""
+    """Parameters of between-class mixing.
+
+    Attributes:
+        share: (B,), weight of the clip's target.
+        partner: int64 (B,), index of the clip that it is mixed with.
+    """
 
     share: Tensor
     partner: Tensor
@@ -21,13 +28,13 @@ class WaveMixParams:
 
 @dataclass(frozen=True)
 class ImageMixParams:
-    """How images are mixed.
+    """Parameters of mixup and CutMix.
 
     Attributes:
-        partner: int64 (B,), whom a clip is mixed with.
-        weight: (B,), the clip's own weight where nothing is cut (mixup); 1 where something is.
-        time, frequency: (B, 2), start and end of the stripe that is the partner's, as fractions of the axis.
-        share: (B,), of the clip's own target.
+        partner: int64 (B,), index of the clip that it is mixed with.
+        weight: (B,), mixup weight of the clip; 1 without mixup.
+        time, frequency: (B, 2), start and end of the partner's stripe as fractions of the axis; equal without CutMix.
+        share: (B,), weight of the clip's target.
     """
 
     partner: Tensor
@@ -37,24 +44,25 @@ class ImageMixParams:
     share: Tensor
 
     def rows(self, clips: slice) -> ImageMixParams:
-        """The draws of some of the clips; their partners are still numbered in the batch."""
+        """Select the parameters of some of the clips; `partner` still indexes the full batch."""
         return ImageMixParams(*(getattr(self, f.name)[clips] for f in fields(self)))
 
 
 class Mixing:
-    """Which clips of a batch are mixed, and how. A clip gets at most one of the image's three, and any may follow
-    between-class mixing of waveforms.
+    """Draws which clips of a batch are mixed, and how.
+
+    A clip gets at most one of mixup and the two kinds of CutMix. Between-class mixing of the waveforms is independent.
 
     Args:
-        alpha: both parameters of the beta distribution of mixup's weight and CutMix's kept part.
-        mixup: chance of a clip to be mixed as a whole image. H. Zhang et al., mixup, ICLR 2018.
-        time_cutmix: chance of a stretch of time to be the partner's. After S. Yun et al., CutMix, ICCV 2019.
-        frequency_cutmix: chance of a band of mels to be the partner's.
-        between_class: chance of waveforms to be mixed at equal loudness. Y. Tokozume et al., Learning from
-            Between-Class Examples for Deep Sound Recognition, ICLR 2018; levels by energy, without its A-weighting.
+        alpha: both parameters of the beta distribution of the clip's share in mixup and CutMix.
+        mixup: probability of mixup of the images. H. Zhang et al., mixup, ICLR 2018.
+        time_cutmix: probability of a time segment of the partner. After S. Yun et al., CutMix, ICCV 2019.
+        frequency_cutmix: probability of a band of mels of the partner.
+        between_class: probability of mixing waveforms at equal loudness. Y. Tokozume et al., Learning from
+            Between-Class Examples for Deep Sound Recognition, ICLR 2018; loudness by energy, without its A-weighting.
 
     Raises:
-        InputError: a value outside its rule.
+        ArgumentError: a value is out of range.
     """
 
     def __init__(
@@ -65,23 +73,18 @@ class Mixing:
         frequency_cutmix: float = 0.0,
         between_class: float = 0.0,
     ) -> None:
-        # beyond it every share is a half, and float32 has no room for the draws
+        # above 1000 every share is about a half, and the gamma draws exceed float32
         if not 0 < alpha <= 1000:
-            raise InputError(f"augment.mixing.alpha={alpha:g} must be above 0 and at most 1000.")
-        chances = {"mixup": mixup, "time_cutmix": time_cutmix, "frequency_cutmix": frequency_cutmix}
-        for name, chance in {**chances, "between_class": between_class}.items():
-            if not 0 <= chance <= 1:
-                raise InputError(f"augment.mixing.{name}={chance:g} must lie between 0 and 1.")
-        if sum(chances.values()) > 1 + 1e-6:
-            raise InputError(
-                f"augment.mixing: the chances of {', '.join(chances)} sum to {sum(chances.values()):g}; a clip gets at "
-                "most one of them, so the sum must not exceed 1."
-            )
+            raise ArgumentError(f"`alpha`={alpha:g} must be above 0 and at most 1000.")
+        exclusive = {"mixup": mixup, "time_cutmix": time_cutmix, "frequency_cutmix": frequency_cutmix}
+        for name, probability in {**exclusive, "between_class": between_class}.items():
+            check_between(name, probability, 0, 1)
+        check_exclusive(exclusive, "a clip gets at most one of them")
         self.alpha, self.between_class = alpha, between_class
-        self.chances = tuple(chances.values())
+        self.mixup, self.time_cutmix, self.frequency_cutmix = mixup, time_cutmix, frequency_cutmix
 
     def draw_waves(self, clips: int, generator: Generator) -> WaveMixParams | None:
-        """Draw between-class mixing for a batch, on the generator's device; None where it has no chance."""
+        """Draw between-class mixing for a batch, on the generator's device; None if it is disabled."""
         if not self.between_class:
             return None
         device = generator.device
@@ -92,55 +95,50 @@ class Mixing:
         )
 
     def draw_images(self, clips: int, generator: Generator) -> ImageMixParams | None:
-        """Draw for a batch of images, on the generator's device; None where nothing has a chance."""
-        if not any(self.chances):
+        """Draw mixup and CutMix for a batch, on the generator's device; None if all are disabled."""
+        if not (self.mixup or self.time_cutmix or self.frequency_cutmix):
             return None
         device = generator.device
-        # torch has no beta sampler that takes a generator; two gamma draws make one
+        # torch's beta sampler takes no generator: a beta variable is a ratio of two gamma variables
         gamma = torch._standard_gamma(torch.full((2, clips), self.alpha, device=device), generator=generator)
         share = (gamma[0] + 1e-20) / (gamma.sum(dim=0) + 2e-20)
         choice = torch.rand(clips, generator=generator, device=device)
         start = share * torch.rand(clips, generator=generator, device=device)
-        mixup, time, frequency = self.chances
-        blended = choice < mixup
-        cut_time = (choice >= mixup) & (choice < mixup + time)
-        cut_frequency = (choice >= mixup + time) & (choice < mixup + time + frequency)
+        cut_after = self.mixup + self.time_cutmix
+        mixup = choice < self.mixup
+        cut_time = (choice >= self.mixup) & (choice < cut_after)
+        cut_frequency = (choice >= cut_after) & (choice < cut_after + self.frequency_cutmix)
         stripe = torch.stack([start, start + 1 - share], dim=-1)
-        nothing = torch.zeros_like(stripe)
+        empty = torch.zeros_like(stripe)
         return ImageMixParams(
             partner=torch.randperm(clips, generator=generator, device=device),
-            weight=torch.where(blended, share, 1.0),
-            time=torch.where(cut_time[:, None], stripe, nothing),
-            frequency=torch.where(cut_frequency[:, None], stripe, nothing),
-            share=torch.where(blended | cut_time | cut_frequency, share, 1.0),
+            weight=torch.where(mixup, share, 1.0),
+            time=torch.where(cut_time[:, None], stripe, empty),
+            frequency=torch.where(cut_frequency[:, None], stripe, empty),
+            share=torch.where(mixup | cut_time | cut_frequency, share, 1.0),
         )
 
 
-def mix_waves(wave: Tensor, draw: WaveMixParams) -> Tensor:
-    """Mix waveforms (B, N), float, so that the share of the target is the share of the loudness heard.
+def mix_waves(wave: Tensor, params: WaveMixParams) -> Tensor:
+    """Mix float waveforms (B, N) so that the share of the target is the share of the perceived loudness.
 
-    The own weight is p = 1 / (1 + 10^((G1 - G2) / 20) (1 - r) / r) for levels G1, G2 and share r; the sum is divided by
-    sqrt(p^2 + (1 - p)^2), which keeps the energy of two unrelated sounds.
+    The clip's weight is p = 1 / (1 + 10^((G1 - G2) / 20) (1 - r) / r) for levels G1, G2 in dB and share r. The sum is
+    divided by sqrt(p^2 + (1 - p)^2), which preserves the energy of two uncorrelated sounds.
     """
-    level = wave.square().mean(dim=1).sqrt() + 1e-6
-    ratio = level / level[draw.partner] * (1 - draw.share) / draw.share.clamp(min=1e-6)
-    own = (1 / (1 + ratio))[:, None]
-    return (own * wave + (1 - own) * wave[draw.partner]) / (own.square() + (1 - own).square()).sqrt()
+    rms = wave.square().mean(dim=1).sqrt() + 1e-6
+    ratio = rms / rms[params.partner] * (1 - params.share) / params.share.clamp(min=1e-6)
+    weight = (1 / (1 + ratio))[:, None]
+    return (weight * wave + (1 - weight) * wave[params.partner]) / (weight.square() + (1 - weight).square()).sqrt()
 
 
-def mix_images(image: Tensor, other: Tensor, draw: ImageMixParams) -> Tensor:
-    """Mix images (B, 1, M, T) with those of their partners."""
-    theirs = _inside(draw.frequency, image.shape[-2])[:, None, :, None]
-    theirs = theirs | _inside(draw.time, image.shape[-1])[:, None, None, :]
-    return torch.where(theirs, other, torch.lerp(other, image, draw.weight[:, None, None, None]))
+def mix_images(image: Tensor, partner: Tensor, params: ImageMixParams) -> Tensor:
+    """Mix images with the images of their partners, both (B, 1, M, T)."""
+    cut = inside(params.frequency, image.shape[-2])[:, None, :, None]
+    cut = cut | inside(params.time, image.shape[-1])[:, None, None, :]
+    return torch.where(cut, partner, torch.lerp(partner, image, params.weight[:, None, None, None]))
 
 
-def mix_targets(target: Tensor, classes: int, draw: WaveMixParams | ImageMixParams) -> Tensor:
-    """Targets of mixed clips: hard (B,) or soft (B, classes) -> soft (B, classes)."""
+def mix_targets(target: Tensor, classes: int, params: WaveMixParams | ImageMixParams) -> Tensor:
+    """Mix targets: hard (B,) or soft (B, classes) -> soft (B, classes)."""
     soft = functional.one_hot(target, classes).float() if target.ndim == 1 else target
-    return torch.lerp(soft[draw.partner], soft, draw.share[:, None])
-
-
-def _inside(stripe: Tensor, size: int) -> Tensor:
-    centre = (torch.arange(size, device=stripe.device) + 0.5) / size
-    return (centre >= stripe[:, :1]) & (centre < stripe[:, 1:])
+    return torch.lerp(soft[params.partner], soft, params.share[:, None])

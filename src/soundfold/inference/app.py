@@ -16,7 +16,6 @@ from soundfold.inference.output import describe_models
 from soundfold.inference.predictor import Prediction, Predictor
 from soundfold.inference.timeline_figure import timeline_figure
 from soundfold.io.pcm import pcm_to_float
-from soundfold.models.cam import class_activation, upsample_cam
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import pixels
 
@@ -60,15 +59,9 @@ def _clip(predictor: Predictor, path: str, found: Prediction) -> Any:
     scorer = predictor.scorer
     stored = to_int16(decode(Path(path), predictor.sample_rate, predictor.samples), predictor.samples)
     wave = torch.from_numpy(stored)[None].to(predictor.device)
-    target = torch.tensor([int(found.probabilities.argmax())], device=predictor.device)
-    level = scorer.logmel(pcm_to_float(wave))
-    bands, frames = level.shape[-2:]
-    maps = []
-    for front_end, network in zip(scorer.front_ends, scorer.networks, strict=True):
-        share = class_activation(network, front_end.normalize(level), target)
-        maps.append(upsample_cam(share, bands, frames, frames if front_end.image is None else front_end.image.frames))
-    looked_at = torch.stack(maps).mean(dim=0).cpu().numpy()
-    return clip_figure(pcm_to_float(stored), predictor.seconds, level[0, 0].cpu().numpy(), predictor.centres, looked_at)
+    log_mel = scorer.logmel(pcm_to_float(wave))
+    cam = scorer.activation(log_mel, int(found.probabilities.argmax())).cpu().numpy()
+    return clip_figure(pcm_to_float(stored), predictor.seconds, log_mel[0, 0].cpu().numpy(), predictor.centres, cam)
 
 
 def build_page(predictor: Predictor, most_seconds: float, most_megabytes: float) -> Any:

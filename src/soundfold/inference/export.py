@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from soundfold import __version__
 from soundfold.errors import InputError
 from soundfold.inference.predictor import Predictor
-from soundfold.inference.scoring import ClipScorer
 from soundfold.io.atomic import atomic_file
 from soundfold.io.pcm import FULL_SCALE
+from soundfold.models.scoring import ClipScorer
 
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
 OPSET = 20

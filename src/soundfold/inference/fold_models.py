@@ -10,7 +10,7 @@ import numpy as np
 
 from soundfold.errors import InputError
 from soundfold.evaluation.metrics import fit_temperature
-from soundfold.evaluation.results import FoldResult, load_predictions
+from soundfold.evaluation.results import load_fold_predictions, load_folds
 from soundfold.experiment.model_bundle import ModelBundle
 
 WEIGHTS = Path("checkpoints") / "weights.pt"
@@ -80,13 +80,12 @@ def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
 
 def _model(run: Path, fold: str, weights: Path) -> FoldModel:
     kept = ModelBundle.load(weights)
-    results = [FoldResult.load(found) for found in sorted(run.glob("fold*/result.json"))]
-    others = [r for r in results if r.fold is not None and str(r.fold) != fold and tuple(r.classes) == kept.classes]
+    others = [r for r in load_folds(run) if str(r.fold) != fold and tuple(r.classes) == kept.classes]
     if any(r.leaky for r in others):
         return FoldModel(fold, kept, None, "the run's protocol leaks, so its predictions say nothing of certainty")
     if not others:
         return FoldModel(fold, kept, None, "the run has no other finished fold to fit a temperature on")
-    read = [load_predictions(run / f"fold{r.fold}" / "predictions.csv", r.classes, r.predictions) for r in others]
+    read = [load_fold_predictions(run, r) for r in others]
     logits, targets = (np.concatenate([getattr(part, name) for part in read]) for name in ("logits", "targets"))
     names = ", ".join(str(r.fold) for r in others)
     why = f"fitted on the {len(targets)} test predictions of fold{'s' if len(others) > 1 else ''} {names}"

@@ -12,7 +12,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from rich.progress import track
 
-from soundfold.data.collection import AUDIO
+from soundfold.data.layouts import LAYOUTS
 from soundfold.data.store import decode, to_int16
 from soundfold.errors import InputError
 from soundfold.evaluation.results import Predictions, load_predictions
@@ -43,7 +43,7 @@ class FoldClips:
                 "has. Give the run's folder and --fold=NUMBER."
             )
         cfg = build.stored_sections(OmegaConf.create(predictor.models[0].bundle.config))
-        self.audio = (Path(cfg.data.root) if root is None else root) / AUDIO[cfg.data.layout]
+        self.audio = (Path(cfg.data.root) if root is None else root) / LAYOUTS[cfg.data.layout].audio
         if not self.audio.is_dir():
             raise InputError(
                 f"--int8 needs the run's clips, and there is no {self.audio}. Give --data=DIRECTORY, the collection's "

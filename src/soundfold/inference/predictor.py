@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soundfold.data.resampling import resample_blocks
 from soundfold.data.store import to_int16
 from soundfold.errors import InputError
 from soundfold.features.logmel import LogMel
 from soundfold.inference.fold_models import FoldModel, read_models
-from soundfold.inference.scoring import ClipScorer
-from soundfold.inference.streaming import SpectrogramSketch, resampled, windows
+from soundfold.inference.scoring import rebuild_scorer
+from soundfold.inference.streaming import SpectrogramSketch, windows
 from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Recording, to_mono
 from soundfold.io.pcm import FULL_SCALE, pcm_to_float
 
@@ -72,7 +73,7 @@ class Predictor:
     Attributes:
         classes: names.
         sample_rate, samples: of a training clip, Hz and its length.
-        scorer: see `ClipScorer`.
+        scorer: see `soundfold.models.scoring.ClipScorer`.
         calibrated: whether every model has a temperature.
 
     Raises:
@@ -81,8 +82,11 @@ class Predictor:
 
     def __init__(self, models: Sequence[FoldModel], device: torch.device | str = "cpu") -> None:
         self.models, self.device = tuple(models), torch.device(device)
-        self.scorer = ClipScorer([model.bundle for model in models]).eval().to(self.device)
-        self.classes, self.sample_rate, self.samples = self.scorer.classes, self.scorer.sample_rate, self.scorer.samples
+        scorer, sections = rebuild_scorer([model.bundle for model in models])
+        self.scorer = scorer.to(self.device)
+        self.classes = models[0].bundle.classes
+        self.sample_rate = int(sections.data.sample_rate)
+        self.samples = round(sections.data.seconds * sections.data.sample_rate)
         self.calibrated = all(model.temperature is not None for model in models)
         # 1 where there is none
         scale = [model.temperature or 1.0 for model in models]
@@ -196,7 +200,7 @@ class Predictor:
 
         def quantised() -> Iterator[np.ndarray]:
             nonlocal came, loudest
-            for block in resampled(blocks, rate, self.sample_rate):
+            for block in resample_blocks(blocks, rate, self.sample_rate):
                 came += len(block)
                 loudest = max(loudest, float(np.abs(block).max(initial=0)))
                 if sketch is not None:

@@ -1,89 +1,53 @@
-"""The one place where waveforms become logits of kept models."""
+"""Rebuild trained models from their bundles to score clips."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor, nn
+from torch import nn
 
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.model_bundle import ModelBundle
-from soundfold.features.logmel import LogMel
-from soundfold.io.pcm import pcm_to_float
+from soundfold.models.scoring import ClipScorer
 
 
-class ClipScorer(nn.Module):
-    """Kept models of one kind, rebuilt for evaluation: clips of the training length -> logits, by the crops that the
-    run scored clips by.
+def rebuild_scorer(bundles: Sequence[ModelBundle]) -> tuple[ClipScorer, DictConfig]:
+    """Rebuild models that have the same classes, clips, features and crops.
 
-    The log-mel is computed once; statistics and weights are each model's own.
-
-    Args:
-        models: see `ModelBundle`; everything is rebuilt from their plain values.
-
-    Attributes:
-        classes: names.
-        sample_rate, samples: of a clip, Hz and its length.
-        crops: that a clip is scored by; None scores the whole clip.
-        front_ends, networks: see `ModelBundle.rebuild`.
+    Returns:
+        The scorer in evaluation mode on the CPU, and the stored sections of the first model's configuration.
 
     Raises:
-        InputError: values do not make a model, or the models differ in classes, clips, features or crops.
+        InputError: a bundle is inconsistent, or the models cannot be averaged.
     """
+    models = [_rebuild(bundle) for bundle in bundles]
+    input_formats = [
+        (bundle.classes, sections.data.sample_rate, sections.data.seconds, sections.features, sections.crops)
+        for bundle, (sections, *_) in zip(bundles, models, strict=True)
+    ]
+    if any(other != input_formats[0] for other in input_formats):
+        raise InputError(
+            "The models differ in classes, clip length, sample rate, features or crops, so they cannot be averaged. "
+            "Select one of them with --fold."
+        )
+    sections, crops, _, _ = models[0]
+    scorer = ClipScorer([model[2] for model in models], [model[3] for model in models], crops)
+    return scorer.eval(), sections
 
-    logmel: LogMel
 
-    def __init__(self, models: Sequence[ModelBundle]) -> None:
-        super().__init__()
-        kinds, parts = [], []
-        for kept in models:
-            try:
-                sections = build.stored_sections(OmegaConf.create(kept.config))
-                rate, seconds = sections.data.sample_rate, sections.data.seconds
-                image = [OmegaConf.to_container(sections[name]) for name in ("features", "crops")]
-                kinds.append((kept.classes, rate, seconds, image))
-                self.crops = build.crops(sections)
-                parts.append(kept.rebuild())
-            except (OmegaConfBaseException, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-                first = str(error).splitlines()[0] if str(error) else ""
-                raise InputError(
-                    f"The kept model cannot be rebuilt ({type(error).__name__}: {first}). Its weights, classes and "
-                    "configuration do not fit together, or a later version of soundfold wrote it; give weights.pt as a "
-                    "run left it."
-                ) from error
-        if any(kind != kinds[0] for kind in kinds):
-            raise InputError(
-                "The models differ in classes, clip length, sample rate, features or crops, so they cannot be "
-                "averaged. Take one of them, with --fold."
-            )
-        self.classes: tuple[str, ...] = models[0].classes
-        self.sample_rate, self.samples = int(rate), round(seconds * rate)
-        # Any: a ModuleList does not say what it holds
-        self.front_ends: Any = nn.ModuleList(front_end for front_end, _ in parts)
-        # the convolutions of a CPU are faster so, and so are a GPU's
-        self.networks: Any = nn.ModuleList(n.to(memory_format=torch.channels_last) for _, n in parts)  # type: ignore[call-overload]
-        self.logmel = parts[0][0].logmel
-
-    @torch.inference_mode()
-    def forward(self, wave: Tensor) -> Tensor:
-        """int16 (B, samples) -> float32 logits (models, B, C)."""
-        # on a CPU one crop at a time: its spectrum stays in the processor's cache
-        crops = self.test_crops(wave)
-        parts = crops.split(1) if wave.device.type == "cpu" else (crops,)
-        return self.logits(torch.cat([self.logmel(pcm_to_float(part)) for part in parts]))
-
-    def test_crops(self, wave: Tensor) -> Tensor:
-        """What is scored of clips: (B, samples) -> (B * K, L)."""
-        return wave if self.crops is None else self.crops.tta_crops(wave)
-
-    def logits(self, level: Tensor) -> Tensor:
-        """Log-mel (B * K, 1, M, T), dB, of what is scored -> logits (models, B, C), means over a clip's K crops."""
-        images = [front_end.normalize(level) for front_end in self.front_ends]
-        images = [image.contiguous(memory_format=torch.channels_last) for image in images]
-        scored = torch.stack([network(image) for network, image in zip(self.networks, images, strict=True)])
-        return scored.unflatten(1, (-1, 1 if self.crops is None else self.crops.per_clip)).mean(dim=2)
+def _rebuild(bundle: ModelBundle) -> tuple[DictConfig, Any, nn.Module, nn.Module]:
+    """Return a bundle's configuration sections, crops, front end and network."""
+    try:
+        sections = build.stored_sections(OmegaConf.create(bundle.config))
+        front_end, network = bundle.rebuild()
+        return sections, build.crops(sections), front_end, network
+    except (OmegaConfBaseException, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise InputError(
+            f"The model cannot be rebuilt ({type(error).__name__}: {reason}): its weights, classes and configuration "
+            "do not fit together, or a later version of soundfold wrote it. Use an unmodified weights.pt of a run."
+        ) from error

@@ -1,1 +1,1 @@
-"""Files, locks, checkpoints, audio files, signals and the console."""
+"""Atomic files, locks, checkpoints, audio decoding, PCM conversion, signals and the console."""

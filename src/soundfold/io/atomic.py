@@ -1,4 +1,4 @@
-"""Files and folders that are whole or absent, names inside them, and JSON that shows when its values were changed."""
+"""Atomic files and folders, JSON with a checksum, and checks of file names from tables and archives."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 
-# what a file system refuses for want of space or of leave, or for a file where a folder is to be; the user can mend it
+# errors that the user can fix: no space, no permission, or a file in place of a folder
 WRITE_ERRORS = ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary stream to a file that is never seen in part: written beside its place, flushed, then renamed.
+    """Open a temporary binary file beside ``path``; flush it and rename it to ``path`` on success.
 
     Raises:
-        OSError: it cannot be written; nothing is left of it, and what was there before stays.
+        OSError: writing failed. The temporary file is removed, and an existing ``path`` is unchanged.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = _part(path)
     try:
         with part.open("wb") as stream:
             yield stream
@@ -35,7 +35,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
         _flush(path.parent)
     except OSError as error:
-        # a write that fails does not say where
+        # a failed write does not name its file
         error.filename = error.filename or str(path)
         raise
     finally:
@@ -43,44 +43,47 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, UTF-8, so that it is never seen in part."""
+    """Write a UTF-8 text file atomically."""
     with atomic_file(path) as stream:
         stream.write(text.encode())
 
 
 @contextmanager
-def atomic_folder(place: Path) -> Iterator[Path]:
-    """A folder to fill, which is never seen in part: made beside its place, its files flushed, then renamed.
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Create a temporary folder beside ``path``; flush its files and rename it to ``path`` on success.
 
-    Parts that killed processes left of the same folder are removed first, so the caller must be the only one to make
-    it.
+    Temporary folders of killed processes are removed first, so only one process may create ``path`` at a time.
 
     Yields:
-        The folder that is to be filled.
+        The temporary folder, to be filled by the caller.
 
     Raises:
-        OSError: it cannot be written, or is there and not empty; nothing is left of it.
+        OSError: writing failed, or ``path`` exists and is not empty. The temporary folder is removed.
     """
-    for stale in place.parent.glob(f"{place.name}.*.part/"):
+    for stale in path.parent.glob(f"{path.name}.*.part/"):
         shutil.rmtree(stale)
-    part = place.with_name(f"{place.name}.{os.getpid()}.part")
+    part = _part(path)
     part.mkdir()
     try:
         yield part
-        for path in part.rglob("*"):
-            _flush(path)
+        for content in part.rglob("*"):
+            _flush(content)
         _flush(part)
-        part.rename(place)
-        _flush(place.parent)
+        part.rename(path)
+        _flush(path.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.part")
+
+
 def _flush(path: Path) -> None:
-    """Have what was written to a file, or renamed within a folder, outlast a power cut."""
+    """Flush a file, or the renames within a folder, to disk, so that they survive a power failure."""
     if os.name != "posix":
-        return  # elsewhere a folder cannot be opened, nor a file flushed by who only reads it
+        return  # Windows opens no folders, and flushes only files that are open for writing
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -89,7 +92,7 @@ def _flush(path: Path) -> None:
 
 
 def remove_partial_files(paths: Iterable[Path]) -> None:
-    """Remove those of the files that killed processes left half-written; for the only process that writes there."""
+    """Remove temporary files of killed processes. Only safe for the only process that writes there."""
     for path in paths:
         if path.suffix == ".part":
             path.unlink()
@@ -97,55 +100,55 @@ def remove_partial_files(paths: Iterable[Path]) -> None:
 
 @contextmanager
 def explain_write_errors(folder: Path, remedy: str) -> Iterator[None]:
-    """Tell what the file system refuses, such as more than a disk holds, as bad input.
+    """Convert write errors that the user can fix, such as a full disk, to `InputError`.
 
     Args:
-        folder: where is written.
-        remedy: a sentence.
+        folder: named in the message if the error names no file.
+        remedy: the last sentence of the message.
 
     Raises:
-        InputError: there is no space or no leave to write.
+        InputError: no space, no permission, or a file in place of a folder.
     """
     try:
         yield
     except OSError as error:
         if errno.errorcode.get(error.errno or 0) not in WRITE_ERRORS:
             raise
-        raise InputError(f"{error.filename or folder} cannot be written: {error.strerror}. {remedy}") from error
+        raise ArgumentError(f"{error.filename or folder} cannot be written: {error.strerror}. {remedy}") from error
 
 
 def dumps_with_checksum(values: dict[str, Any]) -> str:
-    """Values as JSON, with a checksum of them."""
+    """Serialize values to JSON and add their checksum under the key ``checksum``."""
     return json.dumps({**values, "checksum": _checksum(values)}, indent=1)
 
 
-def loads_with_checksum(text: str, older: bool = True) -> dict[str, Any]:
-    """The values of what `dumps_with_checksum` wrote.
+def loads_with_checksum(text: str, require_checksum: bool = False) -> dict[str, Any]:
+    """Parse JSON written by `dumps_with_checksum` and verify its checksum.
 
     Args:
-        older: take a text without a checksum, too, as earlier versions wrote it, whatever it holds.
+        require_checksum: reject a text without a checksum. Earlier versions wrote none.
 
     Raises:
-        ValueError: the text is no JSON object, or its values are not those that were written.
+        ValueError: the text is not a JSON object, or its values do not match its checksum.
     """
     values = json.loads(text)
     if not isinstance(values, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     checksum = values.pop("checksum", None)
-    if checksum is None and not older:
+    if checksum is None and require_checksum:
         raise ValueError("it has no checksum")
     if checksum not in (None, _checksum(values)):
-        raise ValueError("its values do not give its checksum, so it was damaged or changed by hand")
+        raise ValueError("its values do not match its checksum, so it was damaged or edited")
     return values
 
 
 def _checksum(values: dict[str, Any]) -> str:
-    # of the values as they are read back, so that neither layout nor tuples count
+    # sorted and re-serialized: independent of layout, and tuples equal lists
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def escapes_folder(name: str) -> bool:
-    """Whether a name leads out of the folder that it is of, by the rules of Unix or of Windows."""
-    path = PureWindowsPath(name)  # knows both slashes, and drives
-    # whose name need not be a letter: pathlib knows that from Python 3.12 on
+    """Return whether a relative name leads out of its folder by the rules of Unix or of Windows."""
+    path = PureWindowsPath(name)  # understands both slashes, and drives
+    # splitdrive, because pathlib before Python 3.12 accepts only letters as drive names
     return bool(path.anchor or ntpath.splitdrive(name)[0] or ".." in path.parts)

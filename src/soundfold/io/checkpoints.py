@@ -1,4 +1,4 @@
-"""Checkpoints and weights: files of `torch.save` that are whole or absent, and whose damage is found."""
+"""Atomic `torch.save` files whose damage is detected."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from soundfold.io.atomic import atomic_file
 
 
 def save_checkpoint(path: Path, content: Any) -> None:
-    """Write what `torch.save` takes, whole or not at all.
+    """Write a `torch.save` file atomically.
 
     Raises:
-        OSError: it cannot be written; the message says how large it is.
+        OSError: writing failed; the message includes the file's size.
     """
-    # in memory first: of a stream that fails, torch tells nothing but its own state
+    # `torch.save` hides the stream's OSError, so serialize to memory first
     buffer = io.BytesIO()
     torch.save(content, buffer)
     try:
@@ -29,33 +29,33 @@ def save_checkpoint(path: Path, content: Any) -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        size = f"{os.strerror(error.errno)}, and it takes {buffer.tell() / 1e6:.1f} MB"
-        raise OSError(error.errno, size, error.filename) from error
+        reason = f"{os.strerror(error.errno)}, and it takes {buffer.tell() / 1e6:.1f} MB"
+        raise OSError(error.errno, reason, error.filename) from error
 
 
 def load_checkpoint(path: Path) -> Any:
-    """Read any file of `torch.save` to the CPU, running nothing found in it.
+    """Read a `torch.save` file to the CPU with ``weights_only=True``, after verifying its checksums.
 
     Raises:
-        ValueError: a tensor is not as it was written.
-        Exception: of many kinds, where it is no such file.
+        ValueError: a tensor does not match its checksum.
+        Exception: the file is not readable; `torch.load` raises many types.
     """
-    # torch's format before 1.6 is no archive, and has no checksums
+    # files of PyTorch before 1.6 are not zip archives and have no checksums
     if zipfile.is_zipfile(path):
         _verify(path)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def find_damage(path: Path) -> str | None:
-    """What of a file that `save_checkpoint` wrote is not as it was written; None where all is."""
+    """Return what is damaged in a file that `save_checkpoint` wrote, or None if it is intact."""
     try:
         _verify(path)
-        # mapped, so that no tensor is read: the structure, of which PyTorch is less forgiving
+        # zipfile accepts broken structures that PyTorch rejects; memory-mapped, so no tensor is read
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (ValueError, zipfile.BadZipFile) as error:
         return str(error)
-    except Exception as error:  # both raise many kinds, and PyTorch's words advise to load it unsafely
-        # a directory may send its reader to before the file; no other refusal of the system is the file's fault
+    except Exception as error:  # both raise many types, and PyTorch's message recommends loading it unsafely
+        # EINVAL: a damaged directory may point before the file. Other OSErrors are not the file's fault
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
         return f"it cannot be read: {type(error).__name__}"
@@ -63,10 +63,10 @@ def find_damage(path: Path) -> str | None:
 
 
 def _verify(path: Path) -> None:
-    """Compare the CRC-32 that the archive has of every tensor, which `torch.load` does not."""
+    """Verify the archive's CRC-32 of every tensor, which `torch.load` does not check."""
     with zipfile.ZipFile(path) as archive:
         name = archive.testzip()
-        # of what a changed bit marks as a folder PyTorch gives whatever lies in memory
+        # PyTorch reads uninitialized memory for a record that a flipped bit marks as a folder
         name = name or next((m.filename for m in archive.infolist() if m.external_attr & 0x10), None)
     if name is not None:
-        raise ValueError(f"{name} in it is not as it was written")
+        raise ValueError(f"its record {name} is not as it was written")

@@ -1,6 +1,6 @@
-"""Where a run tells its notes and progress: the standard error, so that tables and pages may be piped."""
+"""The console for notes and progress: standard error, so that standard output can be piped."""
 
 from rich.console import Console
 
-# what is printed may hold brackets, which would be taken for markup
+# messages contain brackets, which Rich would parse as markup
 console = Console(stderr=True, markup=False)

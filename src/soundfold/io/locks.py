@@ -1,4 +1,4 @@
-"""One process at a time, and for the others to see which."""
+"""File locks between processes; a waiting process reports which process holds the lock."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from soundfold.io.console import console
 
 
 @contextmanager
-def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock of a file; where another process has it, say which, and wait.
+def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
+    """Hold an exclusive lock on a file; while another process holds it, print which one, and wait.
 
-    The lock is the operating system's (``flock``): it ends with its holder, however that dies, and the file that stays
-    behind locks nothing. Over a network it is as good as the file system's own: NFS since version 4 and Lustre mounted
-    with ``flock`` keep it among machines, with ``localflock`` only among the processes of one. What is written under it
-    is renamed whole all the same: where a lock is no lock, work is done twice, or one of two fails; nothing is torn.
+    The lock is the operating system's ``flock``: it ends with the process that holds it, and a leftover lock file locks
+    nothing. On network file systems it works between machines with NFS 4 and with Lustre mounted with ``flock``, and
+    only within one machine with ``localflock``. Writers also rename complete files into place, so a file system
+    without locks leads to duplicate work or a failed process, never to a partial file.
 
     Args:
-        path: the file; it holds a line about its holder.
-        doing: what is done meanwhile, such as ``is training fold 1``.
+        path: the lock file. The holder writes one line about itself into it.
+        activity: the verb phrase of the message for waiting processes, such as ``is training fold 1``.
     """
     lock = FileLock(path)
     try:
-        # a moment: who has just taken it writes its name next
+        # a new holder needs a moment to write its line
         lock.acquire(timeout=0.2)
     except Timeout:
-        console.print(f"{_holder(path)} {doing}; waiting for it.", soft_wrap=True)
+        console.print(f"{_holder(path)} {activity}; waiting for it.", soft_wrap=True)
         lock.acquire()
     try:
-        # where there is no flock, what the file holds is the lock's own
+        # without flock, filelock uses the file's content itself
         if isinstance(lock, UnixFileLock):
             path.write_text(f"Process {os.getpid()} on {platform.node()}, since {time.strftime('%d %b %H:%M:%S')},")
         yield

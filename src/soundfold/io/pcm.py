@@ -1,4 +1,4 @@
-"""16-bit PCM samples as floats in [-1, 1), and back."""
+"""Conversion between 16-bit PCM samples and floats in [-1, 1)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def pcm_to_float(samples: np.ndarray) -> np.ndarray: ...
 @overload
 def pcm_to_float(samples: Tensor) -> Tensor: ...
 def pcm_to_float(samples):
-    """int16 samples, or float mixtures of such, of any shape -> float32 of the same shape, in [-1, 1)."""
+    """Scale int16 samples, or float mixtures of them, to float32 of the same shape in [-1, 1)."""
     return samples / np.float32(FULL_SCALE) if isinstance(samples, np.ndarray) else samples.float() / FULL_SCALE
 
 
 def float_to_pcm(wave: np.ndarray) -> np.ndarray:
-    """Floats, nominally in [-1, 1] -> int16 of the same shape, rounded to the nearest step, clipped at full scale."""
+    """Round floats, nominally in [-1, 1], to int16 of the same shape, clipped at full scale."""
     return np.clip(np.rint(wave * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)

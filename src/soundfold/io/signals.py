@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a process as an exception does: what is open is closed, and the exit code tells which."""
+"""SIGTERM and Ctrl-C as an exception, so that open files and loggers are closed and the exit code names the signal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
+# seconds between repetitions of a `Stopped` that was swallowed
+REPEAT_AFTER = 0.5
+
 
 class Stopped(SystemExit):
-    """SIGTERM or Ctrl-C has come: the process is to end.
+    """SIGTERM or Ctrl-C was received.
 
-    Its code is a shell's, 128 and the signal's number: 143 and 130. No exception that a library catches and goes on
-    from, and no KeyboardInterrupt, which Lightning answers with an exit code of its own.
+    The exit code is 128 plus the signal's number, as in a shell: 143 or 130. Not an `Exception`, which libraries catch
+    and continue from, and not a `KeyboardInterrupt`, for which Lightning chooses the exit code.
     """
 
     def __str__(self) -> str:
@@ -24,30 +27,30 @@ class Stopped(SystemExit):
 
 @contextmanager
 def handle_stop_signals() -> Iterator[None]:
-    """Within, SIGTERM and Ctrl-C raise `Stopped` in the main thread, wherever that is.
+    """Raise `Stopped` in the main thread on SIGTERM and Ctrl-C.
 
-    After the first, a second Ctrl-C kills the process at once, and SIGTERM, which who sends it may repeat, is ignored.
-    Handlers of others stay: submitit's, which let SIGTERM pass as SLURM's signal to requeue comes after it, and those
-    of a `handle_stop_signals` around this one.
+    After the first signal, a second Ctrl-C kills the process at once and a repeated SIGTERM is ignored. Handlers that
+    somebody else installed stay in place: submitit's, which ignores SIGTERM because SLURM sends its requeue signal
+    next, and those of an enclosing `handle_stop_signals`.
     """
-    before = {}
+    previous = {}
     if threading.current_thread() is threading.main_thread():
         defaults = (signal.SIG_DFL, signal.default_int_handler)
-        ours = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) in defaults]
-        before = {number: signal.signal(number, _stop) for number in ours}
+        unhandled = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) in defaults]
+        previous = {number: signal.signal(number, _stop) for number in unhandled}
     try:
         yield
     finally:
-        if before and hasattr(signal, "setitimer"):
+        if previous and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            # once stopped, it is so to the end of the process
+        for number, handler in previous.items():
+            # `_stop` replaced its handlers: they stay until the process ends
             if signal.getsignal(number) is _stop:
                 signal.signal(number, handler)
 
 
 def ends_on_sigterm() -> bool:
-    """Whether SIGTERM ends this process, as it does unless a job environment's handler lets it pass."""
+    """Return whether SIGTERM ends this process; a job environment's handler may ignore it."""
     return signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, _stop)
 
 
@@ -55,17 +58,17 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     for other, handler in ((signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)):
         if signal.getsignal(other) is _stop:
             signal.signal(other, handler)
-    if hasattr(signal, "setitimer"):  # Windows has none
-        signal.signal(signal.SIGALRM, partial(_insist, 128 + number))
-        signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.signal(signal.SIGALRM, partial(_raise_again, 128 + number))
+        signal.setitimer(signal.ITIMER_REAL, REPEAT_AFTER, REPEAT_AFTER)
     raise Stopped(128 + number)
 
 
-def _insist(code: int, *_: object) -> None:
-    """Raise it again where it was lost, in a destructor, or to a library that catches everything and goes on."""
+def _raise_again(code: int, *_: object) -> None:
+    """Raise `Stopped` again if a destructor or a catch-all handler swallowed it."""
     error = sys.exc_info()[1]
     while error is not None:
         if isinstance(error, Stopped):
-            return  # what is open is being closed
+            return  # it is being handled: resources are being closed
         error = error.__context__
     raise Stopped(code)

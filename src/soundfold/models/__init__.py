@@ -1,1 +1,1 @@
-"""The network, its training step and its schedule."""
+"""The network, its training step, its optimizer and its schedule."""

@@ -1,4 +1,4 @@
-"""What part of an image speaks for a class."""
+"""Class activation maps."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from soundfold.models.resnet import ResNet18
 
 @torch.no_grad()
 def class_activation(network: ResNet18, image: Tensor, target: Tensor) -> Tensor:
-    """Class activation maps: images (B, 1, M, T) and classes int64 (B,) -> (B, M, T), in [0, 1].
+    """Compute class activation maps: images (B, 1, M, T) and classes int64 (B,) -> (B, M, T), in [0, 1].
 
-    The last feature maps, weighted by the class's weights in the linear layer: as that layer sees only their average
-    over the image, each place's share of the logit can be read off exactly. What speaks against the class is 0, and
-    each clip's greatest share is 1.
+    The last feature maps are weighted by the class's weights in the linear layer. That layer follows a global average,
+    so each position's contribution to the logit is exact. Negative contributions are set to 0, and each map is scaled
+    to a maximum of 1.
 
     Source: B. Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
     """
-    share = torch.einsum("bchw,bc->bhw", network.features(image), network.fc.weight[target]).clamp(min=0)
-    share = share / share.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
-    return functional.interpolate(share[:, None], image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    cam = torch.einsum("bchw,bc->bhw", network.features(image), network.fc.weight[target]).clamp(min=0)
+    cam = cam / cam.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    return functional.interpolate(cam[:, None], image.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-def upsample_cam(share: Tensor, bands: int, frames: int, of_image: int) -> Tensor:
-    """Activation of an image (1, H, W) laid over the log-mel that the image was made of -> (bands, frames).
+def upsample_cam(cam: Tensor, bands: int, frames: int, covered: int) -> Tensor:
+    """Resize the map of one image (1, H, W) to the log-mel that the image was made from: (bands, frames).
 
     Args:
-        of_image: frames of the log-mel that the image covers; beyond them nothing was looked at.
+        covered: frames of the log-mel that the image covers; the map is 0 after them.
     """
-    whole = functional.interpolate(share[None], (bands, of_image), mode="bilinear", align_corners=False)[0, 0]
-    return functional.pad(whole, (0, max(0, frames - of_image)))[:, :frames]
+    resized = functional.interpolate(cam[None], (bands, covered), mode="bilinear", align_corners=False)[0, 0]
+    return functional.pad(resized, (0, max(0, frames - covered)))[:, :frames]

@@ -1,4 +1,4 @@
-"""What `torch.compile` makes of the work of a training step."""
+"""Modes of `torch.compile` for the training step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-# a graph is of one shape, so a last, smaller batch has one of its own
+# dynamic=False: a CUDA graph has fixed shapes, so a smaller last batch is captured separately
 COMPILATIONS: dict[str, dict[str, Any]] = {
     "default": {"mode": "default"},
     "graphs": {"mode": "reduce-overhead", "dynamic": False},
@@ -17,17 +17,20 @@ COMPILATIONS: dict[str, dict[str, Any]] = {
 
 
 def compile_function(function: Callable, kind: str) -> Callable:
-    """A function of tensors as it is (``none``), compiled (``default``), or compiled and replayed as CUDA graphs
-    (``graphs``), which leave out the cost of starting kernels one by one.
+    """Return a function of tensors, compiled as requested.
+
+    Args:
+        kind: ``none`` (unchanged), ``default``, or ``graphs``: compiled and replayed as CUDA graphs, which avoid the
+            launch cost of each kernel.
     """
     if kind == "none":
         return function
-    run = torch.compile(function, **COMPILATIONS[kind])
+    compiled = torch.compile(function, **COMPILATIONS[kind])
     if kind != "graphs":
-        return run
+        return compiled
 
-    def replayed(*arguments: Any) -> Any:
-        # the next replay, of any graph, writes over what this one gives
-        return tree_map_only(Tensor, Tensor.clone, run(*arguments))
+    def replay(*args: Any) -> Any:
+        # CUDA graphs reuse output buffers: clone before the next replay
+        return tree_map_only(Tensor, Tensor.clone, compiled(*args))
 
-    return replayed
+    return replay

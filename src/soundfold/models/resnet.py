@@ -1,4 +1,4 @@
-"""A one-channel ResNet-18 of torchvision's blocks, and the weights that it may start from."""
+"""A single-channel ResNet-18 built from torchvision's blocks, and its initial weights."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError
 from soundfold.io.checkpoints import load_checkpoint
 
 STEMS = ("sum", "random")
-MOST_WIDTH = 1024  # 2.9e9 weights
-STAGES = 6  # stem, four of two blocks each, head
+MAX_WIDTH = 1024  # 2.9e9 parameters
+STAGES = 6  # stem, four stages of two blocks, head
 
 
 class Block(BasicBlock):
-    """torchvision's residual block, whose branch may be reweighted by channel and left out at random in training."""
+    """torchvision's residual block with optional squeeze-and-excitation and stochastic depth."""
 
     def __init__(
         self, inplanes: int, planes: int, stride: int, downsample: nn.Module | None, excite: bool, drop: float
@@ -39,35 +39,36 @@ class Block(BasicBlock):
 
 
 class FrequencyConv(nn.Conv2d):
-    """A convolution that sees, beside the image (B, 1, M, T), each row's place, -1 lowest to 1 highest.
+    """A convolution over an image (B, 1, M, T) and a second channel that holds each row's frequency, from -1 to 1.
 
-    A convolution alone cannot tell a low band from a high one.
+    The extra channel lets the translation-equivariant convolution distinguish low bands from high ones.
     """
 
     def forward(self, image: Tensor) -> Tensor:
-        place = torch.linspace(-1, 1, image.shape[-2], device=image.device, dtype=image.dtype)
-        return super().forward(torch.cat([image, place[:, None].expand_as(image)], dim=1))
+        frequency = torch.linspace(-1, 1, image.shape[-2], device=image.device, dtype=image.dtype)
+        return super().forward(torch.cat([image, frequency[:, None].expand_as(image)], dim=1))
 
 
 class ResNet18(nn.Module):
     """ResNet-18 with a one-channel 7x7 stem: images (B, 1, M, T) -> logits (B, classes).
 
-    With the defaults it is torchvision's, weight by weight, under the same names.
+    With the defaults it equals torchvision's ResNet-18, with the same parameter names.
 
     Source: K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016; torchvision's implementation.
 
     Args:
         classes: number of classes.
-        width: channels of the first stage; each later one has twice as many as the one before.
-        stem_stride: of the first convolution; 1 keeps the image's resolution, at four times the operations.
-        max_pool: halve the resolution after the stem; without it every stage sees four times the places.
+        width: channels of the first stage; each later stage doubles them.
+        stem_stride: stride of the first convolution; 1 keeps the image's resolution at four times the cost.
+        max_pool: halve the resolution after the stem; without it every stage costs four times as much.
         frequency_channel: see `FrequencyConv`.
-        squeeze_excitation: J. Hu et al., Squeeze-and-Excitation Networks, CVPR 2018; in each block, reduced by 16.
-        stochastic_depth: chance of the last block's branch to be left out for a clip in training; from the first on it
-            rises evenly. G. Huang et al., Deep Networks with Stochastic Depth, ECCV 2016.
+        squeeze_excitation: in every block, with a reduction of 16. J. Hu et al., Squeeze-and-Excitation Networks,
+            CVPR 2018.
+        stochastic_depth: probability of dropping the last block's branch for a clip in training; it rises linearly
+            over the blocks. G. Huang et al., Deep Networks with Stochastic Depth, ECCV 2016.
 
     Raises:
-        InputError: a value outside its rule.
+        ArgumentError: an argument is invalid.
     """
 
     def __init__(
@@ -81,14 +82,14 @@ class ResNet18(nn.Module):
         stochastic_depth: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 1 <= width <= MOST_WIDTH:
-            raise InputError(f"model.width={width} must be at least 1 and at most {MOST_WIDTH}; 64 is ResNet-18's.")
+        if not 1 <= width <= MAX_WIDTH:
+            raise ArgumentError(f"`width`={width} must be between 1 and {MAX_WIDTH}; ResNet-18 has 64.")
         if squeeze_excitation and width < 16:
-            raise InputError(f"model.squeeze_excitation needs model.width={width} to be at least 16.")
+            raise ArgumentError(f"`squeeze_excitation` requires `width`={width} to be at least 16.")
         if stem_stride not in (1, 2):
-            raise InputError(f"model.stem_stride={stem_stride} must be 1 or 2.")
+            raise ArgumentError(f"`stem_stride`={stem_stride} must be 1 or 2.")
         if not 0 <= stochastic_depth < 1:
-            raise InputError(f"model.stochastic_depth={stochastic_depth:g} must be at least 0 and below 1.")
+            raise ArgumentError(f"`stochastic_depth`={stochastic_depth:g} must be at least 0 and below 1.")
         options = {"kernel_size": 7, "stride": stem_stride, "padding": 3, "bias": False}
         self.conv1 = FrequencyConv(2, width, **options) if frequency_channel else nn.Conv2d(1, width, **options)  # type: ignore[arg-type]
         self.bn1 = nn.BatchNorm2d(width)
@@ -97,9 +98,9 @@ class ResNet18(nn.Module):
         drops = [stochastic_depth * (block + 1) / 8 for block in range(8)]
         excite = squeeze_excitation
         self.layer1 = nn.Sequential(*(Block(width, width, 1, None, excite, drop) for drop in drops[:2]))
-        self.layer2 = _halved(width, excite, drops[2:4])
-        self.layer3 = _halved(2 * width, excite, drops[4:6])
-        self.layer4 = _halved(4 * width, excite, drops[6:])
+        self.layer2 = _downsampling_stage(width, excite, drops[2:4])
+        self.layer3 = _downsampling_stage(2 * width, excite, drops[4:6])
+        self.layer4 = _downsampling_stage(4 * width, excite, drops[6:])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(8 * width, classes)
         for module in self.modules():
@@ -107,15 +108,12 @@ class ResNet18(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self) -> list[nn.ModuleList]:
-        """What freezing and a learning rate by depth count: the stem, four stages of two blocks each, the head."""
+        """Return the `STAGES` units of freezing and layer decay: the stem, four stages of two blocks, the head."""
         stem = nn.ModuleList([self.conv1, self.bn1])
-        return [
-            stem,
-            *(nn.ModuleList([part]) for part in (self.layer1, self.layer2, self.layer3, self.layer4, self.fc)),
-        ]
+        return [stem, *(nn.ModuleList([m]) for m in (self.layer1, self.layer2, self.layer3, self.layer4, self.fc))]
 
     def features(self, image: Tensor) -> Tensor:
-        """The last stage's maps: (B, 1, M, T) -> (B, 8 * width, M / 32, T / 32), with the default strides."""
+        """Compute the last feature maps: (B, 1, M, T) -> (B, 8 * width, M / 32, T / 32) with the default strides."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(image))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
@@ -123,98 +121,103 @@ class ResNet18(nn.Module):
         return self.fc(self.avgpool(self.features(image)).flatten(1))
 
 
-def _halved(channels: int, excite: bool, drops: list[float]) -> nn.Sequential:
-    """Two blocks: half the resolution, twice the channels."""
+def _downsampling_stage(channels: int, excite: bool, drops: list[float]) -> nn.Sequential:
+    """Return two blocks that halve the resolution and double the channels."""
     shortcut = nn.Conv2d(channels, 2 * channels, kernel_size=1, stride=2, bias=False)
     first = Block(channels, 2 * channels, 2, nn.Sequential(shortcut, nn.BatchNorm2d(2 * channels)), excite, drops[0])
     return nn.Sequential(first, Block(2 * channels, 2 * channels, 1, None, excite, drops[1]))
 
 
 def single_channel_resnet18(classes: int, weights: str = "none", stem: str = "sum", **architecture: Any) -> ResNet18:
-    """A ResNet-18 that starts from the weights that are named.
+    """Build a ResNet-18 with the given initial weights.
 
     Args:
         classes: number of classes.
-        weights: ``none`` (random), ``imagenet`` (torchvision's IMAGENET1K_V1, from its cache or the network), or the
-            path of a file of weights: a state dict of ResNet-18 with three channels or one, or what a finished fold
-            keeps. A head of another number of classes is refused, unless the file is ImageNet's (1,000 classes).
-        stem: with three-channel weights: ``sum`` of the three colour kernels, so that a grey image gives the response
-            that it would as colour; or ``random``.
+        weights: ``none`` (random), ``imagenet`` (torchvision's IMAGENET1K_V1, from the cache or downloaded), or the
+            path of a file: a state dict of ResNet-18 with one or three input channels, or weights.pt of a finished
+            fold. A head with another number of classes is refused, unless it is ImageNet's (1,000 classes).
+        stem: for three-channel weights: ``sum`` over the color channels, which gives a gray image the response that it
+            has in color; or ``random``.
         architecture: see `ResNet18`.
 
     Raises:
-        InputError: the weights cannot be had or do not fit.
+        ArgumentError: the weights are not available or do not fit.
     """
     if stem not in STEMS:
-        raise InputError(f"model.stem={stem} is unknown; give one of {', '.join(STEMS)}.")
+        raise ArgumentError(f"`stem`={stem} is unknown. Set one of {', '.join(STEMS)}.")
     network = ResNet18(classes, **architecture)
     if weights == "none":
         return network
-    state = _imagenet() if weights == "imagenet" else _from_file(Path(weights))
+    state = _imagenet_weights() if weights == "imagenet" else _load_weights(Path(weights))
+    initial = network.state_dict()
     kernel = state.get("conv1.weight")
     if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
-        grey = kernel.sum(dim=1, keepdim=True)
-        # the place of a row says nothing yet
-        blank = torch.zeros_like(grey).expand(-1, network.conv1.in_channels - 1, -1, -1)
-        state["conv1.weight"] = torch.cat([grey, blank], dim=1) if stem == "sum" else network.conv1.weight.data
+        summed = _sum_channels(kernel, network.conv1.in_channels)
+        state["conv1.weight"] = summed if stem == "sum" else initial["conv1.weight"]
     head = state.get("fc.weight")
     if head is not None and len(head) != classes:
         if len(head) != 1000:
-            raise InputError(
-                f"model.weights={weights} was trained for {len(head)} classes and the data has {classes}. "
-                "Give weights of the same classes, model.weights=imagenet, or model.weights=none."
+            raise ArgumentError(
+                f"`weights`={weights} was trained for {len(head)} classes and the data has {classes}. "
+                "Set weights of the same classes, `weights`=imagenet, or `weights`=none."
             )
-        state |= {name: value for name, value in network.state_dict().items() if name.startswith("fc.")}
+        state |= {name: value for name, value in initial.items() if name.startswith("fc.")}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise InputError(f"model.weights={weights} are not those of a ResNet-18: {first}") from error
+        reason = str(error).splitlines()[1].strip()
+        raise ArgumentError(f"`weights`={weights} does not fit this ResNet-18: {reason}") from error
     return network
 
 
+def _sum_channels(kernel: Tensor, in_channels: int) -> Tensor:
+    """Sum a kernel over its color channels; a frequency channel starts at zero."""
+    gray = kernel.sum(dim=1, keepdim=True)
+    return torch.cat([gray, torch.zeros_like(gray).expand(-1, in_channels - 1, -1, -1)], dim=1)
+
+
 def weights_digest(weights: str) -> str:
-    """What identifies the weights: the name, or the SHA-256 of the file.
+    """Return what identifies initial weights: their name, or the SHA-256 of the file.
 
     Raises:
-        InputError: the file does not exist.
+        ArgumentError: the file cannot be read.
     """
     if weights in ("none", "imagenet"):
         return weights
     try:
-        # a pipe or a device might never answer
+        # reading a pipe or a device might block forever
         if not Path(weights).is_file():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         with Path(weights).open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(
-            f"model.weights={weights} cannot be read ({error.strerror}). Give imagenet, none, or the path of a file."
+        raise ArgumentError(
+            f"`weights`={weights} cannot be read ({error.strerror}). Set imagenet, none, or the path of a file."
         ) from error
 
 
-def _imagenet() -> dict[str, Tensor]:
+def _imagenet_weights() -> dict[str, Tensor]:
     try:
         return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
     except (OSError, RuntimeError) as error:
         cache = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")) / "hub" / "checkpoints"
-        raise InputError(
-            f"model.weights=imagenet: the weights are neither in {cache} nor could they be downloaded ({error}). "
-            f"Put {Path(ResNet18_Weights.IMAGENET1K_V1.url).name} there, give model.weights=PATH of a copy, or train "
-            "from scratch with model.weights=none."
+        raise ArgumentError(
+            f"`weights`=imagenet: the weights are not in {cache} and could not be downloaded ({error}). "
+            f"Copy {Path(ResNet18_Weights.IMAGENET1K_V1.url).name} there, set `weights`=PATH of a copy, or train "
+            "from scratch with `weights`=none."
         ) from error
 
 
-def _from_file(path: Path) -> dict[str, Tensor]:
+def _load_weights(path: Path) -> dict[str, Tensor]:
     weights_digest(str(path))
     try:
-        found = load_checkpoint(path)
-    except Exception as error:  # torch raises many kinds for a file that is not one of its own
-        # torch's own words advise to load it unsafely
-        raise InputError(
-            f"model.weights={path} is not a file of weights that torch reads safely ({type(error).__name__})."
+        content = load_checkpoint(path)
+    except Exception as error:  # torch raises many types for files of another kind
+        # without torch's own message, which suggests unsafe loading
+        raise ArgumentError(
+            f"`weights`={path} is not a file of weights that torch can load safely ({type(error).__name__})."
         ) from error
-    state = found.get("network", found) if isinstance(found, dict) else None
+    state = content.get("network", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"model.weights={path} holds no state dict of a network.")
+        raise ArgumentError(f"`weights`={path} contains no state dict of a network.")
     return dict(state)

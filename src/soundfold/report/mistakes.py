@@ -14,15 +14,13 @@ from omegaconf import OmegaConf
 
 from soundfold.data import store
 from soundfold.data.attribution import Attribution, attribution, read_attributions
-from soundfold.data.collection import AUDIO
+from soundfold.data.layouts import LAYOUTS
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.metrics import probabilities
 from soundfold.experiment import build
 from soundfold.experiment.model_bundle import ModelBundle
-from soundfold.features.pipeline import FrontEnd
 from soundfold.io.pcm import pcm_to_float
-from soundfold.models.cam import class_activation, upsample_cam
-from soundfold.models.resnet import ResNet18
+from soundfold.models.scoring import ClipScorer
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import inline_svg
 from soundfold.report.page import audio_uri
@@ -101,32 +99,26 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
     samples = round(cfg.data.seconds * rate)
     attributions = read_attributions(root)
-    models: dict[int, tuple[FrontEnd, ResNet18 | None]] = {}
+    logmel = build.logmel(cfg)
+    band_centers = logmel.edges[1:-1].numpy()
+    scorers: dict[int, ClipScorer | None] = {}
     for mistake, i in zip(list_mistakes(run, limit), most_confident(run, limit), strict=True):
-        if mistake.fold not in models:
+        if mistake.fold not in scorers:
             weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
-            models[mistake.fold] = (
-                ModelBundle.load(weights).rebuild() if weights.is_file() else (build.front_end(cfg), None)
-            )
-        front_end, network = models[mistake.fold]
-        decoded = store.decode(root / AUDIO[cfg.data.layout] / mistake.filename, rate, samples)
+            scorers[mistake.fold] = _load_scorer(weights) if weights.is_file() else None
+        scorer = scorers[mistake.fold]
+        decoded = store.decode(root / LAYOUTS[cfg.data.layout].audio / mistake.filename, rate, samples)
         wave = store.to_int16(decoded, samples)
-        log_mel = front_end.logmel(pcm_to_float(torch.from_numpy(wave)[None]))[0, 0]
-        cam = None if network is None else _activation(front_end, network, wave, int(run.predictions[i]), log_mel)
-        band_centers = front_end.logmel.edges[1:-1].numpy()
-        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, log_mel.numpy(), band_centers, cam)
+        log_mel = logmel(pcm_to_float(torch.from_numpy(wave)[None]))
+        cam = None if scorer is None else scorer.activation(log_mel, int(run.predictions[i])).numpy()
+        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, log_mel[0, 0].numpy(), band_centers, cam)
         author = attribution(mistake.filename, run.sources[i], attributions)
         yield mistake, MistakeMedia(wave[: len(decoded)], rate, picture, author)
 
 
-def _activation(
-    front_end: FrontEnd, network: ResNet18, wave: np.ndarray, target: int, log_mel: torch.Tensor
-) -> np.ndarray:
-    """Return the class activation map of a class at the resolution of the log-mel (M, T)."""
-    n_mels, frames = log_mel.shape
-    cam = class_activation(network, front_end(torch.from_numpy(wave)[None]), torch.tensor([target]))
-    image_frames = frames if front_end.image is None else front_end.image.frames
-    return upsample_cam(cam, n_mels, frames, image_frames).numpy()
+def _load_scorer(weights: Path) -> ClipScorer:
+    front_end, network = ModelBundle.load(weights).rebuild()
+    return ClipScorer([front_end], [network])
 
 
 def mistake_cards(folder: Path, run: RunResult, limit: int, audio: bool) -> list[Mistake]:

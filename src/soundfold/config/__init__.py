@@ -1,0 +1,56 @@
+"""The configuration: its schema, composition from ``conf/``, stored forms and identity.
+
+Imports nothing heavy, so that ``--help`` and a misspelled key answer at once.
+"""
+
+from soundfold.config.composition import CONF, compose_config, register
+from soundfold.config.derived import FrameSizes, frame_sizes
+from soundfold.config.identity import NOT_IDENTITY, cv_id
+from soundfold.config.keys import drop_keys, flatten, known_keys, refuse_unknown_keys
+from soundfold.config.migration import SCHEMA_VERSION, migrate, new_name, to_yaml
+from soundfold.config.schema import (
+    OPTIMIZERS,
+    Augment,
+    Benchmark,
+    Config,
+    Crops,
+    Data,
+    Explore,
+    Features,
+    Model,
+    Parameter,
+    Prepare,
+    Report,
+    Wandb,
+)
+
+__all__ = [
+    "CONF",
+    "NOT_IDENTITY",
+    "OPTIMIZERS",
+    "SCHEMA_VERSION",
+    "Augment",
+    "Benchmark",
+    "Config",
+    "Crops",
+    "Data",
+    "Explore",
+    "Features",
+    "FrameSizes",
+    "Model",
+    "Parameter",
+    "Prepare",
+    "Report",
+    "Wandb",
+    "compose_config",
+    "cv_id",
+    "drop_keys",
+    "flatten",
+    "frame_sizes",
+    "known_keys",
+    "migrate",
+    "new_name",
+    "refuse_unknown_keys",
+    "register",
+    "to_yaml",
+]

@@ -1,0 +1,36 @@
+"""Composition of configurations from ``conf/`` by Hydra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from soundfold.config.schema import OPTIMIZERS, Benchmark, Config, Explore, Prepare
+
+# every value and its default; the package runs from its checkout
+CONF = Path(__file__).resolve().parents[3] / "conf"
+
+
+def register() -> None:
+    """Register the schemas with Hydra, and the resolver ``at_most_nyquist: HZ, SAMPLE_RATE``."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(name="benchmark_schema", node=Benchmark)
+    store.store(name="prepare_schema", node=Prepare)
+    store.store(name="explore_schema", node=Explore)
+    for name, node in OPTIMIZERS.items():
+        store.store(group="optim", name=f"{name}_schema", node=node)
+    OmegaConf.register_new_resolver("at_most_nyquist", lambda hz, rate: min(float(hz), rate / 2), replace=True)
+
+
+def compose_config(*overrides: str) -> DictConfig:
+    """Return the configuration of a training with these overrides; within Hydra, with its search path."""
+    if GlobalHydra.instance().is_initialized():
+        return compose("train", list(overrides))
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", list(overrides))

@@ -1,0 +1,58 @@
+"""The identity of a run: a hash over everything that changes its numbers.
+
+A value counts where it differs from the frozen table. So a new option renames no run, and a new default in ``conf/``
+does rename the runs that use it: their finished folds are not reused for another configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from soundfold.config.frozen import frozen_values
+from soundfold.config.keys import drop_keys, flatten
+from soundfold.config.migration import SCHEMA_VERSION
+
+# how a run is called, where it is stored and how it is shown, but not what it computes
+NOT_IDENTITY = (
+    "fold",
+    "name",
+    "rerun",
+    "allow_leakage",
+    "paths",
+    "logger",
+    "checkpoints",
+    "report",
+    "search",
+    "data.root",
+    "data.name",
+    "data.download",
+    "data.on_device",
+    "trainer.accelerator",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.tf32",
+    "optim.fused",
+)
+
+
+def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
+    """Return the identity of a cross-validation: 8 hex digits over everything that changes its numbers.
+
+    The same configuration on the same audio has the same identity wherever, whenever and on whatever device it runs;
+    ``label`` forks a deliberate repeat.
+
+    Args:
+        cfg: the composed configuration.
+        digests: of what the configuration only points at: the table, the audio, a weights file.
+    """
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    values = drop_keys(plain, NOT_IDENTITY)
+    values["model"]["weights"] = digests["weights"]
+    frozen, missing = frozen_values(), object()
+    changed = {key: value for key, value in flatten(values).items() if frozen.get(key, missing) != value}
+    text = json.dumps([SCHEMA_VERSION, changed, digests], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

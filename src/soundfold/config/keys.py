@@ -1,0 +1,72 @@
+"""Dotted keys of a configuration."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from soundfold.config.migration import REMOVED, new_name
+from soundfold.config.schema import OPTIMIZERS, Config
+from soundfold.errors import InputError
+
+
+def drop_keys(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """Return plain values without some dotted keys. Keys that `values` lacks are ignored."""
+    remaining = dict(values)
+    for key in keys:
+        first, _, rest = key.partition(".")
+        if not rest:
+            remaining.pop(first, None)
+        elif isinstance(remaining.get(first), dict):
+            remaining[first] = drop_keys(remaining[first], (rest,))
+    return remaining
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested values by dotted key. An empty section counts as a value."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        nested = isinstance(value, dict) and value
+        out |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return out
+
+
+def known_keys(schema: type = Config) -> set[str]:
+    """Return every dotted key of a schema, including its sections."""
+    keys: set[str] = set()
+
+    def walk(node: type, prefix: str) -> None:
+        hints = get_type_hints(node)
+        for name in (f.name for f in fields(node)):
+            keys.add(prefix + name)
+            for kind in (hints[name], *getattr(hints[name], "__args__", ())):
+                if hasattr(kind, "__dataclass_fields__"):
+                    walk(kind, f"{prefix}{name}.")
+
+    walk(schema, "")
+    for node in OPTIMIZERS.values() if schema is Config else ():
+        walk(node, "optim.")
+    return keys
+
+
+def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
+    """Raise for the first key that is not in the schema, and name its successor or the nearest key.
+
+    Raises:
+        InputError: a key is unknown.
+    """
+    known = known_keys(schema)
+    for key in keys:
+        if key in known:
+            continue
+        if reason := REMOVED.get(key):
+            raise InputError(f"{key} was removed: {reason}")
+        if (renamed := new_name(key)) in known:
+            raise InputError(f"{key} is now {renamed}.")
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+        section, _, _ = key.rpartition(".")
+        siblings = sorted(k for k in known if k.rpartition(".")[0] == section and "._" not in k)
+        choice = f" Keys of {section}: {', '.join(s.rpartition('.')[2] for s in siblings)}." if section in known else ""
+        raise InputError(f"{key} is not a key of the configuration. Did you mean {near[0]}?{choice}")

@@ -1,0 +1,123 @@
+"""Opening and closing of W&B runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import wandb
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+
+from soundfold.config import NOT_IDENTITY, Wandb
+from soundfold.errors import InputError
+from soundfold.validation import is_wandb_trial
+
+# set by `wandb agent`; any run opened with these takes the trial's id
+AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+
+
+@contextmanager
+def open_wandb_run(
+    options: Wandb, group: Path, config: dict[str, Any], *, leaky: bool, is_cv: bool, **init: Any
+) -> Iterator[wandb.Run]:
+    """Open a W&B run, and close it; an exception marks it as failed.
+
+    W&B cannot resume offline runs: there, all history is logged again, and the new files replace the old ones.
+
+    Args:
+        group: folder of the cross-validation, whose runs form a group.
+        config: plain values that W&B displays and compares; the columns of `sweep_columns` are added.
+        leaky: tag the run as leaky.
+        is_cv: the run is that of the cross-validation: under W&B's agent the trial's, and logged completely each time.
+        **init: further arguments of `wandb.init`.
+
+    Raises:
+        InputError: W&B cannot open the run.
+    """
+    superseded: list[Path] = []
+    with _environment(options, group, is_cv) as common:
+        exit_code = 1
+        try:
+            run = wandb.init(
+                **common,
+                **init,
+                group=group.name,
+                tags=[*options.tags, *(["leaky"] if leaky else [])],
+                notes=options.notes,
+                config={**config, **sweep_columns()},
+                resume="allow",
+            )
+            yield run
+            if run.step and (is_cv or not run.resumed):
+                current = Path(run.dir).parent.resolve()
+                previous = Path(init["dir"]).glob(f"wandb/offline-run-*-{run.id}")
+                superseded = [path for path in previous if path.resolve() != current]
+            exit_code = 0
+        finally:
+            # `with wandb.init(...)` would print a traceback of an exception that the caller reports
+            wandb.finish(exit_code=exit_code)
+    for path in superseded:
+        shutil.rmtree(path)
+
+
+@contextmanager
+def _environment(options: Wandb, group: Path, is_cv: bool) -> Iterator[dict[str, Any]]:
+    """Set W&B's environment variables for one run, and yield the arguments of `wandb.init` that depend on them.
+
+    W&B reads its environment once, when its service process starts. So the service is shut down after every run, and
+    the caller's variables are restored.
+    """
+    before = _wandb_variables()
+    project, entity, mode = options.project, options.entity, wandb_mode(options)
+    if is_wandb_trial():
+        # the folds belong to the project of their sweep
+        project, entity = before.get("WANDB_PROJECT") or project, before.get("WANDB_ENTITY") or entity
+    # W&B reads the mode from the environment before `wandb.init` applies its argument
+    os.environ["WANDB_MODE"] = mode
+    # the defaults are in the home folder
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        os.environ.setdefault(name, str(group.resolve() / ".wandb-cache"))
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # debug logs contain the user's API key
+    for name in ("WANDB_DEBUG", "WANDB_CORE_DEBUG", *(() if is_cv else AGENT_VARIABLES)):
+        os.environ.pop(name, None)
+    try:
+        yield {"project": project, "entity": entity, "mode": mode}
+    except wandb.Error as error:
+        raise InputError(
+            f"W&B: {error} logger.wandb.mode=offline requires neither network nor account, and `wandb sync` uploads "
+            "later; logger=csv disables W&B."
+        ) from error
+    finally:
+        wandb.teardown()
+        for name in _wandb_variables():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _wandb_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+
+
+def wandb_mode(options: Wandb) -> str:
+    """Return ``WANDB_MODE`` if it is set, "online" in a trial of a W&B sweep, else ``options.mode``."""
+    return os.environ.get("WANDB_MODE") or ("online" if is_wandb_trial() else options.mode)
+
+
+def sweep_columns() -> dict[str, Any]:
+    """Return the overrides of a Hydra multirun job as config columns, such as ``sweep/optim.lr``.
+
+    Keys that do not change the numbers, such as paths, are omitted. A single run has no columns.
+    """
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return {}
+    overrides = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
+    values = {(override.key_or_group or "").split("@")[0]: override.value() for override in overrides}
+    ignored = tuple(f"{key}." for key in NOT_IDENTITY)
+    return {f"sweep/{key}": value for key, value in values.items() if not f"{key}.".startswith(ignored)}

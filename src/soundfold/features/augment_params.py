@@ -1,0 +1,160 @@
+"""Distributions of augmentation parameters, and the parameters that are drawn from them for a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from soundfold.errors import ArgumentError, check_between
+
+MAX_MASKS = 100
+# tolerance of a sum of probabilities such as 3 * 0.33333334
+SUM_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform distribution over [low, high], applied with probability `p`; otherwise the parameter is neutral.
+
+    Attributes:
+        low, high: the bounds.
+        p: probability that a clip gets a value.
+        integer: draw integers, both bounds included.
+    """
+
+    low: float
+    high: float
+    p: float = 1.0
+    integer: bool = False
+
+    def check(self, name: str, lowest: float, highest: float) -> None:
+        """Raise `ArgumentError` if a value of the argument ``name`` is invalid."""
+        if self.low > self.high:
+            raise ArgumentError(f"`{name}.low`={self.low:g} must be at most `{name}.high`={self.high:g}. Swap them.")
+        check_between(f"{name}.low", self.low, lowest, highest)
+        check_between(f"{name}.high", self.high, lowest, highest)
+        check_between(f"{name}.p", self.p, 0, 1)
+        if self.integer and not (float(self.low).is_integer() and float(self.high).is_integer()):
+            raise ArgumentError(
+                f"`{name}.integer`=true requires integers, not `{name}.low`={self.low:g} and `{name}.high`="
+                f"{self.high:g}. Round them, or set integer=false."
+            )
+
+
+@dataclass(frozen=True)
+class MaskSpec:
+    """SpecAugment masks along one axis.
+
+    Attributes:
+        count: number of masks.
+        width: maximum width of each, as a fraction of the axis.
+        p: probability of each mask.
+    """
+
+    count: int
+    width: float
+    p: float = 1.0
+
+    def check(self, name: str) -> None:
+        """Raise `ArgumentError` if a value of the argument ``name`` is invalid."""
+        check_between(f"{name}.count", self.count, 1, MAX_MASKS)
+        check_between(f"{name}.width", self.width, 0, 1)
+        check_between(f"{name}.p", self.p, 0, 1)
+
+
+def check_exclusive(probabilities: dict[str, float], reason: str) -> None:
+    """Raise `ArgumentError` if probabilities, by argument, of exclusive events sum to more than 1."""
+    if (total := sum(probabilities.values())) > 1 + SUM_TOLERANCE:
+        names = ", ".join(f"`{name}`" for name in probabilities)
+        raise ArgumentError(f"{names}: their sum {total:g} must not exceed 1, because {reason}.")
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    """Augmentation parameters of a batch of B clips, on the training device. None disables a transform.
+
+    Attributes:
+        time_shift: (B,), cyclic shift to the right, as a fraction of the clip.
+        gain: (B,), linear factor; negative inverts the polarity.
+        noise_std: (B,), standard deviation of added noise relative to full scale; `noise_snr` takes precedence.
+        noise_snr: (B,), signal-to-noise ratio in dB; infinite for clips without.
+        noise_row, noise_start: int64 (B,), row of the noise bank and its first sample.
+        time_stretch: (B,), rate; above 1 is faster.
+        pitch_shift: (B,), semitones; above 0 is higher.
+        time_masks, frequency_masks: (B, n, 2), start and end of each mask as fractions of the axis.
+    """
+
+    time_shift: Tensor | None
+    gain: Tensor | None
+    noise_std: Tensor | None
+    noise_snr: Tensor | None
+    noise_row: Tensor
+    noise_start: Tensor
+    time_stretch: Tensor | None
+    pitch_shift: Tensor | None
+    time_masks: Tensor | None
+    frequency_masks: Tensor | None
+
+    def rows(self, clips: Tensor | slice) -> AugmentParams:
+        """Select the parameters of some of the clips."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        selected: dict[str, Any] = {name: value if value is None else value[clips] for name, value in values.items()}
+        return AugmentParams(**selected)
+
+
+class ParamSampler:
+    """Draws the parameters of one batch. The order of the calls determines the values.
+
+    Args:
+        clips: number of clips B.
+        generator: source of randomness; the parameters are on its device.
+        augmented: bool (B,); the other clips get neutral values. None augments all.
+        one_of: give each clip at most one of the values drawn by `value`.
+    """
+
+    def __init__(self, clips: int, generator: Generator, augmented: Tensor | None, one_of: bool) -> None:
+        self.clips, self.generator = clips, generator
+        if augmented is None:
+            augmented = torch.ones(clips, dtype=torch.bool, device=generator.device)
+        self.augmented = augmented
+        # each transform takes the clips whose choice is in its own interval of [0, 1)
+        self.choice = self.uniform() if one_of else None
+        self.interval_start = 0.0
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Draw from [0, 1): (B, *shape)."""
+        return torch.rand((self.clips, *shape), generator=self.generator, device=self.generator.device)
+
+    def index(self, size: int) -> Tensor:
+        """Draw indices below ``size``: int64 (B,)."""
+        return (size * self.uniform()).long().clamp(max=size - 1)
+
+    def hit(self, p: float) -> Tensor:
+        """Draw the clips that a transform of probability ``p`` applies to: bool (B,)."""
+        return (self.uniform() < p) & self.augmented
+
+    def value(self, spec: Uniform | None, neutral: float) -> Tensor | None:
+        """Draw a parameter: (B,), or None without a distribution."""
+        if spec is None:
+            return None
+        value = spec.low + (spec.high - spec.low + spec.integer) * self.uniform()
+        if spec.integer:
+            value = value.floor().clamp(max=spec.high)
+        hit = self.hit(spec.p)
+        if self.choice is not None:
+            interval_end = self.interval_start + spec.p
+            hit = (self.choice >= self.interval_start) & (self.choice < interval_end) & self.augmented
+            self.interval_start = interval_end
+        return torch.where(hit, value, neutral)
+
+    def masks(self, spec: MaskSpec | None) -> Tensor | None:
+        """Draw masks: start and end, (B, count, 2), or None without a specification."""
+        if spec is None:
+            return None
+        hit = (self.uniform(spec.count) < spec.p) & self.augmented[:, None]
+        width = spec.width * self.uniform(spec.count) * hit
+        start = (1 - width) * self.uniform(spec.count)
+        return torch.stack([start, start + width], dim=-1)
