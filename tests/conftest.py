@@ -1,4 +1,4 @@
-"""Where the real clips are, and tables made for a test."""
+"""Fixtures: real clips and tables, a browser, and runs that several tests read."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from helpers.shared import SHARED
 
 @pytest.fixture(scope="session")
 def esc10() -> Path:
-    """Root of the 400 real clips of ESC-10."""
+    """Return the root of the 400 real clips of ESC-10."""
     root = SHARED / "esc10"
     if not root.is_dir():
         pytest.skip("needs the ESC-10 clips at ../shared/esc10")
@@ -22,14 +22,14 @@ def esc10() -> Path:
 
 @pytest.fixture(scope="session")
 def real_or_synthetic_clips() -> Clips:
-    """The 400 clips of ESC-10, or rendered stand-ins if they are not available, so that no parity test is skipped."""
+    """Return the 400 clips of ESC-10, or rendered stand-ins if not available, so that no parity test is skipped."""
     root = SHARED / "esc10"
     return real_clips(root) if root.is_dir() else synthetic_clips()
 
 
 @pytest.fixture(scope="session")
 def esc50_table() -> Path:
-    """The official table of ESC-50."""
+    """Return the path of the official table of ESC-50."""
     path = SHARED / "esc50" / "meta" / "esc50.csv"
     if not path.is_file():
         pytest.skip("needs ESC-50's table at ../shared/esc50/meta/esc50.csv")
@@ -38,24 +38,24 @@ def esc50_table() -> Path:
 
 @pytest.fixture(scope="session")
 def browser():
-    """Headless Chromium, that of the machine; it looks for nothing on any network."""
+    """Start the installed Chromium, headless and without background requests."""
     path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if path is None:
         pytest.skip("needs a Chromium on the PATH, such as Debian's package chromium")
-    # imported here: tests that need no browser need no driver either
+    # imported here so that the other tests run without Playwright
     from playwright.sync_api import sync_playwright
 
-    quiet = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+    offline = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=[*quiet, "--disable-sync", "--no-first-run"])
+        chromium = driver.chromium.launch(executable_path=path, args=[*offline, "--disable-sync", "--no-first-run"])
         yield chromium
         chromium.close()
 
 
 def shared_run(factory, name: str, train: Callable[[Path], None]) -> Path:
-    """A run that the suite's processes train once, together; its folder."""
+    """Return the folder of a run that is trained once for all processes of the suite."""
     base = factory.getbasetemp()
-    # each process of a parallel suite has a folder in the suite's
+    # with xdist, each worker's folder is inside the suite's
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     folder.mkdir(exist_ok=True)
     with FileLock(f"{folder}.lock"):
@@ -68,8 +68,10 @@ def shared_run(factory, name: str, train: Callable[[Path], None]) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
-    """A finished cross-validation of three folds on tones and noises of half a second at 8 kHz; the clips lie in
-    ``../../tiny``. Not to be changed."""
+    """Return a finished cross-validation of three folds on tones and noises of half a second at 8 kHz.
+
+    The clips are in ``../../tiny`` relative to the run. Tests must not change it.
+    """
     from helpers import tiny
 
     def train(folder: Path) -> None:
@@ -80,7 +82,10 @@ def tiny_run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_run(tmp_path_factory, esc10) -> Path:
-    """Fold 1 of ESC-10 after one epoch on coarse images, with all options that scores depend on. Not to be changed."""
+    """Return fold 1 of ESC-10 after one epoch on coarse images, with all options that affect scores.
+
+    Tests must not change it.
+    """
     from helpers import tiny
 
     def train(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""A run written by the first edition of soundfold is still read, and predicts what it predicted then.
+"""A run of the first edition of soundfold can still be read, and its predictions are unchanged.
 
-Its files were never written anew: a renamed key or tensor must still be understood in them. The clips lie beside it,
-and predictions.json holds what the first edition's own code said of them.
+Its files are the original ones, so reading them tests that renamed keys and tensors are migrated. The clips are stored
+next to the run; predictions.json holds the predictions of the first edition's code.
 """
 
 import json
@@ -21,78 +21,79 @@ from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
 from soundfold.inference.predictor import Predictor
 
-HOME = tiny.ROOT / "tests" / "golden" / "first_edition"
-RUN = HOME / "first_edition-2bb17ae9"
+FOLDER = tiny.ROOT / "tests" / "golden" / "first_edition"
+RUN = FOLDER / "first_edition-2bb17ae9"
 WEIGHTS = Path("fold1") / "checkpoints" / "weights.pt"
-THEN = json.loads((HOME / "predictions.json").read_text())
-# of probabilities, logits and temperatures
-NEAR = 1e-5
+EXPECTED = json.loads((FOLDER / "predictions.json").read_text())
+TOLERANCE = 1e-5  # of probabilities, logits and temperatures
 
 
-def near(name: str) -> float:
-    """The first edition resampled by torchaudio's kernel, which damps and aliases the top of the band."""
-    return 2e-2 if "16k" in name else NEAR
+def tolerance(name: str) -> float:
+    """Return the tolerance of probabilities: torchaudio's kernel, used then, damps and aliases the top of the band."""
+    return 2e-2 if "16k" in name else TOLERANCE
 
 
-@pytest.mark.parametrize("fold", THEN["predictor"])
-def test_the_predictor_says_what_it_said(fold):
+@pytest.mark.parametrize("fold", EXPECTED["predictor"])
+def test_predictions_are_unchanged(fold):
     predictor = Predictor.load(RUN, None if fold == "all" else fold)
-    assert list(predictor.classes) == THEN["classes"]
-    for name, then in THEN["predictor"][fold].items():
-        found = predictor.file(HOME / name)
-        assert found.probabilities == pytest.approx(np.array(then["probabilities"]), abs=near(name))
-        assert found.windows == pytest.approx(np.array(then["windows"]), abs=near(name))
-        assert (list(found.seen_in_training), found.calibrated) == (then["met"], then["calibrated"])
+    assert list(predictor.classes) == EXPECTED["classes"]
+    for name, expected in EXPECTED["predictor"][fold].items():
+        prediction = predictor.file(FOLDER / name)
+        assert prediction.probabilities == pytest.approx(np.array(expected["probabilities"]), abs=tolerance(name))
+        assert prediction.windows == pytest.approx(np.array(expected["windows"]), abs=tolerance(name))
+        assert (list(prediction.seen_in_training), prediction.calibrated) == (expected["met"], expected["calibrated"])
 
 
-@pytest.mark.parametrize("fold", THEN["predictor"])
-def test_only_the_resampler_changed_what_is_predicted_at_another_rate(fold):
+@pytest.mark.parametrize("fold", EXPECTED["predictor"])
+def test_predictions_at_another_rate_differ_only_by_the_resampler(fold):
     predictor = Predictor.load(RUN, None if fold == "all" else fold)
-    for name in (name for name in THEN["predictor"][fold] if "16k" in name):
-        wave, rate = soundfile.read(HOME / name, dtype="float32", always_2d=True)
+    for name in (name for name in EXPECTED["predictor"][fold] if "16k" in name):
+        wave, rate = soundfile.read(FOLDER / name, dtype="float32", always_2d=True)
         resampled = resample(torch.from_numpy(wave.mean(axis=1)), rate, predictor.sample_rate)
-        then = THEN["predictor"][fold][name]
-        # processors that sum in another order round some samples to another of the 16-bit values
+        expected = EXPECTED["predictor"][fold][name]
+        # the order of summation differs between processors and changes the 16-bit rounding of some samples
         probabilities = predictor(resampled, predictor.sample_rate).probabilities
-        assert probabilities == pytest.approx(np.array(then["probabilities"]), abs=1e-4)
+        assert probabilities == pytest.approx(np.array(expected["probabilities"]), abs=1e-4)
 
 
-def test_each_model_gives_the_logits_that_it_gave():
+def test_logits_of_each_model_are_unchanged():
     predictor = Predictor.load(RUN)
-    for name, then in THEN["logits"].items():
-        wave, _ = soundfile.read(HOME / name, dtype="int16")
+    for name, expected in EXPECTED["logits"].items():
+        wave, _ = soundfile.read(FOLDER / name, dtype="int16")
         logits = predictor.scorer(torch.from_numpy(wave)[None])[:, 0]
-        assert logits.numpy() == pytest.approx(np.array(then), abs=NEAR)
+        assert logits.numpy() == pytest.approx(np.array(expected), abs=TOLERANCE)
 
 
-def test_a_file_of_weights_alone_predicts(tmp_path):
-    shutil.copy(RUN / WEIGHTS, tmp_path / "alone.pt")
-    predictor = Predictor.load(tmp_path / "alone.pt")
-    (name, then), *_ = THEN["logits"].items()
-    probabilities = predictor.file(HOME / name).probabilities
-    assert np.log(probabilities / probabilities[0]) == pytest.approx(np.array(then[0]) - then[0][0], abs=NEAR)
+def test_a_single_weights_file_predicts(tmp_path):
+    shutil.copy(RUN / WEIGHTS, tmp_path / "model.pt")
+    predictor = Predictor.load(tmp_path / "model.pt")
+    (name, expected), *_ = EXPECTED["logits"].items()
+    probabilities = predictor.file(FOLDER / name).probabilities
+    assert np.log(probabilities / probabilities[0]) == pytest.approx(
+        np.array(expected[0]) - expected[0][0], abs=TOLERANCE
+    )
 
 
-def test_the_script_says_what_it_said(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(HOME)
-    words = ["predict.py", RUN.name, "clips", "--format=jsonl", "--timelines", str(tmp_path), "--device=cpu"]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as ended:
+def test_output_of_the_script_is_unchanged(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(FOLDER)
+    argv = ["predict.py", RUN.name, "clips", "--format=jsonl", "--timelines", str(tmp_path), "--device=cpu"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as exit_info:
         runpy.run_path(str(tiny.ROOT / "scripts" / "predict.py"), run_name="__main__")
-    assert not ended.value.code
+    assert not exit_info.value.code
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["file"] for line in lines] == [line["file"] for line in THEN["script"]]
-    for line, then in zip(lines, THEN["script"], strict=True):
+    assert [line["file"] for line in lines] == [line["file"] for line in EXPECTED["script"]]
+    for line, expected in zip(lines, EXPECTED["script"], strict=True):
         assert [line[key] for key in ("seconds", "windows", "calibrated", "seen_in_training")] == [
-            then[key] for key in ("seconds", "windows", "calibrated", "met")
+            expected[key] for key in ("seconds", "windows", "calibrated", "met")
         ]
-        assert line["probabilities"] == pytest.approx(then["probabilities"], abs=near(then["file"]))
-        for part, whole in zip(line["models"], then["models"], strict=True):
-            assert part["fold"] == whole["fold"]
-            assert part["temperature"] == pytest.approx(whole["temperature"], rel=NEAR)
+        assert line["probabilities"] == pytest.approx(expected["probabilities"], abs=tolerance(expected["file"]))
+        for model, expected_model in zip(line["models"], expected["models"], strict=True):
+            assert model["fold"] == expected_model["fold"]
+            assert model["temperature"] == pytest.approx(expected_model["temperature"], rel=TOLERANCE)
 
 
-def test_its_score_is_read():
+def test_scores_are_read():
     run = load_run(RUN)
     assert run.total.accuracy == pytest.approx(22 / 30)
     assert run.total.accuracy == pytest.approx(np.mean(run.correct))
@@ -102,27 +103,27 @@ def test_its_score_is_read():
 
 
 @pytest.mark.parametrize(
-    ("line", "more", "key"),
+    ("line", "added", "key"),
     [
         ("features:\n", "  taper: hann\n", "features.taper"),
         ("    probability: 0.6\n", "    shape: flat\n", "augment.time_stretch.shape"),
         ("model:\n", "  dropout:\n    rate: 0.5\n", "model.dropout"),
     ],
 )
-def test_a_key_of_another_version_is_refused(line, more, key, tmp_path):
+def test_an_unknown_key_that_changes_images_is_refused(line, added, key, tmp_path):
     content = torch.load(RUN / WEIGHTS, weights_only=True)
     path = tmp_path / "weights.pt"
-    config = content["config"].replace(line, line + more, 1)
+    config = content["config"].replace(line, line + added, 1)
     assert config != content["config"]
     torch.save({**content, "config": config}, path)
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(InputError) as error:
         Predictor.load(path)
-    text = str(refused.value)
+    text = str(error.value)
     assert text.startswith(f"{path} has the key {key},")
     assert "written by another version of soundfold; use that version or train again" in text
 
 
-def test_a_key_that_images_do_not_depend_on_is_passed_over(tmp_path):
+def test_an_unknown_key_that_does_not_change_predictions_is_ignored(tmp_path):
     content = torch.load(RUN / WEIGHTS, weights_only=True)
     config = content["config"].replace("trainer:\n", "trainer:\n  benchmark: true\n", 1)
     torch.save({**content, "config": config}, tmp_path / "weights.pt")

@@ -1,9 +1,9 @@
-"""Five tiny runs compute what they computed when their numbers were stored.
+"""Five tiny runs reproduce their stored numbers.
 
-Processors round differently, and training amplifies it. The runs take four or five steps each at low learning rates, so
-that the stored numbers hold within 1e-4 on any of them: kernels of AVX-512, AVX2 and SSE differ by 1e-5.
-`scripts/check_golden.py` compares two commits on one machine, bit for bit, and its option --record stores the numbers
-anew after a deliberate change.
+Processors round differently, and training amplifies the differences. Each run takes four or five steps at a low
+learning rate, so that the stored numbers hold within 1e-4 on any processor: AVX-512, AVX2 and SSE kernels differ by
+1e-5. `scripts/check_golden.py` compares two commits bit for bit on one machine; its option --record updates the stored
+numbers after a deliberate change.
 """
 
 import importlib.util
@@ -26,9 +26,9 @@ VALUES = json.loads((tiny.ROOT / "tests" / "golden" / "values.json").read_text()
 
 @pytest.fixture(scope="module")
 def check():
-    """scripts/check_golden.py as a module."""
+    """Return scripts/check_golden.py as a module."""
     spec = importlib.util.spec_from_file_location("check_golden", tiny.ROOT / "scripts" / "check_golden.py")
-    # its dataclass looks its module up
+    # dataclasses look their module up in sys.modules
     module = sys.modules["check_golden"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -36,7 +36,7 @@ def check():
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """One folder for all settings, so that the clips are rendered once."""
+    """Return one folder for all settings, so that the clips are rendered once."""
     return tmp_path_factory.mktemp("golden")
 
 
@@ -49,31 +49,31 @@ def one_thread():
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_setting_computes_the_stored_numbers(name, check, work, one_thread):
+def test_run_reproduces_the_stored_numbers(name, check, work, one_thread):
     cross_validate(compose_config(*check.read_settings(tiny.ROOT / check.SETTINGS, work)[name]), RunReporter())
-    then, numbers = VALUES[name], check.read_numbers(work / "outputs", name)
-    now = check.stored(numbers)
-    assert now["clips"] == then["clips"]
-    assert np.abs(np.array(now["logits"]) - then["logits"]).max() < NEAR
-    assert now["metrics"] == pytest.approx(then["metrics"], abs=NEAR)
-    assert set(now["weights"]) == set(then["weights"])
-    for key, (total, magnitude, *samples) in then["weights"].items():
-        found = now["weights"][key]
-        # sums relative to what is summed
-        assert found[:2] == pytest.approx([total, magnitude], abs=NEAR * max(magnitude, 1)), key
-        assert found[2:] == pytest.approx(samples, rel=NEAR, abs=NEAR), key
+    expected = VALUES[name]
+    computed = check.summarize(check.read_numbers(work / "outputs", name))
+    assert computed["clips"] == expected["clips"]
+    assert np.abs(np.array(computed["logits"]) - expected["logits"]).max() < NEAR
+    assert computed["metrics"] == pytest.approx(expected["metrics"], abs=NEAR)
+    assert set(computed["weights"]) == set(expected["weights"])
+    for key, (total, magnitude, *samples) in expected["weights"].items():
+        summary = computed["weights"][key]
+        # the sum may cancel, so its tolerance is relative to the sum of magnitudes
+        assert summary[:2] == pytest.approx([total, magnitude], abs=NEAR * max(magnitude, 1)), key
+        assert summary[2:] == pytest.approx(samples, rel=NEAR, abs=NEAR), key
 
 
-def test_settings_and_values_name_the_same_runs(check, work):
+def test_every_setting_has_stored_numbers(check, work):
     assert list(check.read_settings(tiny.ROOT / check.SETTINGS, work)) == list(VALUES)
 
 
-def test_the_last_bit_of_a_weight_is_a_difference(check):
+def test_differences_include_the_last_bit_of_a_weight(check):
     weights = {"fc.weight": torch.ones(3), "mean": torch.zeros(1)}
     metrics = dict.fromkeys(check.METRICS, 0.5)
-    one = check.Numbers(("a",), np.zeros((1, 2)), metrics, np.full((1, 2), np.nan), weights)
-    assert check.differences(one, one) == []
-    nearly = torch.tensor([1.0, 1.0, np.nextafter(np.float32(1), np.float32(2))])
-    other = replace(one, weights={**weights, "fc.weight": nearly}, metrics={**metrics, "loss": 0.25})
-    assert check.differences(one, other) == ["loss: 0.5 and 0.25", "1 of 2 weights, first fc.weight"]
-    assert check.differences(one, replace(one, logits=np.full((1, 2), 1e-9))) == ["logits by up to 1e-09"]
+    numbers = check.Numbers(("a",), np.zeros((1, 2)), metrics, np.full((1, 2), np.nan), weights)
+    assert check.differences(numbers, numbers) == []
+    next_float = torch.tensor([1.0, 1.0, np.nextafter(np.float32(1), np.float32(2))])
+    other = replace(numbers, weights={**weights, "fc.weight": next_float}, metrics={**metrics, "loss": 0.25})
+    assert check.differences(numbers, other) == ["loss: 0.5 and 0.25", "1 of 2 weights, first fc.weight"]
+    assert check.differences(numbers, replace(numbers, logits=np.full((1, 2), 1e-9))) == ["logits by up to 1e-09"]

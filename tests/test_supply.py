@@ -1,4 +1,4 @@
-"""What comes in from outside: packages, files that run code when they are read, and keys that must not go out."""
+"""Supply chain and secrets: locked packages, no loader that runs code from a file, no API key in any output."""
 
 import ast
 import os
@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from soundfold.cli import run
 from soundfold.config import CONF
 
-# a file's import of one of these, or a call of one of these functions, can run what a file or a word says
+# modules and functions that can run code from a file or a string
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "jsonpickle", "tarfile"}
 FUNCTIONS = {
     *("eval", "exec", "__import__", "os.system", "os.popen", "subprocess.getoutput"),
@@ -23,14 +23,14 @@ FUNCTIONS = {
     *("yaml.unsafe_load", "yaml.unsafe_load_all", "torch.hub.load", "joblib.load", "shutil.unpack_archive"),
     *("pandas.read_pickle",),
 }
-# these unpack wherever the archive says
+# these unpack to any path that the archive names
 METHODS = {"extract", "extractall"}
 LOADS = {"torch.load", "torch.serialization.load"}
 TRAINER = {"fit", "validate", "test", "predict"}
 
 
-def faults(source: str) -> list[str]:
-    """The unsafe calls of a module, by line."""
+def unsafe_calls(source: str) -> list[str]:
+    """Return the unsafe calls of a module with their lines."""
     tree = ast.parse(source)
     names: dict[str, str] = {}
     for node in ast.walk(tree):
@@ -42,45 +42,45 @@ def faults(source: str) -> list[str]:
             names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
 
-    def full(node: ast.AST) -> str:
-        """What an expression names, such as ``torch.load``; empty where it is no name."""
+    def full_name(node: ast.AST) -> str:
+        """Return the dotted name of an expression, such as ``torch.load``; empty if it is not a name."""
         if isinstance(node, ast.Name):
             return names.get(node.id, node.id)
         if isinstance(node, ast.Attribute):
-            return f"{full(node.value)}.{node.attr}"
+            return f"{full_name(node.value)}.{node.attr}"
         return ""
 
-    def found(node: ast.AST) -> Iterator[str]:
+    def check(node: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
             yield from (f"import {module}" for module in modules if module.split(".")[0] in MODULES)
         if not isinstance(node, ast.Name | ast.Attribute):
             return
-        name, call = full(node), calls.get(id(node))
-        given = {word.arg: word.value for word in call.keywords} if call else {}
+        name, call = full_name(node), calls.get(id(node))
+        arguments = {keyword.arg: keyword.value for keyword in call.keywords} if call else {}
 
-        def says(option: str, value: bool) -> bool:
-            return isinstance(given.get(option), ast.Constant) and given[option].value is value
+        def has(option: str, value: bool) -> bool:
+            return isinstance(arguments.get(option), ast.Constant) and arguments[option].value is value
 
         if name in FUNCTIONS:
             yield name
-        # not called here, it is called by whoever gets it
-        if name in LOADS and not says("weights_only", True):
+        # also refused if it is only referred to, since it may be called elsewhere
+        if name in LOADS and not has("weights_only", True):
             yield name
-        if name in ("numpy.load", "numpy.lib.format.open_memmap") and "allow_pickle" in given:
+        if name in ("numpy.load", "numpy.lib.format.open_memmap") and "allow_pickle" in arguments:
             yield f"{name} with allow_pickle"
-        if name.startswith("subprocess.") and "shell" in given and not says("shell", False):
+        if name.startswith("subprocess.") and "shell" in arguments and not has("shell", False):
             yield f"{name} with shell"
         if not call or not isinstance(node, ast.Attribute):
             return
         if node.attr in METHODS:
             yield node.attr
-        loads = node.attr == "load_from_checkpoint"
-        loads |= node.attr in TRAINER and ("ckpt_path" in given or len(call.args) > 2)
-        if loads and not says("weights_only", True):
+        loads_checkpoint = node.attr == "load_from_checkpoint"
+        loads_checkpoint |= node.attr in TRAINER and ("ckpt_path" in arguments or len(call.args) > 2)
+        if loads_checkpoint and not has("weights_only", True):
             yield f"{node.attr} without weights_only=True"
 
-    return [f"line {node.lineno}: {fault}" for node in ast.walk(tree) for fault in found(node)]
+    return [f"line {node.lineno}: {call}" for node in ast.walk(tree) for call in check(node)]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def faults(source: str) -> list[str]:
         "import shutil\nshutil.unpack_archive(path)",
     ],
 )
-def test_an_unsafe_call_is_found(source):
-    assert faults(source)
+def test_unsafe_call_is_detected(source):
+    assert unsafe_calls(source)
 
 
 @pytest.mark.parametrize(
@@ -130,97 +130,100 @@ def test_an_unsafe_call_is_found(source):
         "import json\njson.load(stream)",
     ],
 )
-def test_a_safe_call_is_not(source):
-    assert faults(source) == []
+def test_safe_call_is_accepted(source):
+    assert unsafe_calls(source) == []
 
 
-def test_no_file_that_is_read_can_run_code():
+def test_source_has_no_unsafe_calls():
     modules = [*(ROOT / "src").rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]
     assert len(modules) > 90
-    found = {str(path.relative_to(ROOT)): faults(path.read_text()) for path in modules}
-    assert {path: lines for path, lines in found.items() if lines} == {}
+    calls = {str(path.relative_to(ROOT)): unsafe_calls(path.read_text()) for path in modules}
+    assert {path: lines for path, lines in calls.items() if lines} == {}
 
 
-def locked() -> list[tuple[Requirement, list[str]]]:
-    """Each requirement of the lock with its hashes."""
+def locked_packages() -> list[tuple[Requirement, list[str]]]:
+    """Return the requirements of the lock file with their hashes."""
     lines = (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
     split = [re.split(r"\s+--hash=", line.strip()) for line in lines if line.strip()]
-    return [(Requirement(words[0]), words[1:]) for words in split]
+    return [(Requirement(requirement), hashes) for requirement, *hashes in split]
 
 
-def test_every_locked_package_is_exact_and_hashed():
-    found = locked()
-    assert len(found) > 100
-    for package, hashes in found:
+def test_locked_packages_are_pinned_and_hashed():
+    packages = locked_packages()
+    assert len(packages) > 100
+    for package, hashes in packages:
         assert re.fullmatch(r"==[^*,]+", str(package.specifier)), package
         assert package.url is None
         assert hashes, package
-        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", word) for word in hashes), package
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes), package
 
 
-def wanted(project: dict, extras: set[str]) -> Iterator[Requirement]:
-    """The requirements of a project with some extras, those that it names by itself included."""
-    more = [word for extra in extras for word in project["optional-dependencies"][extra]]
-    for package in map(Requirement, [*project["dependencies"], *more]):
+def required_packages(project: dict, extras: set[str]) -> Iterator[Requirement]:
+    """Yield the requirements of a project with extras; an extra may refer to others of the project."""
+    optional = [requirement for extra in extras for requirement in project["optional-dependencies"][extra]]
+    for package in map(Requirement, [*project["dependencies"], *optional]):
         if package.name == project["name"]:
-            yield from wanted(project, package.extras)
+            yield from required_packages(project, package.extras)
         else:
             yield package
 
 
-def test_the_lock_is_within_the_ranges_of_the_project():
+def test_locked_versions_are_within_the_ranges_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     versions: dict[str, list[str]] = {}
-    for package, _ in locked():
+    for package, _ in locked_packages():
         versions.setdefault(canonicalize_name(package.name), []).append(str(package.specifier)[2:])
-    asked = list(wanted(project, {"dev"}))
-    assert {"torch", "optuna", "gradio", "pytest"} <= {package.name for package in asked}
-    for package in asked:
-        found = versions.get(canonicalize_name(package.name), [])
-        assert found, f"{package} is not locked"
-        # where platforms differ, each has its own
-        assert all(package.specifier.contains(version) for version in found), f"{package}, but locked {found}"
+    required = list(required_packages(project, {"dev"}))
+    assert {"torch", "optuna", "gradio", "pytest"} <= {package.name for package in required}
+    for package in required:
+        locked = versions.get(canonicalize_name(package.name), [])
+        assert locked, f"{package} is not locked"
+        # the version may depend on the platform
+        assert all(package.specifier.contains(version) for version in locked), f"{package}, but locked {locked}"
 
 
-KEY = "5ec2e7" + "0123456789abcdef" * 2 + "42"
-OTHERS = {"HF_TOKEN": "hf_QzXwVuTsRqPoNmLkJiHgFeDcBa", "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLE"}
-LOGIN = "106e1" + "fedcba9876543210" * 2 + "777"
+API_KEY = "5ec2e7" + "0123456789abcdef" * 2 + "42"
+TOKENS = {
+    "HF_TOKEN": "hf_QzXwVuTsRqPoNmLkJiHgFeDcBa",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLE",
+}
+PASSWORD = "106e1" + "fedcba9876543210" * 2 + "777"
 
 
-def holding(folder: Path, text: str) -> list[str]:
-    """The files with a half of the text: a file of blocks may hold the whole in two places."""
-    half = len(text) // 2
-    halves = (text[:half].encode(), text[half:].encode())
+def files_with(folder: Path, text: str) -> list[str]:
+    """Return the names of files that contain half of the text: a LevelDB log may split it between two blocks."""
+    middle = len(text) // 2
+    halves = (text[:middle].encode(), text[middle:].encode())
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path.name for path in files if any(part in path.read_bytes() for part in halves)]
+    return [path.name for path in files if any(half in path.read_bytes() for half in halves)]
 
 
 @pytest.mark.slow
-def test_no_key_of_the_environment_is_printed_or_kept(tmp_path):
-    """Of a whole cross-validation, with its own run and its page."""
+def test_secrets_of_the_environment_are_neither_printed_nor_stored(tmp_path):
+    """Checks a cross-validation with a W&B run and a report page."""
     netrc = tmp_path / "netrc"
-    netrc.write_text(f"machine api.wandb.ai\n  login user\n  password {LOGIN}\n")
+    netrc.write_text(f"machine api.wandb.ai\n  login user\n  password {PASSWORD}\n")
     netrc.chmod(0o600)
-    words = overrides(render(tmp_path / "tiny"), tmp_path / "outputs", "logger=wandb", "trainer.max_epochs=1")
+    args = overrides(render(tmp_path / "tiny"), tmp_path / "outputs", "logger=wandb", "trainer.max_epochs=1")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    # what is written beside the outputs is looked through as well; logs are at their most talkative
-    places = {"NETRC": str(netrc), "WANDB_CONFIG_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
-    talkative = {"WANDB_DEBUG": "true", "WANDB_CORE_DEBUG": "true"}
-    done = train(*words, cwd=tmp_path, env={**environment, **places, **talkative, **OTHERS, "WANDB_API_KEY": KEY})
+    # files outside of the outputs are searched too; logs are as verbose as possible
+    paths = {"NETRC": str(netrc), "WANDB_CONFIG_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
+    verbose = {"WANDB_DEBUG": "true", "WANDB_CORE_DEBUG": "true"}
+    done = train(*args, cwd=tmp_path, env={**environment, **paths, **verbose, **TOKENS, "WANDB_API_KEY": API_KEY})
     assert done.returncode == 0, done.stderr
     folder = only(tmp_path / "outputs")
-    # what is searched is there, and is found where it is to be found
-    kept = {"report.html", "cv.json", "config.yaml", "debug.log", "debug-internal.log"}
-    assert kept <= {path.name for path in folder.rglob("*")}
-    assert [name for name in holding(tmp_path, folder.name) if name.endswith(".wandb")]
+    # the search covers the logs, and finds a text that is in the W&B file
+    searched = {"report.html", "cv.json", "config.yaml", "debug.log", "debug-internal.log"}
+    assert searched <= {path.name for path in folder.rglob("*")}
+    assert [name for name in files_with(tmp_path, folder.name) if name.endswith(".wandb")]
     netrc.unlink()
-    for value in (KEY, LOGIN, *OTHERS.values()):
-        assert holding(tmp_path, value) == []
+    for value in (API_KEY, PASSWORD, *TOKENS.values()):
+        assert files_with(tmp_path, value) == []
         assert value not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
-    "word",
+    "argument",
     [
         "logger.wandb.api_key={}",
         "+logger.wandb.api_key={}",
@@ -237,16 +240,16 @@ def test_no_key_of_the_environment_is_printed_or_kept(tmp_path):
     ],
 )
 @pytest.mark.parametrize("multirun", [(), ("-m",)])
-def test_a_key_on_the_command_line_is_refused_and_not_repeated(tmp_path, monkeypatch, capsys, word, multirun):
+def test_secret_on_the_command_line_is_refused_and_not_repeated(tmp_path, monkeypatch, capsys, argument, multirun):
     def main() -> None:
-        raise AssertionError("Hydra, which repeats and keeps what it is given, has been called")
+        raise AssertionError("Hydra was called, which prints and stores its arguments")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["train.py", *multirun, "logger=wandb", word.format(KEY)])
-    with pytest.raises(SystemExit) as stopped:
+    monkeypatch.setattr("sys.argv", ["train.py", *multirun, "logger=wandb", argument.format(API_KEY)])
+    with pytest.raises(SystemExit) as exit_info:
         run(main, CONF)
-    told = capsys.readouterr()
-    assert stopped.value.code == 2
-    assert re.search(r"(?i)(api[_-]key|token|password) .*WANDB_API_KEY", told.err)
-    assert KEY not in told.out + told.err
+    output = capsys.readouterr()
+    assert exit_info.value.code == 2
+    assert re.search(r"(?i)(api[_-]key|token|password) .*WANDB_API_KEY", output.err)
+    assert API_KEY not in output.out + output.err
     assert list(tmp_path.iterdir()) == []

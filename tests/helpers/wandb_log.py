@@ -12,9 +12,9 @@ def wandb_records(path: Path) -> list:
 
     raw, offset, records, fragments = path.read_bytes(), 7, [], b""
     while offset + 7 <= len(raw):
-        left_in_block = 32768 - offset % 32768
-        if left_in_block < 7:  # padding
-            offset += left_in_block
+        remaining = 32768 - offset % 32768
+        if remaining < 7:  # padding
+            offset += remaining
             continue
         length, kind = int.from_bytes(raw[offset + 4 : offset + 6], "little"), raw[offset + 6]
         fragments += raw[offset + 7 : offset + 7 + length]

@@ -3,6 +3,7 @@
 Imports nothing heavy, so that ``--help`` and a misspelled key answer at once.
 """
 
+from soundfold.config.commands import Benchmark, Explore, Prepare
 from soundfold.config.composition import CONF, compose_config, register
 from soundfold.config.derived import FrameSizes, frame_sizes
 from soundfold.config.identity import NOT_IDENTITY, cv_id
@@ -11,15 +12,12 @@ from soundfold.config.migration import SCHEMA_VERSION, migrate, new_name, to_yam
 from soundfold.config.schema import (
     OPTIMIZERS,
     Augment,
-    Benchmark,
     Config,
     Crops,
     Data,
-    Explore,
     Features,
     Model,
     Parameter,
-    Prepare,
     Report,
     Wandb,
 )

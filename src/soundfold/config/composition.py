@@ -9,7 +9,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config.schema import OPTIMIZERS, Benchmark, Config, Explore, Prepare
+from soundfold.config.commands import Benchmark, Explore, Prepare
+from soundfold.config.schema import OPTIMIZERS, Config
 
 # every value and its default; the package runs from its checkout
 CONF = Path(__file__).resolve().parents[3] / "conf"

@@ -1,4 +1,4 @@
-"""The types, choices and ranges of a configuration's values.
+"""The types, choices and ranges of a training's configuration.
 
 Defaults and meanings are in ``conf/``, where every key has a comment. Ranges that the constructor of a library class
 checks are not repeated here.
@@ -6,37 +6,11 @@ checks are not repeated here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
+from soundfold.config.declaration import key
 from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
-
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-
-
-def key(
-    *,
-    choices: tuple[str, ...] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    finite: bool = False,
-) -> Any:
-    """Declare a key without a default.
-
-    Args:
-        choices: the values that it takes.
-        low: least value.
-        high: greatest value.
-        above: exclusive lower bound.
-        finite: refuse infinity.
-    """
-    return field(
-        default=MISSING,
-        metadata={"choices": choices, "low": low, "high": high, "above": above, "finite": finite},
-    )
 
 
 @dataclass
@@ -211,7 +185,7 @@ class Trainer:
     accelerator: str = key(choices=("auto", "cpu", "gpu", "mps"))
     devices: int = key(low=1)
     micro_batches: int = key(low=1)
-    precision: str = key(choices=PRECISIONS)
+    precision: str = key(choices=("32-true", "16-mixed", "bf16-mixed"))
     max_epochs: int = key()
     max_steps: int = key()
     gradient_clip_val: float | None = key(low=0)
@@ -302,38 +276,6 @@ class Config:
     rerun: bool = key()
     allow_leakage: bool = key()
     debug: bool = key()
-
-
-@dataclass
-class Benchmark:
-    what: str = key(choices=("folds", "frontend", "inference", "loop", "scaling", "train"))
-    device: str = key(choices=("cpu", "cuda"))
-    clips: int = key(low=1)
-    batch: int = key(low=1)
-    steps: int = key(low=1)
-    repeats: int = key(low=1)
-    root: str | None = key()
-    outputs: str = key()
-
-
-@dataclass
-class Prepare:
-    data: Data = key()
-    audit: bool = key()
-    paths: Paths = key()
-
-
-@dataclass
-class Explore:
-    data: Data = key()
-    features: Features = key()
-    augment: Augment = key()
-    examples: int = key(low=0)
-    audio: bool = key()
-    clip: str | None = key()
-    device: str = key(choices=("auto", "cpu", "cuda"))
-    seed: int = key(low=0)
-    paths: Paths = key()
 
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}

@@ -24,6 +24,7 @@ from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum, write_
 
 # keys of `FoldResult.audit` in results of the first edition
 RENAMED_AUDIT_KEYS = {"met_before": "seen_before"}
+REDO = "Redo the fold: the same command with rerun=true."
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,7 @@ def load_config(path: Path) -> dict[str, Any]:
         return migrate(stored)
     except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"{path} cannot be read ({reason}). Redo the fold: the same command with rerun=true."
-        ) from None
+        raise InputError(f"{path} cannot be read ({reason}). {REDO}") from None
 
 
 def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
@@ -252,10 +251,7 @@ def load_fold_predictions(run: Path, result: FoldResult) -> Predictions:
     predictions = load_predictions(path, result.classes, result.predictions)
     correct = predictions.logits.argmax(axis=1) == predictions.targets
     if len(correct) != result.n or result.accuracy is None or abs(correct.mean() - result.accuracy) > 1e-4:
-        raise InputError(
-            f"{path} does not match the accuracy in result.json. One of the two was changed. Redo the fold: the same "
-            "command with rerun=true."
-        )
+        raise InputError(f"{path} does not match the accuracy in result.json. One of the two was changed. {REDO}")
     return predictions
 
 
@@ -281,7 +277,7 @@ def load_predictions(path: Path, classes: Sequence[str], digest: str | None = No
             np.array([row[f"logit_{name}"] for row in rows for name in classes], np.float32).reshape(-1, len(classes)),
         )
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}). Redo the fold: the same command with rerun=true.") from None
+        raise InputError(f"{path} cannot be read ({error}). {REDO}") from None
 
 
 def predictions_csv(table: ClipTable, clips: np.ndarray, logits: np.ndarray) -> str:
