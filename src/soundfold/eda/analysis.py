@@ -156,8 +156,7 @@ def analyze_collection(
         table: its clips.
         audio: folder of the audio files.
         logmel: computes the log-mels.
-        seconds: length of the stored clips.
-        sample_rate: of the stored clips, Hz.
+        seconds, sample_rate: length (s) and rate (Hz) of the stored clips.
         cache: folder of the packed stores.
         device: computes the descriptors.
         progress: wraps each loop, called with a description, the items and their number.
