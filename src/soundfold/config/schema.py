@@ -248,9 +248,8 @@ class Wandb:
 
 
 @dataclass
-class Logger:
-    wandb: Wandb | None = key()
-    tensorboard: bool = key()
+class TensorBoard:
+    pass
 
 
 @dataclass
@@ -290,7 +289,7 @@ class Config:
     average: Average = key()
     trainer: Trainer = key()
     selection: Selection = key()
-    logger: Logger = key()
+    logger: dict[str, Any] = key()
     checkpoints: Checkpoints = key()
     report: Report = key()
     search: Search | None = key()
@@ -337,3 +336,5 @@ class Explore:
 
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}
+# entries of `logger` with keys of their own; any other entry names its class
+LOGGERS = {"wandb": Wandb, "tensorboard": TensorBoard}
