@@ -265,12 +265,11 @@ def test_benchmark_values_are_refused_by_name():
                 validate_benchmark(compose("benchmark", [override]))
 
 
-@pytest.mark.parametrize("words", [("search.trials=3",), ("logger=csv", "logger.wandb.project=mine")])
-def test_a_value_of_a_section_that_is_off_is_refused_by_name(words):
-    command = [sys.executable, "scripts/train.py", *words]
+def test_a_value_of_a_section_that_is_off_is_refused_by_name():
+    command = [sys.executable, "scripts/train.py", "search.trials=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert f"{words[-1]} sets a value in a section that is switched off" in done.stderr
+    assert "search.trials=3 sets a value in a section that is switched off" in done.stderr
     assert "Traceback" not in done.stderr
 
 

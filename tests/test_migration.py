@@ -44,6 +44,19 @@ def test_callbacks_are_the_selection():
 @pytest.mark.parametrize(
     ("old", "new"),
     [
+        ({"wandb": None, "tensorboard": False}, {}),
+        ({"wandb": None, "tensorboard": True}, {"tensorboard": {}}),
+        ({"wandb": {"project": "p", "tags": []}, "tensorboard": False}, {"wandb": {"project": "p", "tags": []}}),
+        ({"wandb": {"notes": None}, "tensorboard": True}, {"wandb": {"notes": None}, "tensorboard": {}}),
+    ],
+)
+def test_loggers_of_the_first_edition(old, new):
+    assert migrate({"logger": old})["logger"] == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
         (FEATURES, {"window": 0.04644, "hop": 0.01, "n_fft": None, "f_max": None}),
         ({**FEATURES, "n_fft": 1500}, {"window": 0.03401, "hop": 0.01, "n_fft": 1500, "f_max": None}),
         ({**FEATURES, "hop_length": 512, "f_max": 22050.0}, {"window": 0.04644, "hop": 0.01161, "f_max": 22050.0}),

@@ -10,6 +10,7 @@ from soundfold.config.identity import NOT_IDENTITY, cv_id
 from soundfold.config.keys import drop_keys, flatten, known_keys, refuse_unknown_keys
 from soundfold.config.migration import SCHEMA_VERSION, migrate, new_name, to_yaml
 from soundfold.config.schema import (
+    LOGGERS,
     OPTIMIZERS,
     Augment,
     Config,
@@ -24,6 +25,7 @@ from soundfold.config.schema import (
 
 __all__ = [
     "CONF",
+    "LOGGERS",
     "NOT_IDENTITY",
     "OPTIMIZERS",
     "SCHEMA_VERSION",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -19,7 +20,11 @@ CONF = Path(__file__).resolve().parents[3] / "conf"
 def register() -> None:
     """Register the schemas with Hydra, and the resolver ``at_most_nyquist: HZ, SAMPLE_RATE``."""
     store = ConfigStore.instance()
-    store.store(name="schema", node=Config)
+    schema: Any = OmegaConf.structured(Config)
+    schema.logger = {}
+    # so that overrides need no plus sign to add an entry; `soundfold.validation` checks it
+    OmegaConf.set_struct(schema.logger, False)
+    store.store(name="schema", node=schema)
     store.store(name="benchmark_schema", node=Benchmark)
     store.store(name="prepare_schema", node=Prepare)
     store.store(name="explore_schema", node=Explore)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from soundfold.config.migration import REMOVED, new_name
-from soundfold.config.schema import OPTIMIZERS, Config
+from soundfold.config.schema import LOGGERS, OPTIMIZERS, Config
 from soundfold.errors import InputError
 
 
@@ -48,18 +48,23 @@ def known_keys(schema: type = Config) -> set[str]:
     walk(schema, "")
     for node in OPTIMIZERS.values() if schema is Config else ():
         walk(node, "optim.")
+    for name, node in LOGGERS.items() if schema is Config else ():
+        keys.add(f"logger.{name}")
+        walk(node, f"logger.{name}.")
     return keys
 
 
 def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
     """Raise for the first key that is not in the schema, and name its successor or the nearest key.
 
+    The options of a logger that the schema does not have are its class's, and pass.
+
     Raises:
         InputError: a key is unknown.
     """
     known = known_keys(schema)
     for key in keys:
-        if key in known:
+        if key in known or (schema is Config and _is_custom_logger(key)):
             continue
         if reason := REMOVED.get(key):
             raise InputError(f"{key} was removed: {reason}")
@@ -68,5 +73,10 @@ def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         section, _, _ = key.rpartition(".")
         siblings = sorted(k for k in known if k.rpartition(".")[0] == section and "._" not in k)
-        choice = f" Keys of {section}: {', '.join(s.rpartition('.')[2] for s in siblings)}." if section in known else ""
+        choice = f" Keys of {section}: {', '.join(s.rpartition('.')[2] for s in siblings)}." if siblings else ""
         raise InputError(f"{key} is not a key of the configuration. Did you mean {near[0]}?{choice}")
+
+
+def _is_custom_logger(key: str) -> bool:
+    section, _, rest = key.partition(".")
+    return section == "logger" and rest != "" and rest.split(".")[0] not in LOGGERS

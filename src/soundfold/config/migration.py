@@ -68,7 +68,7 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_first_edition(values: dict[str, Any]) -> dict[str, Any]:
-    values = _sizes_in_seconds(values)
+    values = _logger_entries(_sizes_in_seconds(values))
     migrated: dict[str, Any] = {}
     for section, content in values.items():
         if isinstance(content, dict):
@@ -85,6 +85,15 @@ def _rename_options(section: str, value: Any) -> Any:
     if section != "augment" or not isinstance(value, dict):
         return value
     return {RENAMED_OPTIONS.get(name, name): option for name, option in value.items()}
+
+
+def _logger_entries(values: dict[str, Any]) -> dict[str, Any]:
+    """Drop disabled loggers, and replace the ``true`` of an enabled one by an entry without options."""
+    loggers = values.get("logger")
+    if not isinstance(loggers, dict):
+        return values
+    enabled = {name: entry for name, entry in loggers.items() if entry is not None and entry is not False}
+    return {**values, "logger": {name: {} if entry is True else entry for name, entry in enabled.items()}}
 
 
 def _sizes_in_seconds(values: dict[str, Any]) -> dict[str, Any]:

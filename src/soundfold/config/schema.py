@@ -222,9 +222,8 @@ class Wandb:
 
 
 @dataclass
-class Logger:
-    wandb: Wandb | None = key()
-    tensorboard: bool = key()
+class TensorBoard:
+    pass
 
 
 @dataclass
@@ -264,7 +263,7 @@ class Config:
     average: Average = key()
     trainer: Trainer = key()
     selection: Selection = key()
-    logger: Logger = key()
+    logger: dict[str, Any] = key()
     checkpoints: Checkpoints = key()
     report: Report = key()
     search: Search | None = key()
@@ -279,3 +278,5 @@ class Config:
 
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}
+# entries of `logger` with keys of their own; any other entry names its class
+LOGGERS = {"wandb": Wandb, "tensorboard": TensorBoard}

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 
+from soundfold.experiment import build
 from soundfold.experiment.setup import RunContext
 
 
 @contextmanager
 def fold_loggers(run: RunContext, folder: Path, fold: int | None) -> Iterator[list[Logger]]:
-    """Open the loggers that ``logger`` selects in addition to metrics.csv: W&B, TensorBoard, both or none."""
+    """Open the loggers that ``logger`` has in addition to metrics.csv, and close them."""
     loggers: list[Logger] = []
     with ExitStack() as stack:
-        if run.cfg.logger.tensorboard:
+        if run.cfg.logger.get("tensorboard") is not None:
             from lightning.pytorch.loggers import TensorBoardLogger
 
             # `MetricsCsv` logs the earlier epochs of a resumed fold again
@@ -25,9 +26,20 @@ def fold_loggers(run: RunContext, folder: Path, fold: int | None) -> Iterator[li
             board = TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
             stack.callback(board.finalize, "success")
             loggers.append(board)
-        if run.cfg.logger.wandb is not None:
+        if run.cfg.logger.get("wandb") is not None:
             # imported here: W&B takes a second to import
             from soundfold.experiment.wandb_runs import fold_logger
 
             loggers.append(stack.enter_context(fold_logger(run, folder, fold)))
+        loggers += [stack.enter_context(_finalized(make(folder))) for make in build.custom_loggers(run.cfg)]
         yield loggers
+
+
+@contextmanager
+def _finalized(logger: Logger) -> Iterator[Logger]:
+    status = "failed"
+    try:
+        yield logger
+        status = "success"
+    finally:
+        logger.finalize(status)

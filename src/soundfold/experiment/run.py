@@ -22,7 +22,7 @@ from soundfold.experiment.setup import RunContext, open_run
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
-from soundfold.validation import is_wandb_trial, parse_fold
+from soundfold.validation import is_wandb_trial, parse_fold, wandb_options
 
 REMEDY = "Free some space, or set paths.outputs=DIRECTORY. The same command resumes the run."
 
@@ -162,7 +162,9 @@ def _mark_failed_trial(run: RunContext) -> Iterator[None]:
 
         values: dict[str, Any] = OmegaConf.to_container(run.cfg, resolve=True)  # type: ignore[assignment]
         leaky = build.protocol(run.cfg).leaky
-        with cv_run(run.cfg.logger.wandb, run.folder, run.cv_id, values, leaky=leaky):
+        options = wandb_options(run.cfg.logger)
+        assert options is not None  # `check_wandb_trial`
+        with cv_run(options, run.folder, run.cv_id, values, leaky=leaky):
             raise
 
 

@@ -75,6 +75,7 @@ def _check(cfg: DictConfig) -> None:
     validate(cfg)
     for make in (build.front_end, build.crops, build.mixing, build.copies, build.averaging, build.protocol):
         make(cfg)
+    build.custom_loggers(cfg)
     with torch.device("meta"):  # checks the arguments without drawing weights
         build.classifier(cfg, classes=2)
     check_accelerator(cfg)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from soundfold.config import Wandb
 from soundfold.errors import InputError
@@ -17,6 +16,7 @@ from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
 from soundfold.report.terminal import print_folds, print_run
+from soundfold.validation import wandb_options
 
 
 class RunReporter:
@@ -41,7 +41,7 @@ class RunReporter:
             folder: of the run.
             run: see `soundfold.evaluation.summary.write_summary`.
             options: `soundfold.config.Report`.
-            logger: `soundfold.config.Logger`; None takes the run's stored configuration.
+            logger: ``logger`` of the configuration; None takes the run's stored configuration.
             show_table: print the table.
 
         Raises:
@@ -57,19 +57,17 @@ class RunReporter:
                 from soundfold.report.run_page import write_run_page
 
                 console.print(f"Report: {write_run_page(folder, run, options)}", soft_wrap=True)
-            wandb_options = run.config["logger"]["wandb"] if logger is None else logger.wandb
-            if wandb_options is not None:
-                _log_to_wandb(folder, run, options, wandb_options)
+            wandb = wandb_options(run.config["logger"] if logger is None else logger)
+            if wandb is not None:
+                _log_to_wandb(folder, run, options, wandb)
 
 
-def _log_to_wandb(folder: Path, run: RunResult, options: DictConfig, wandb_options: Any) -> None:
+def _log_to_wandb(folder: Path, run: RunResult, options: DictConfig, wandb: Wandb) -> None:
     from soundfold.experiment.wandb_runs import LoggedMistake, log_cv, needs_logging
     from soundfold.report.drawing import pixels
     from soundfold.report.mistakes import list_mistakes, render_mistakes
 
-    # a stored configuration may lack keys that were added later
-    merged: Any = OmegaConf.merge(OmegaConf.structured(Wandb), wandb_options)
-    if not needs_logging(folder, merged):
+    if not needs_logging(folder, wandb):
         return
     mistakes = [
         LoggedMistake(m.filename, m.fold, m.true, m.predicted, float(m.confidence))
@@ -88,4 +86,4 @@ def _log_to_wandb(folder: Path, run: RunResult, options: DictConfig, wandb_optio
         ]
     except InputError as error:
         console.print(f"Mistakes are logged to W&B without pictures and sounds: {error}")
-    log_cv(folder, run, merged, mistakes)
+    log_cv(folder, run, wandb, mistakes)

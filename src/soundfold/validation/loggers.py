@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from soundfold.config import LOGGERS, Wandb, refuse_unknown_keys
 from soundfold.errors import InputError
+from soundfold.validation.values import check_values
 
 
 def is_wandb_trial() -> bool:
@@ -15,10 +20,50 @@ def is_wandb_trial() -> bool:
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
+def wandb_options(loggers: Mapping[str, Any]) -> Wandb | None:
+    """Return the options of W&B in ``logger``, of the schema's types; None if W&B is disabled.
+
+    Raises:
+        InputError: a value has another type.
+    """
+    entry: Any = loggers.get("wandb")
+    if entry is None:
+        return None
+    values: Any = OmegaConf.to_container(entry, resolve=True) if OmegaConf.is_config(entry) else entry
+    options: Any = OmegaConf.structured(Wandb)
+    for name, value in values.items():
+        try:
+            options[name] = value
+        except OmegaConfBaseException as error:
+            raise InputError(f"logger.wandb.{name}={value}: {str(error).splitlines()[0].rstrip('.')}.") from error
+    return options
+
+
+def check_loggers(cfg: DictConfig) -> None:
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    loggers = values["logger"]
+    if not isinstance(loggers, dict):
+        raise InputError(f"logger={loggers} must be a mapping of names to options.")
+    for name, entry in loggers.items():
+        if entry is None:
+            continue
+        if not isinstance(entry, dict):
+            raise InputError(f"logger.{name}={entry} must be a mapping of options, or null to disable it.")
+        if name in LOGGERS:
+            refuse_unknown_keys([f"logger.{name}.{option}" for option in entry])
+        elif not isinstance(entry.get("_target_"), str):
+            raise InputError(f"logger.{name} requires _target_, the class of a Lightning logger.")
+
+
 def check_wandb(cfg: DictConfig) -> None:
-    options = cfg.logger.wandb
+    options: Any = wandb_options(cfg.logger)
     if options is None:
         return
+    if missing := OmegaConf.missing_keys(options):
+        raise InputError(
+            f"logger.wandb lacks {', '.join(sorted(missing))}: set logger=wandb too, which has a default for every key."
+        )
+    check_values(options, "logger.wandb.")
     if invalid := [tag for tag in options.tags if not 1 <= len(tag) <= 64]:
         raise InputError(f"logger.wandb.tags has {invalid[0]!r}; W&B takes tags of 1 to 64 characters.")
     if options.artifact and cfg.checkpoints.keep == "none":
@@ -28,7 +73,7 @@ def check_wandb(cfg: DictConfig) -> None:
 
 
 def check_tensorboard(cfg: DictConfig) -> None:
-    if cfg.logger.tensorboard and importlib.util.find_spec("tensorboard") is None:
+    if cfg.logger.get("tensorboard") is not None and importlib.util.find_spec("tensorboard") is None:
         raise InputError(
             "logger=tensorboard requires TensorBoard, which is not installed: pip install -e '.[tensorboard]'. "
             "metrics.csv has the same values without it."
@@ -38,7 +83,7 @@ def check_tensorboard(cfg: DictConfig) -> None:
 def check_wandb_trial(cfg: DictConfig) -> None:
     if not is_wandb_trial():
         return
-    if cfg.logger.wandb is None or cfg.fold != "all" or cfg.debug:
+    if cfg.logger.get("wandb") is None or cfg.fold != "all" or cfg.debug:
         raise InputError(
             "WANDB_SWEEP_ID is set, so this is a trial of a W&B sweep, whose objective is the mean over all folds. "
             "Remove debug and fold, and set logger=wandb. Outside a sweep, unset WANDB_SWEEP_ID."

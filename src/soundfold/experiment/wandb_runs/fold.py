@@ -17,6 +17,7 @@ from soundfold.experiment import build, environment
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.wandb_runs.session import open_wandb_run
 from soundfold.io.atomic import write_text
+from soundfold.validation import wandb_options
 
 
 @contextmanager
@@ -39,7 +40,7 @@ def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[Wan
     config["commit"] = environment.describe(torch.device("cpu"))["commit"]
     run_id = _run_id(folder, run.cv_id, fresh=cfg.rerun or cfg.debug)
     init: dict[str, Any] = {"job_type": "fold", "name": folder.name, "id": run_id, "dir": folder}
-    options = cfg.logger.wandb
+    options: Any = wandb_options(cfg.logger)
     with open_wandb_run(options, run.folder, config, leaky=protocol.leaky, is_cv=False, **init) as wandb_run:
         # as `WandbLogger` does for runs that it opens itself
         wandb_run.define_metric("trainer/global_step")

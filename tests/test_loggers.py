@@ -1,0 +1,153 @@
+"""The loggers of a configuration: W&B, TensorBoard and any Lightning logger by its class."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers.recording_logger import RecordingLogger
+from helpers.tiny import ROOT, cross_validate, only, overrides, render
+
+from soundfold.config import Explore, compose_config, cv_id, refuse_unknown_keys
+from soundfold.errors import InputError
+from soundfold.experiment import build
+from soundfold.experiment.loggers import fold_loggers
+from soundfold.experiment.setup import open_run
+from soundfold.validation import validate, wandb_options
+
+MINE = "+logger.mine._target_=helpers.recording_logger.RecordingLogger"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["logger=csv", "logger.wandb.project=mine"],
+            "logger.wandb lacks artifact, entity, mode, notes, tags: set logger=wandb too, which has a default for "
+            "every key.",
+        ),
+        (["logger.wandb.projct=x"], "logger.wandb.projct is not a key of the configuration. Did you mean "),
+        (["logger.mlfow={}"], "logger.mlfow requires _target_, the class of a Lightning logger."),
+        (["logger.mine._target_=no.Such"], "logger.mine._target_=no.Such cannot be imported: No module named 'no'."),
+    ],
+)
+def test_the_command_line_refuses_a_logger_in_one_paragraph(overrides, message):
+    command = [sys.executable, "scripts/train.py", *overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    # Hydra's line on the job may precede it
+    assert done.stderr.splitlines()[-1].startswith(f"error: {message}")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+logger.wandb.projct=x"], r"^logger\.wandb\.projct is not .* Did you mean logger\.wandb\.project\? Keys of"),
+        (["logger=tensorboard", "logger.tensorboard.x=1"], r"\.tensorboard\.x .* Did you mean logger\.tensorboard\?$"),
+        (["logger.wandb.mode=onlin"], r"^logger\.wandb\.mode=onlin must be one of .* Did you mean online\?$"),
+        (["logger.wandb.artifact=maybe"], r"^logger\.wandb\.artifact=maybe: Value 'maybe' is not a valid bool"),
+        (["logger.wandb.project=null"], r"^logger\.wandb\.project=None: .*not Optional\.$"),
+        (["logger.wandb.tags=3"], r"^logger\.wandb\.tags=3: .*list or tuple\.$"),
+        (["logger.wandb.tags=['']"], "tags of 1 to 64 characters"),
+        (["logger.tensorboard=true"], r"^logger\.tensorboard=True must be a mapping of options, or null to disable it"),
+        (["logger.mlfow.tracking_uri=x"], r"^logger\.mlfow requires _target_, the class of a Lightning logger\.$"),
+        (["logger.mine._target_=3"], r"^logger\.mine requires _target_, the class of a Lightning logger\.$"),
+    ],
+)
+def test_an_invalid_logger_is_refused(overrides, message):
+    with pytest.raises(InputError, match=message):
+        validate(compose_config(*overrides))
+
+
+def test_a_section_that_is_not_a_mapping_is_refused():
+    cfg = compose_config("logger=csv")
+    cfg.logger = "${seed}"
+    with pytest.raises(InputError, match=r"^logger=0 must be a mapping of names to options\.$"):
+        validate(cfg)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["+logger.mine._target_=torch.nn.Linear"], r"^logger\.mine\._target_=torch\.nn\.Linear is not a lightning"),
+        (["+logger.mine._target_=lightning.pytorch"], r"^logger\.mine\._target_=lightning\.pytorch is not a lightning"),
+        ([MINE, "logger.mine.ulr=x"], r"^logger\.mine: .*RecordingLogger rejects its options: .*'ulr'\.$"),
+    ],
+)
+def test_a_class_that_cannot_be_used_is_refused_before_any_work(args, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        open_run(compose_config(*overrides(tmp_path / "none", tmp_path, *args)))
+
+
+def test_loggers_are_combined_and_their_options_have_types():
+    cfg = compose_config("logger=[wandb,tensorboard]", "logger.wandb.mode=online", "logger.wandb.tags=[a,2]")
+    validate(cfg)
+    assert cfg.logger.tensorboard == {}
+    options = wandb_options(cfg.logger)
+    assert (options.mode, options.tags, options.project) == ("online", ["a", "2"], "soundfold")
+
+
+@pytest.mark.parametrize("overrides", [["logger=csv"], ["logger=wandb", "logger.wandb=null"], ["~logger.wandb"]])
+def test_w_and_b_is_disabled(overrides):
+    cfg = compose_config(*overrides)
+    validate(cfg)
+    assert wandb_options(cfg.logger) is None
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_any_other_logger_is_added_by_its_class_and_is_no_part_of_the_identity(plus):
+    refuse_unknown_keys(["logger.mine._target_", "logger.mine.url"])
+    cfg = compose_config(f"{plus}logger.mine._target_=package.Mine", f"{plus}logger.mine.url=x")
+    validate(cfg)
+    assert cfg.logger.mine == {"_target_": "package.Mine", "url": "x"}
+    digests = {"table": "t", "audio": "a", "weights": "none"}
+    assert cv_id(cfg, digests) == cv_id(compose_config(), digests)
+
+
+def test_a_logger_of_a_users_file_is_added(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    entry = {"_target_": "package.Mine", "url": "x"}
+    text = yaml.safe_dump({"logger": {"mine": entry, "wandb": {"mode": "disabled"}}})
+    (tmp_path / "experiment" / "users.yaml").write_text(f"# @package _global_\n{text}")
+    cfg = compose_config(f"hydra.searchpath=[{tmp_path}]", "experiment=users")
+    validate(cfg)
+    assert cfg.logger.mine == entry
+    assert (cfg.logger.wandb.mode, cfg.logger.wandb.project) == ("disabled", "soundfold")
+
+
+def test_other_commands_have_no_loggers():
+    with pytest.raises(InputError, match=r"logger\.mine\.url is not a key"):
+        refuse_unknown_keys(["logger.mine.url"], Explore)
+
+
+def test_a_logger_of_a_user_has_the_metrics_of_its_fold(tmp_path):
+    root, outputs = render(tmp_path / "root"), tmp_path / "outputs"
+    RecordingLogger.opened.clear()
+    cross_validate(root, outputs, "fold=1", "trainer.max_epochs=2", MINE, "+logger.mine.tags={a: [1, 2]}")
+    folder = only(outputs) / "fold1"
+    (logger,) = RecordingLogger.opened
+    assert logger.save_dir == str(folder)
+    # plain containers, not OmegaConf's
+    assert (type(logger.tags), type(logger.tags["a"])) == (dict, list)
+    assert {"train/loss", "test/accuracy"} <= set(logger.metrics)
+    assert logger.statuses[-1] == "success"
+    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    assert stored["logger"] == {"mine": {"_target_": MINE.split("=")[1], "tags": {"a": [1, 2]}}}
+
+
+def test_a_logger_of_a_failed_fold_is_finalized_as_failed(tmp_path):
+    RecordingLogger.opened.clear()
+    run = open_run(compose_config(*overrides(render(tmp_path / "root"), tmp_path / "out", MINE)))
+    with pytest.raises(RuntimeError, match="a fault"), fold_loggers(run, tmp_path, 1):
+        raise RuntimeError("a fault")
+    assert [logger.statuses for logger in RecordingLogger.opened] == [["failed"]]
+
+
+def test_the_folder_of_a_logger_can_be_set_and_is_passed_only_to_classes_that_take_it(tmp_path):
+    cfg = compose_config("logger=csv", MINE, "logger.mine.save_dir=elsewhere")
+    (make,) = build.custom_loggers(cfg)
+    assert make(tmp_path).save_dir == "elsewhere"
+    cfg = compose_config("logger=csv", "logger.mine._target_=helpers.recording_logger.LoggerWithoutFolder")
+    (make,) = build.custom_loggers(cfg)
+    assert make(tmp_path).metrics == {}
