@@ -76,7 +76,7 @@ class FoldJob:
 
     @property
     def validates(self) -> bool:
-        """Clips are validated. Under random_clips their metrics are logged, and choose nothing."""
+        """Clips are validated. Under random_clips their metrics are only logged."""
         return self.is_nested or (self.protocol.name == "random_clips" and self.fold is not None)
 
 
