@@ -145,7 +145,7 @@ HUGE = "1" + 400 * "0"
         (f"optim.lr={HUGE}", "optim.lr: the number is too large"),
         (f"augment.noise_colours=[{HUGE}]", "augment.noise_colours[0]: the number is too large"),
         (f"seed={20 * HUGE}", "A value cannot be read: Exceeds the limit (4300 digits)"),
-        ("features.image={frames: 60, size: 32}", "sets a value in a section that is switched off"),
+        ("features.image={frames: 60, size: 32}", "sets a key of a section that is null (off)"),
     ],
     ids=["float", "list", "digits", "section"],
 )

@@ -32,7 +32,7 @@ def test_the_schema_has_no_defaults():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_key_has_a_comment(command):
-    comments = key_comments()
+    comments = key_comments(command)
     for key in sorted(known_keys(COMMANDS[command])):
         section, _, name = key.rpartition(".")
         if is_entry(section, COMMANDS[command]):

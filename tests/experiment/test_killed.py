@@ -71,7 +71,7 @@ LAST = [(name, moment, 1) for name in ("cv.json", "report.html") for moment in M
 def test_a_run_killed_in_every_kind_of_write_and_at_random_equals_an_uninterrupted_one(root, tmp_path):
     options = (*SMALL, "trainer.max_epochs=12")
     assert run(overrides(root, tmp_path / "reference", *options), tmp_path / "log") == 0
-    # a cache of its own, so that building the store is killed as well
+    # a new cache, so that the store is built and the process can be killed meanwhile
     args = overrides(root, tmp_path / "killed", *options, f"paths.cache={tmp_path / 'cache'}")
     rng = np.random.default_rng(0)
     kills, late = 0, 0

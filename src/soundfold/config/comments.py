@@ -1,4 +1,4 @@
-"""The comments of ``conf/``, which say what a key means."""
+"""The comments of ``conf/``, which explain options and keys."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ GLOBAL = "# @package _global_"
 LINE = re.compile(r"^( *)([\w.]+):(?:.*?\s#\s+(.*))?")
 
 
-def key_comments(config_name: str = "train") -> dict[str, str]:
-    """Return the comment of each dotted key: on its line of a file in ``conf/``, or on the line above.
+def key_comments(config_name: str) -> dict[str, str]:
+    """Return the comment on the line of each dotted key of a command.
 
     Args:
-        config_name: the command's file in ``conf/``, whose comments come first: commands share names of keys.
+        config_name: file in ``conf/`` without its suffix; its comments precede those of the included files.
     """
-    files = [CONF / f"{config_name}.yaml", *sorted((CONF / "base").glob("*.yaml"), reverse=True)]
-    files += sorted(CONF.glob("*.yaml"))
+    files = [CONF / f"{config_name}.yaml", *sorted((CONF / "base").glob("*.yaml"))]
     files += [path for group in ("optim", "logger") for path in sorted((CONF / group).glob("*.yaml"))]
     comments: dict[str, str] = {}
     for path in files:
@@ -39,18 +38,12 @@ def group_comment(path: Path) -> str:
 def _comments(text: str, prefix: str) -> dict[str, str]:
     comments: dict[str, str] = {}
     path: list[tuple[int, str]] = [(-1, prefix)] if prefix else []
-    above = ""
     for line in text.splitlines():
-        if line.lstrip().startswith("# "):
-            above = line.lstrip()[2:]
-            continue
         match = LINE.match(line)
         if match is None:
-            above = ""
             continue
         indent = len(match[1])
         path = [step for step in path if step[0] < indent] + [(indent, match[2])]
-        if comment := match[3] or above:
-            comments[".".join(name for _, name in path)] = comment
-        above = ""
+        if match[3]:
+            comments[".".join(name for _, name in path)] = match[3]
     return comments

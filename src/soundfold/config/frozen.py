@@ -26,7 +26,7 @@ def fill_missing(values: dict[str, Any]) -> dict[str, Any]:
         section, *path, name = key.split(".") if "." in key else ("", key)
         node = filled.get(section) if section else filled
         for part in path:
-            # an optional section has an entry of its own, before those of its keys, and is null or a mapping here
+            # the table lists an optional section before its keys, so it is null or a mapping by now
             node = node.setdefault(part, {}) if isinstance(node, dict) else None
         if isinstance(node, dict):
             node.setdefault(name, copy.deepcopy(value))

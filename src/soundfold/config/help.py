@@ -24,7 +24,7 @@ def help_text(config_name: str, overrides: Sequence[str] = ()) -> str:
     """
     with initialize_config_dir(str(CONF), version_base="1.3"):
         values: Any = OmegaConf.to_container(compose(config_name, list(overrides)), resolve=False)
-    lines = [*_groups(config_name), "", "Keys, changed by KEY=VALUE:", "", *_keys(values, key_comments(config_name))]
+    lines = [*_groups(config_name), "Keys, changed by KEY=VALUE:", "", *_keys(values, key_comments(config_name))]
     return "\n".join(lines)
 
 
@@ -38,18 +38,19 @@ def _groups(config_name: str) -> Iterator[str]:
         yield ""
         for path in sorted((CONF / group).glob("*.yaml")):
             yield _line(f"{group}={path.stem}", group_comment(path))
+    if groups:
+        yield ""
 
 
 def _keys(values: dict[str, Any], comments: dict[str, str], prefix: str = "", indent: int = 0) -> Iterator[str]:
     for name, value in values.items():
         key, margin = f"{prefix}{name}", "  " * indent
         if isinstance(value, dict) and value:
-            # the comment above a top-level section describes its file
-            yield _line(f"{margin}{name}:", comments.get(key, "") if indent else "")
+            yield _line(f"{margin}{name}:", comments.get(key, ""))
             yield from _keys(value, comments, f"{key}.", indent + 1)
         else:
-            shown = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
-            yield _line(f"{margin}{name}: {shown}", comments.get(key, ""))
+            text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+            yield _line(f"{margin}{name}: {text}", comments.get(key, ""))
 
 
 def _line(text: str, comment: str) -> str:

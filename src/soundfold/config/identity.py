@@ -16,7 +16,7 @@ from soundfold.config.frozen import frozen_values
 from soundfold.config.keys import drop_keys, flatten
 from soundfold.config.migration import SCHEMA_VERSION
 
-# how a run is called, where it is stored and how it is shown, but not what it computes
+# names, paths and display: they do not change results
 NOT_IDENTITY = (
     "fold",
     "name",

@@ -1,4 +1,4 @@
-"""Audio files decoded block by block; nothing is allocated because of the length that a header claims."""
+"""Audio files decoded block by block, so that a wrong length in a header does not allocate memory."""
 
 from __future__ import annotations
 

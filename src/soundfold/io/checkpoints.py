@@ -29,7 +29,7 @@ def save_checkpoint(path: Path, content: Any) -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        reason = f"{os.strerror(error.errno)}, and it takes {buffer.tell() / 1e6:.1f} MB"
+        reason = f"{os.strerror(error.errno)}, and it takes {buffer.getbuffer().nbytes / 1e6:.1f} MB"
         raise OSError(error.errno, reason, error.filename) from error
 
 
