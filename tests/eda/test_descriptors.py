@@ -1,7 +1,6 @@
 import librosa
 import numpy as np
 import pytest
-import soundfile
 import torch
 
 from soundfold.eda.descriptors import LOWEST_DB, Descriptors, describe
@@ -35,10 +34,9 @@ def reference(wave: np.ndarray, hop: int) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def clips(esc10) -> list[np.ndarray]:
-    """Every 50th real clip as stored in the packed store, of different lengths, many with digital silence."""
-    files = sorted((esc10 / "audio").iterdir())[::50]
-    waves = [soundfile.read(path, dtype="int16")[0].astype(np.float32) / 32768 for path in files]
+def clips(real_or_synthetic_clips) -> list[np.ndarray]:
+    """Every 57th clip as stored in the packed store, of different lengths, many with digital silence."""
+    waves = [real_or_synthetic_clips.wave(i) for i in range(0, 400, 57)]
     return [wave[: len(wave) - 5003 * (i % 3)] for i, wave in enumerate(waves)]
 
 
