@@ -166,7 +166,7 @@ def test_report_lists_a_folder_of_runs(outputs):
     assert "33.33 ± " in rows[0]
     refused = report(str(outputs / "toy-a"), "--format", "csv")
     assert refused.returncode == 2
-    assert "give the one folder that holds them" in refused.stderr
+    assert "require a folder of runs" in refused.stderr
 
 
 def test_a_damaged_result_is_reported_and_the_other_runs_are_listed(outputs):
