@@ -47,7 +47,7 @@ def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
 
     Args:
         cfg: the composed configuration.
-        digests: of what the configuration only points at: the table, the audio, a weights file.
+        digests: hashes of the files that the configuration refers to: table, audio, initial weights.
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     values = drop_keys(plain, NOT_IDENTITY)

@@ -127,8 +127,6 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
         # a search maximizes the objective
         sign = -1 if monitor_mode(job.cfg) == "min" else 1
         objective = sign * validated[job.cfg.selection.monitor]
-    assert data.audit is not None
-    assert data.split is not None
     result = FoldResult(
         cv_id=run.cv_id,
         fold=job.fold,
