@@ -10,7 +10,7 @@ import torch
 from soundfold.errors import ArgumentError
 from soundfold.features.augment import Augmentation, apply_masks, noise_bank
 from soundfold.features.augment_params import AugmentParams, MaskSpec, Uniform
-from soundfold.features.logmel import LogMel
+from soundfold.features.logmel import LogMel, NormalizeAndResize
 from soundfold.features.pipeline import FrontEnd
 
 RATE = 44100
@@ -184,6 +184,25 @@ def test_a_batch_equals_its_clips_one_by_one():
     params = augmentation.draw(4, generator())
     one_by_one = torch.cat([front(wave[i : i + 1], params.rows(slice(i, i + 1))) for i in range(4)])
     torch.testing.assert_close(front._images(wave, params), one_by_one, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("per_band", [False, True])
+def test_normalized_training_images_have_mean_0_and_deviation_1(per_band):
+    """Over all cells, or in each band."""
+    front = FrontEnd(LOGMEL, per_band=per_band)
+    colored = (3000 * torch.randn(6, RATE, generator=generator())).cumsum(dim=1) / 50
+    batches = [wave.clamp(-30_000, 30_000).short() for wave in colored.split(4)]
+    front.fit(batches)
+    image = torch.cat([front(batch) for batch in batches])
+    std, mean = torch.std_mean(image, dim=(0, 1, 3) if per_band else (0, 1, 2, 3), correction=0)
+    torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-4, rtol=0)
+    torch.testing.assert_close(std, torch.ones_like(std), atol=1e-4, rtol=0)
+    assert front.mean.shape == ((128, 1) if per_band else ())
+
+
+def test_an_image_is_not_normalized_twice():
+    with pytest.raises(ArgumentError, match="`per_band` and `image`"):
+        FrontEnd(LOGMEL, NormalizeAndResize(128, 100, 128), per_band=True)
 
 
 def test_the_front_end_never_synchronizes_and_compiles_to_one_graph():

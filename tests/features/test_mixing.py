@@ -3,7 +3,15 @@ import torch
 from torch.nn.functional import one_hot
 
 from soundfold.errors import ArgumentError
-from soundfold.features.mixing import Mixing, WaveMixParams, mix_images, mix_targets, mix_waves
+from soundfold.features.mixing import (
+    Mixing,
+    StyleMixParams,
+    WaveMixParams,
+    mix_images,
+    mix_styles,
+    mix_targets,
+    mix_waves,
+)
 
 
 def generator() -> torch.Generator:
@@ -99,3 +107,28 @@ def test_disabled_mixing_draws_nothing():
 def test_invalid_values_are_refused_by_name(values, message):
     with pytest.raises(ArgumentError, match=message):
         Mixing(**values)
+
+
+def test_mixstyle_replaces_the_statistics_of_each_band_and_nothing_else():
+    image = torch.randn(4, 1, 5, 300, generator=generator()) * torch.arange(1, 5.0)[:, None, None, None]
+    image += torch.arange(5.0)[:, None] * torch.tensor([0.0, 1.0, -2.0, 5.0])[:, None, None, None]
+    params = StyleMixParams(share=torch.tensor([1.0, 0.0, 0.25, 0.5]), partner=torch.tensor([1, 0, 3, 2]))
+    mixed = mix_styles(image, params)
+    torch.testing.assert_close(mixed[0], image[0])
+    for clip, other, share in ((1, 0, 0.0), (2, 3, 0.25), (3, 2, 0.5)):
+        mean, std = mixed[clip].mean(dim=-1), mixed[clip].std(dim=-1, correction=0)
+        torch.testing.assert_close(mean, share * image[clip].mean(dim=-1) + (1 - share) * image[other].mean(dim=-1))
+        own, partner = (image[i].std(dim=-1, correction=0) for i in (clip, other))
+        torch.testing.assert_close(std, share * own + (1 - share) * partner, rtol=1e-4, atol=1e-4)
+        # the pattern within a band stays
+        pairs = torch.stack([mixed[clip].flatten(0, 1), image[clip].flatten(0, 1)], dim=1)
+        assert all(torch.corrcoef(pair)[0, 1] > 0.9999 for pair in pairs)
+
+
+def test_mixstyle_is_drawn_for_its_share_of_the_clips():
+    mixing = Mixing(alpha=1.0, mixstyle=0.3)
+    params = mixing.draw_styles(20_000, generator())
+    assert abs((params.share < 1).float().mean() - 0.3) < 0.02
+    assert Mixing().draw_styles(10, generator()) is None
+    assert mixing.draw_images(10, generator()) is None
+    assert mixing.draw_waves(10, generator()) is None

@@ -6,7 +6,7 @@ from unittest.mock import patch
 import lightning.pytorch as pl
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.utils.data import DataLoader
 from torchvision.models import ResNet18_Weights, resnet18
 
@@ -123,6 +123,15 @@ def test_architecture_options(options, shape):
     assert network(image).shape == (2, 5)
 
 
+def test_mean_max_pooling_adds_the_loudest_frame():
+    network = ResNet18(5, width=8, pooling="mean_max").eval()
+    image = torch.randn(2, 1, 64, 126)
+    over_time = network.features(image).mean(dim=2)
+    expected = network.fc(over_time.mean(dim=2) + over_time.amax(dim=2))
+    torch.testing.assert_close(network(image), expected)
+    assert network.state_dict().keys() == ResNet18(5, width=8).state_dict().keys()
+
+
 def test_frequency_channel_distinguishes_low_and_high_bands():
     image = torch.zeros(2, 1, 64, 64)
     image[0, :, 8:16], image[1, :, 40:48] = 1, 1
@@ -149,6 +158,7 @@ def test_stochastic_depth_drops_branches_in_training_only():
         ({"width": 8, "squeeze_excitation": True}, "squeeze_excitation"),
         ({"stem_stride": 3}, "stem_stride"),
         ({"stochastic_depth": 1.0}, "stochastic_depth"),
+        ({"pooling": "max"}, "pooling"),
     ],
 )
 def test_invalid_architectures_are_refused(options, name):
@@ -217,6 +227,16 @@ def test_only_hard_targets_are_smoothed():
     torch.testing.assert_close(model.loss(logits[:2], mixed), cross_entropy(logits[:2], smoothed))
 
 
+def test_binary_loss_is_a_logistic_regression_per_class():
+    logits, mixed = torch.randn(2, 3), torch.tensor([[1.0, 0, 0], [0.5, 0.5, 0]])
+    expected = binary_cross_entropy_with_logits(logits, mixed) * 3
+    torch.testing.assert_close(classifier(loss="binary").loss(logits, mixed), expected)
+    smoothed = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
+    expected = binary_cross_entropy_with_logits(logits, smoothed) * 3
+    model = classifier(loss="binary", label_smoothing=0.3)
+    torch.testing.assert_close(model.loss(logits, torch.tensor([0, 2])), expected)
+
+
 @pytest.mark.parametrize("compile", ["none", "graphs"])
 def test_gradients_of_cuda_graphs_are_dropped_after_the_step(compile):
     """The next replay overwrites them. Without graphs they stay, for gradient accumulation."""
@@ -268,6 +288,7 @@ def test_step_schedule():
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"frozen_stages": 6}, "frozen_stages"),
         ({"layer_decay": 0.0}, "layer_decay"),
+        ({"loss": "hinge"}, "loss"),
     ],
 )
 def test_invalid_training_options_are_refused(options, name):

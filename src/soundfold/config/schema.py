@@ -54,6 +54,7 @@ class Features:
     f_max: float | None = key()
     top_db: float = key()
     relative: bool = key()
+    per_band: bool = key()
     image: Image | None = key()
 
 
@@ -99,6 +100,7 @@ class Mixing:
     time_cutmix: float = key()
     frequency_cutmix: float = key()
     between_class: float = key()
+    mixstyle: float = key()
 
 
 @dataclass
@@ -135,9 +137,11 @@ class Model:
     frequency_channel: bool = key()
     squeeze_excitation: bool = key()
     stochastic_depth: float = key()
+    pooling: str = key()
     frozen_stages: int = key()
     layer_decay: float = key()
     label_smoothing: float = key()
+    loss: str = key()
     channels_last: bool = key()
     compile: str = key(choices=("none", "default", "graphs"))
 

@@ -93,7 +93,7 @@ def front_end(cfg: DictConfig) -> FrontEnd:
     """Build from ``features``, ``augment`` and ``data``; the statistics are 0 and 1 until fitted."""
     image = cfg.features.image
     resize = image and NormalizeAndResize(cfg.features.n_mels, image.frames, image.size)
-    return FrontEnd(logmel(cfg), resize, augmentation(cfg))
+    return FrontEnd(logmel(cfg), resize, augmentation(cfg), cfg.features.per_band)
 
 
 @config_keys("features", "data")
@@ -140,7 +140,7 @@ def network(cfg: DictConfig, classes: int, weights: str = "none") -> ResNet18:
 @config_keys("model", "optim", "schedule")
 def classifier(cfg: DictConfig, classes: int, weights: str = "none") -> Classifier:
     """Build from ``model``, ``optim`` and ``schedule``."""
-    options = ("label_smoothing", "frozen_stages", "layer_decay", "channels_last", "compile")
+    options = ("label_smoothing", "loss", "frozen_stages", "layer_decay", "channels_last", "compile")
     return Classifier(
         network(cfg, classes, weights),
         classes,

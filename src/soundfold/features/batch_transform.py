@@ -8,7 +8,16 @@ from torch import Generator, Tensor
 
 from soundfold.features.augment_params import AugmentParams
 from soundfold.features.crops import Crops
-from soundfold.features.mixing import ImageMixParams, Mixing, WaveMixParams, mix_images, mix_targets, mix_waves
+from soundfold.features.mixing import (
+    ImageMixParams,
+    Mixing,
+    StyleMixParams,
+    WaveMixParams,
+    mix_images,
+    mix_styles,
+    mix_targets,
+    mix_waves,
+)
 from soundfold.features.pipeline import FrontEnd
 
 FULL_BATCH = slice(0, None, 1)
@@ -23,12 +32,14 @@ class BatchParams:
         wave_mix: mixing of waveforms.
         augment: augmentation of clips.
         image_mix: mixing of images.
+        style_mix: mixing of the statistics of images.
     """
 
     position: Tensor | None
     wave_mix: WaveMixParams | None
     augment: AugmentParams | None
     image_mix: ImageMixParams | None
+    style_mix: StyleMixParams | None
 
 
 class BatchTransform:
@@ -61,7 +72,8 @@ class BatchTransform:
         if augment is None and self.front_end.augmentation is not None:
             augment = self.front_end.augmentation.draw(clips, generator)
         image_mix = self.mixing.draw_images(clips, generator) if self.mixing else None
-        return BatchParams(position, wave_mix, augment, image_mix)
+        style_mix = self.mixing.draw_styles(clips, generator) if self.mixing else None
+        return BatchParams(position, wave_mix, augment, image_mix, style_mix)
 
     def __call__(
         self, wave: Tensor, target: Tensor, params: BatchParams, rows: slice = FULL_BATCH
@@ -81,11 +93,17 @@ class BatchTransform:
             wave = self.crops.crop_at(wave, params.position)
         if params.wave_mix is not None:
             wave, target = mix_waves(wave.float(), params.wave_mix), mix_targets(target, self.classes, params.wave_mix)
-        image = self._images(wave, params.augment, rows)
         mix = params.image_mix
+        if mix is not None:
+            target = mix_targets(target, self.classes, mix)
+        if params.style_mix is not None:
+            # the statistics of any clip of the batch may be needed
+            image = mix_styles(self._images(wave, params.augment, FULL_BATCH), params.style_mix)
+            image = image if mix is None else mix_images(image, image[mix.partner], mix)
+            return image[rows], target[rows]
+        image = self._images(wave, params.augment, rows)
         if mix is None:
             return image, target[rows]
-        target = mix_targets(target, self.classes, mix)
         # all partners' images exist already if the full batch is transformed
         partner = image[mix.partner] if rows == FULL_BATCH else self._images(wave, params.augment, mix.partner[rows])
         return mix_images(image, partner, mix.rows(rows)), target[rows]

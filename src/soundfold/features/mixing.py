@@ -27,6 +27,19 @@ class WaveMixParams:
 
 
 @dataclass(frozen=True)
+class StyleMixParams:
+    """Parameters of mixstyle.
+
+    Attributes:
+        share: (B,), weight of the clip's own statistics; 1 without mixstyle.
+        partner: int64 (B,), index of the clip whose statistics are mixed in.
+    """
+
+    share: Tensor
+    partner: Tensor
+
+
+@dataclass(frozen=True)
 class ImageMixParams:
     """Parameters of mixup and CutMix.
 
@@ -60,6 +73,9 @@ class Mixing:
         frequency_cutmix: probability of a band of mels of the partner.
         between_class: probability of mixing waveforms at equal loudness. Y. Tokozume et al., Learning from
             Between-Class Examples for Deep Sound Recognition, ICLR 2018; loudness by energy, without its A-weighting.
+        mixstyle: probability of mixing the mean and the standard deviation of each band with those of another clip;
+            the target stays. F. Schmid et al., CP-JKU Submission to DCASE 2022 Task 1 (Freq-MixStyle), after K. Zhou et
+            al., Domain Generalization with MixStyle, ICLR 2021. Independent of the others.
 
     Raises:
         ArgumentError: a value is out of range.
@@ -72,15 +88,16 @@ class Mixing:
         time_cutmix: float = 0.0,
         frequency_cutmix: float = 0.0,
         between_class: float = 0.0,
+        mixstyle: float = 0.0,
     ) -> None:
         # above 1000 every share is about a half, and the gamma draws exceed float32
         if not 0 < alpha <= 1000:
             raise ArgumentError(f"`alpha`={alpha:g} must be above 0 and at most 1000.")
         exclusive = {"mixup": mixup, "time_cutmix": time_cutmix, "frequency_cutmix": frequency_cutmix}
-        for name, probability in {**exclusive, "between_class": between_class}.items():
+        for name, probability in {**exclusive, "between_class": between_class, "mixstyle": mixstyle}.items():
             check_between(name, probability, 0, 1)
         check_exclusive(exclusive, "a clip gets at most one of them")
-        self.alpha, self.between_class = alpha, between_class
+        self.alpha, self.between_class, self.mixstyle = alpha, between_class, mixstyle
         self.mixup, self.time_cutmix, self.frequency_cutmix = mixup, time_cutmix, frequency_cutmix
 
     def draw_waves(self, clips: int, generator: Generator) -> WaveMixParams | None:
@@ -99,9 +116,7 @@ class Mixing:
         if not (self.mixup or self.time_cutmix or self.frequency_cutmix):
             return None
         device = generator.device
-        # torch's beta sampler takes no generator: a beta variable is a ratio of two gamma variables
-        gamma = torch._standard_gamma(torch.full((2, clips), self.alpha, device=device), generator=generator)
-        share = (gamma[0] + 1e-20) / (gamma.sum(dim=0) + 2e-20)
+        share = self._draw_shares(clips, generator)
         choice = torch.rand(clips, generator=generator, device=device)
         start = share * torch.rand(clips, generator=generator, device=device)
         cut_after = self.mixup + self.time_cutmix
@@ -118,6 +133,23 @@ class Mixing:
             share=torch.where(mixup | cut_time | cut_frequency, share, 1.0),
         )
 
+    def draw_styles(self, clips: int, generator: Generator) -> StyleMixParams | None:
+        """Draw mixstyle for a batch, on the generator's device; None if it is disabled."""
+        if not self.mixstyle:
+            return None
+        mixed = torch.rand(clips, generator=generator, device=generator.device) < self.mixstyle
+        share = self._draw_shares(clips, generator)
+        return StyleMixParams(
+            share=torch.where(mixed, share, 1.0),
+            partner=torch.randperm(clips, generator=generator, device=generator.device),
+        )
+
+    def _draw_shares(self, clips: int, generator: Generator) -> Tensor:
+        # torch's beta sampler takes no generator: a beta variable is a ratio of two gamma variables
+        alpha = torch.full((2, clips), self.alpha, device=generator.device)
+        gamma = torch._standard_gamma(alpha, generator=generator)
+        return (gamma[0] + 1e-20) / (gamma.sum(dim=0) + 2e-20)
+
 
 def mix_waves(wave: Tensor, params: WaveMixParams) -> Tensor:
     """Mix float waveforms (B, N) so that the share of the target is the share of the perceived loudness.
@@ -129,6 +161,15 @@ def mix_waves(wave: Tensor, params: WaveMixParams) -> Tensor:
     ratio = rms / rms[params.partner] * (1 - params.share) / params.share.clamp(min=1e-6)
     weight = (1 / (1 + ratio))[:, None]
     return (weight * wave + (1 - weight) * wave[params.partner]) / (weight.square() + (1 - weight).square()).sqrt()
+
+
+def mix_styles(image: Tensor, params: StyleMixParams) -> Tensor:
+    """Mix mean and standard deviation over time of each band of images (B, 1, M, T) with those of the partners."""
+    std, mean = torch.std_mean(image, dim=-1, correction=0, keepdim=True)
+    std = std + 1e-5
+    share = params.share[:, None, None, None]
+    mixed_std = torch.lerp(std[params.partner], std, share)
+    return (image - mean) / std * mixed_std + torch.lerp(mean[params.partner], mean, share)
 
 
 def mix_images(image: Tensor, partner: Tensor, params: ImageMixParams) -> Tensor:

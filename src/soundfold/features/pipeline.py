@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from soundfold.errors import ArgumentError
 from soundfold.features.augment import Augmentation, apply_masks
 from soundfold.features.augment_params import AugmentParams
 from soundfold.features.logmel import LogMel, NormalizeAndResize
@@ -20,21 +21,33 @@ class FrontEnd(nn.Module):
         logmel: the spectrogram.
         image: per-clip normalization and resize; None normalizes by statistics of the training clips (`fit`).
         augmentation: augmentation of training clips; None disables it.
+        per_band: normalize each mel band by its own statistics.
+
+    Raises:
+        ArgumentError: both kinds of normalization are set.
 
     Attributes:
-        mean, std: scalars in dB, the statistics of the training clips' log-mel; 0 and 1 before `fit` and with `image`.
+        mean, std: dB, the statistics of the training clips' log-mel, a scalar or (M, 1); 0 and 1 before `fit` and with
+            `image`.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, logmel: LogMel, image: NormalizeAndResize | None = None, augmentation: Augmentation | None = None
+        self,
+        logmel: LogMel,
+        image: NormalizeAndResize | None = None,
+        augmentation: Augmentation | None = None,
+        per_band: bool = False,
     ) -> None:
         super().__init__()
+        if per_band and image is not None:
+            raise ArgumentError("`per_band` and `image` exclude each other: an image is normalized by its own values.")
         self.logmel, self.image, self.augmentation = logmel, image, augmentation
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("std", torch.ones(()))
+        shape = (len(logmel.bank), 1) if per_band else ()
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("std", torch.ones(shape))
 
     @torch.no_grad()
     def forward(self, wave: Tensor, params: AugmentParams | None = None) -> Tensor:
@@ -68,14 +81,19 @@ class FrontEnd(nn.Module):
         """Set `mean` and `std` from unaugmented int16 waveforms (B, N) of the training clips."""
         if self.image is not None:
             return
-        total = square = 0.0
+        total = square = torch.zeros((), dtype=torch.float64, device=self.mean.device)
         count = 0
         for batch in batches:
             for wave in batch.split(1) if batch.device.type == "cpu" else (batch,):
                 log_mel = self.logmel(pcm_to_float(wave)).double()
-                total, square, count = total + log_mel.sum(), square + log_mel.square().sum(), count + log_mel.numel()
-        mean = torch.as_tensor(total / count)
-        variance = torch.as_tensor(square / count) - mean.square()
+                total, square = total + self._sum(log_mel), square + self._sum(log_mel.square())
+                count += log_mel.numel() // self.mean.numel()
+        mean = total / count
+        variance = square / count - mean.square()
         self.mean.copy_(mean)
         # the clamp avoids division by 0 for clips of constant level
         self.std.copy_(variance.clamp(min=1e-6).sqrt())
+
+    def _sum(self, log_mel: Tensor) -> Tensor:
+        """Sum (B, 1, M, T) to the shape of the statistics."""
+        return log_mel.sum(dim=(0, 1, 3))[:, None] if self.mean.ndim else log_mel.sum()

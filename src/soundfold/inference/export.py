@@ -59,7 +59,7 @@ def metadata(predictor: Predictor) -> dict[str, str]:
         "folds": [model.fold for model in predictor.models],
         "calibrated": predictor.calibrated,
         "temperatures": [model.temperature for model in predictor.models],
-        "normalisation": "each clip" if per_clip else [[float(fe.mean), float(fe.std)] for fe in front_ends],
+        "normalisation": "each clip" if per_clip else [[fe.mean.tolist(), fe.std.tolist()] for fe in front_ends],
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 

@@ -20,6 +20,8 @@ from soundfold.models.optim import check_schedule, parameter_groups, warmup_and_
 from soundfold.models.resnet import STAGES
 from soundfold.models.scoring import clip_logits
 
+LOSSES = ("cross_entropy", "binary")
+
 
 class Classifier(pl.LightningModule):
     """Cross entropy on images (B, 1, M, T), with hard targets int64 (B,) or soft targets (B, C).
@@ -33,6 +35,8 @@ class Classifier(pl.LightningModule):
         optimizer: returns an optimizer of parameter groups, such as ``partial(torch.optim.AdamW, lr=1e-3)``.
         decay, warmup: see `warmup_and_decay`.
         label_smoothing: in [0, 1); applied to clips that are not mixed.
+        loss: ``cross_entropy``, or ``binary``: one logistic regression per class against the same soft targets, so that
+            a mixture may contain several classes. Predictions are the softmax of the logits with both.
         frozen_stages: number of the network's `stages`, from the stem, whose weights and batch statistics are frozen.
         layer_decay: see `parameter_groups`; applied by the network's `stages`.
         channels_last: memory format of network and images.
@@ -57,6 +61,7 @@ class Classifier(pl.LightningModule):
         decay: str = "cosine",
         warmup: float = 0.05,
         label_smoothing: float = 0.0,
+        loss: str = "cross_entropy",
         frozen_stages: int = 0,
         layer_decay: float = 1.0,
         channels_last: bool = False,
@@ -66,6 +71,8 @@ class Classifier(pl.LightningModule):
         check_schedule(decay, warmup)
         if not 0 <= label_smoothing < 1:
             raise ArgumentError(f"`label_smoothing`={label_smoothing:g} must be at least 0 and below 1.")
+        if loss not in LOSSES:
+            raise ArgumentError(f"`loss`={loss} is unknown. Set one of {', '.join(LOSSES)}.")
         if not 0 <= frozen_stages < STAGES:
             raise ArgumentError(
                 f"`frozen_stages`={frozen_stages} must be between 0 and {STAGES - 1}: the head is always trained."
@@ -76,7 +83,7 @@ class Classifier(pl.LightningModule):
             )
         self.classes, self.optimizer = classes, optimizer
         self.decay, self.warmup, self.layer_decay = decay, warmup, layer_decay
-        self.label_smoothing, self.frozen_stages = label_smoothing, frozen_stages
+        self.label_smoothing, self.loss_kind, self.frozen_stages = label_smoothing, loss, frozen_stages
         self.channels_last, self.compile_kind = channels_last, compile
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
         self._training_network: Callable[[Tensor], Tensor] = compile_function(self.network, compile)
@@ -129,13 +136,20 @@ class Classifier(pl.LightningModule):
             self.zero_grad(set_to_none=True)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute the training loss of logits (B, C): mean cross entropy, with hard targets smoothed."""
-        if not self.label_smoothing:
+        """Compute the training loss of logits (B, C), with hard targets smoothed: a mean over the clips.
+
+        The binary loss is a sum over the classes, so that both kinds have gradients of a similar size.
+        """
+        if not self.label_smoothing and self.loss_kind == "cross_entropy":
             return functional.cross_entropy(logits, target)
         soft = functional.one_hot(target, self.classes).float() if target.ndim == 1 else target
-        is_hard = soft.amax(dim=1, keepdim=True) == 1
-        smooth = torch.lerp(soft, torch.full_like(soft, 1 / self.classes), self.label_smoothing)
-        return functional.cross_entropy(logits, torch.where(is_hard, smooth, soft))
+        if self.label_smoothing:
+            is_hard = soft.amax(dim=1, keepdim=True) == 1
+            smooth = torch.lerp(soft, torch.full_like(soft, 1 / self.classes), self.label_smoothing)
+            soft = torch.where(is_hard, smooth, soft)
+        if self.loss_kind == "cross_entropy":
+            return functional.cross_entropy(logits, soft)
+        return functional.binary_cross_entropy_with_logits(logits, soft, reduction="sum") / len(logits)
 
     def train(self, mode: bool = True) -> Classifier:
         """Set the mode; frozen stages stay in evaluation mode."""

@@ -18,6 +18,7 @@ from soundfold.errors import ArgumentError
 from soundfold.io.checkpoints import load_checkpoint
 
 STEMS = ("sum", "random")
+POOLINGS = ("mean", "mean_max")
 MAX_WIDTH = 1024  # 2.9e9 parameters
 STAGES = 6  # stem, four stages of two blocks, head
 
@@ -49,6 +50,14 @@ class FrequencyConv(nn.Conv2d):
         return super().forward(torch.cat([image, frequency[:, None].expand_as(image)], dim=1))
 
 
+class MeanMaxPool(nn.Module):
+    """Mean over frequency, then mean plus maximum over time: (B, C, M, T) -> (B, C, 1, 1)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        over_time = maps.mean(dim=2, keepdim=True)
+        return over_time.mean(dim=3, keepdim=True) + over_time.amax(dim=3, keepdim=True)
+
+
 class ResNet18(nn.Module):
     """ResNet-18 with a one-channel 7x7 stem: images (B, 1, M, T) -> logits (B, classes).
 
@@ -66,6 +75,8 @@ class ResNet18(nn.Module):
             CVPR 2018.
         stochastic_depth: probability of dropping the last block's branch for a clip in training; it rises linearly
             over the blocks. G. Huang et al., Deep Networks with Stochastic Depth, ECCV 2016.
+        pooling: of the last feature maps: ``mean``, or ``mean_max``: the mean over frequency, then the sum of mean and
+            maximum over time, as in Q. Kong et al., PANNs, IEEE/ACM TASLP 2020.
 
     Raises:
         ArgumentError: an argument is invalid.
@@ -80,6 +91,7 @@ class ResNet18(nn.Module):
         frequency_channel: bool = False,
         squeeze_excitation: bool = False,
         stochastic_depth: float = 0.0,
+        pooling: str = "mean",
     ) -> None:
         super().__init__()
         if not 1 <= width <= MAX_WIDTH:
@@ -90,6 +102,8 @@ class ResNet18(nn.Module):
             raise ArgumentError(f"`stem_stride`={stem_stride} must be 1 or 2.")
         if not 0 <= stochastic_depth < 1:
             raise ArgumentError(f"`stochastic_depth`={stochastic_depth:g} must be at least 0 and below 1.")
+        if pooling not in POOLINGS:
+            raise ArgumentError(f"`pooling`={pooling} is unknown. Set one of {', '.join(POOLINGS)}.")
         options = {"kernel_size": 7, "stride": stem_stride, "padding": 3, "bias": False}
         self.conv1 = FrequencyConv(2, width, **options) if frequency_channel else nn.Conv2d(1, width, **options)  # type: ignore[arg-type]
         self.bn1 = nn.BatchNorm2d(width)
@@ -101,7 +115,7 @@ class ResNet18(nn.Module):
         self.layer2 = _downsampling_stage(width, excite, drops[2:4])
         self.layer3 = _downsampling_stage(2 * width, excite, drops[4:6])
         self.layer4 = _downsampling_stage(4 * width, excite, drops[6:])
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.avgpool = nn.AdaptiveAvgPool2d(1) if pooling == "mean" else MeanMaxPool()
         self.fc = nn.Linear(8 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
