@@ -29,7 +29,9 @@ FROM_SCRATCH = ("model.weights=none", "model.channels_last=true")
 QUIET = ("logger=csv", "report.page=none", "checkpoints.keep=none", "trainer.enable_progress_bar=false")
 PROBE_STEPS = (100, 500)
 # s of start-up and summary that the steps of a recipe cannot use
-OVERHEAD = 30.0
+OVERHEAD = 40.0
+# share of the rest that is used: fewer processes share the device in the probe than in the training
+MARGIN = 0.85
 ARCHIVED = ("result.json", "predictions.csv", "config.yaml", "cv.json")
 
 
@@ -158,7 +160,7 @@ class Plan:
             seconds.setdefault(steps, []).append(result["seconds"])
         per_step = (max(seconds[many]) - seconds[few][0]) / (many - few)
         waves = -(-len(lengths) * len(self.seeds) // self.parallel)
-        affordable = (self.pool.remaining - OVERHEAD) / (max(per_step, 1e-4) * waves)
+        affordable = MARGIN * (self.pool.remaining - OVERHEAD) / (max(per_step, 1e-4) * waves)
         self.record["probe"] = {"seconds_per_step": per_step, "affordable_steps": int(affordable)}
         return max(few, min(self.max_steps, int(affordable) // 100 * 100))
 
