@@ -1,0 +1,92 @@
+"""The plan for a GPU: jobs in parallel until a deadline, and results that survive it."""
+
+import json
+import sys
+import tarfile
+import time
+
+import pytest
+import yaml
+from benchmarks.gpu_plan import ABLATIONS, PUBLISHED, Plan
+from benchmarks.pool import GRACE, Job, Pool
+from helpers.tiny import overrides, render
+
+from soundfold.config import compose_config
+
+
+def sleeper(name: str, seconds: float = 0.3, code: int = 0, after: tuple[str, ...] = (), alone: bool = False) -> Job:
+    return Job(name, (sys.executable, "-c", f"import sys, time; time.sleep({seconds}); sys.exit({code})"), after, alone)
+
+
+def run(tmp_path, jobs, parallel=3, seconds=30.0, done=()) -> dict[str, str]:
+    ended = {}
+    pool = Pool(
+        parallel, time.monotonic() + GRACE + seconds, tmp_path, lambda j, s, _: ended.update({j.name: s}), set(done)
+    )
+    pool.run(jobs)
+    return ended
+
+
+def test_a_job_starts_after_those_that_it_needs(tmp_path):
+    jobs = [sleeper("a"), sleeper("bad", code=3), sleeper("b", after=("a",)), sleeper("never", after=("bad",))]
+    assert run(tmp_path, jobs) == {"a": "finished", "bad": "failed", "b": "finished", "never": "failed"}
+
+
+def test_finished_jobs_are_not_repeated(tmp_path):
+    assert run(tmp_path, [sleeper("a"), sleeper("b", after=("a",))], done=["a"]) == {"b": "finished"}
+
+
+def test_running_jobs_are_stopped_at_the_deadline(tmp_path):
+    began = time.monotonic()
+    ended = run(tmp_path, [sleeper("short", 0.1), sleeper("long", 60), sleeper("waiting", 60)], parallel=1, seconds=1.5)
+    assert ended == {"short": "finished", "long": "stopped"}
+    assert time.monotonic() - began < 1.5 + GRACE
+
+
+def test_nothing_runs_beside_a_job_that_measures_time(tmp_path):
+    stamp = "import time; t = time.time(); time.sleep(0.4); print(t, time.time())"
+    jobs = [Job(name, (sys.executable, "-c", stamp), alone=name == "alone") for name in ("a", "alone", "b")]
+    assert set(run(tmp_path, jobs).values()) == {"finished"}
+    spans = {name: tuple(map(float, (tmp_path / f"{name}.log").read_text().split())) for name in ("a", "alone", "b")}
+    assert spans["a"][1] < spans["alone"][0]
+    assert spans["alone"][1] < spans["b"][0]
+
+
+def test_every_training_of_the_plan_is_valid(tmp_path):
+    plan = Plan(tmp_path, "cpu", ("data=esc50_16k",))
+    jobs = [*plan.published_jobs(), *plan.ablations_jobs(), *plan.recipe_jobs(1000)]
+    assert len({job.name for job in jobs}) == len(jobs)
+    for job in jobs:
+        if not job.name.endswith("_fold1"):
+            continue  # differs in the fold only
+        assert compose_config(*job.command[2:]).name == job.name.rpartition("_")[0]
+    settings = yaml.safe_load(ABLATIONS.read_text())["settings"]
+    assert len(jobs) == 6 * len(PUBLISHED) + 3 * len(settings) + 6
+    # every setting has one fold before any has two
+    assert [job.name for job in plan.ablations_jobs()][: len(settings)] == [f"ablation_{n}_fold1" for n in settings]
+
+
+@pytest.mark.slow
+def test_a_plan_goes_on_where_it_ended(tmp_path):
+    root = render(tmp_path / "data")
+    ablations = tmp_path / "ablations.yaml"
+    ablations.write_text(yaml.safe_dump({"base": ["augment=none"], "settings": {"base": [], "adam": ["optim=adam"]}}))
+    data = [o for o in overrides(root, tmp_path) if not o.startswith(("name=", "paths.", "trainer="))]
+    options = {"parallel": 2, "folds": (1,), "ablations": ablations}
+    plan = Plan(tmp_path / "plan", "cpu", tuple(data), minutes=(GRACE + 1) / 60, **options)
+    plan.run(["ablations"])
+    assert "finished" not in {job["status"] for job in plan.record["jobs"].values()}
+    archive = Plan(tmp_path / "plan", "cpu", tuple(data), minutes=5, **options).run(["ablations"])
+    record = json.loads((tmp_path / "plan" / "plan.json").read_text())
+    for name in ("ablation_base_fold1", "ablation_adam_fold1"):
+        assert record["jobs"][name]["status"] == "finished"
+        assert record["jobs"][name]["result"]["n"] == 10
+    again = Plan(tmp_path / "plan", "cpu", tuple(data), minutes=5, **options)
+    began = time.monotonic()
+    again.run(["ablations"])
+    assert time.monotonic() - began < 5
+    with tarfile.open(archive) as packed:
+        names = packed.getnames()
+    assert "plan.json" in names
+    assert sum(name.endswith("result.json") for name in names) == 2
+    assert not any(name.endswith((".pt", ".ckpt", ".wav")) for name in names)

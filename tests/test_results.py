@@ -1,0 +1,60 @@
+"""The tables of measured results are made from the committed files, and these agree with each other."""
+
+import csv
+
+import pytest
+import results
+
+from soundfold.errors import InputError
+from soundfold.evaluation.results import FoldResult
+from soundfold.io.atomic import loads_with_checksum
+
+RUNS = sorted(path.parent for path in results.RESULTS.glob("*/result.yaml"))
+
+
+def test_pages_show_the_measured_results(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["results.py", "--check"])
+    assert results.main() == 0, capsys.readouterr().err
+
+
+def test_a_changed_figure_is_noticed(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("Before.\n<!-- results leakage -->\n| 99.33 |\n<!-- end -->\nAfter.\n")
+    monkeypatch.setattr(results, "PAGES", (page,))
+    monkeypatch.setattr("sys.argv", ["results.py", "--check"])
+    assert results.main() == 1
+    assert "page.md" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["results.py"])
+    assert results.main() == 0
+    text = page.read_text()
+    assert text.startswith("Before.\n<!-- results leakage -->\n\n| experiment")
+    assert text.endswith("<!-- end -->\nAfter.\n")
+    assert "99.33" not in text
+
+
+def test_an_unknown_table_is_refused():
+    with pytest.raises(InputError, match="recipes, leakage, ablations"):
+        results.table("speed")
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_accuracies_follow_from_the_predictions(run):
+    cv = loads_with_checksum((run / "cv.json").read_text())
+    accuracies = []
+    for path in sorted(run.glob("fold*")):
+        result = FoldResult.load(path / "result.json")
+        with (path / "predictions.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert len(rows) == result.n
+        assert all(row["fold"] == str(result.fold) for row in rows if not result.leaky)
+        accuracies.append(sum(row["target"] == row["prediction"] for row in rows) / len(rows))
+        assert result.accuracy == pytest.approx(accuracies[-1], abs=1e-6)
+    assert cv["accuracy"] == pytest.approx(sum(accuracies) / len(accuracies), abs=1e-6)
+    assert len(accuracies) == 5
+
+
+def test_an_interval_that_holds_zero_shows_no_effect():
+    # half width 12.706 * sd / sqrt(2) = 12.706 * 0.5
+    assert results._verdict([1.0, 2.0]) == "-4.9 to +7.9, no effect shown"
+    assert results._verdict([2.0, 2.1, 1.9, 2.0, 2.0]) == "+1.9 to +2.1"
+    assert results._verdict([2.0]) == "one fold only"
