@@ -64,7 +64,7 @@ def refuse_foreign_keys(stored: dict[str, Any], source: str) -> None:
     A model that is rebuilt without the key might not be the one that was trained.
 
     Raises:
-        InputError: one of these sections has a foreign key, or is not a mapping; the message has the key and its source.
+        InputError: one of these sections has a foreign key or is not a mapping; the message has key and source.
     """
     for name in IMAGE_SECTIONS:
         # OmegaConf would parse a text as YAML
