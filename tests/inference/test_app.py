@@ -71,6 +71,10 @@ def test_page_does_not_reveal_folders_of_the_server(predictor, tmp_path):
     assert str(tmp_path) not in summary
     assert (probabilities, figure) == (None, None)
     assert classify_upload(predictor, None, 5) == ("", None, None)
+    # a browser would load the picture
+    (tmp_path / "![a](b)<img>.wav").write_text("hello")
+    summary, *_ = classify_upload(predictor, str(tmp_path / "![a](b)<img>.wav"), 5)
+    assert r"!\[a\](b)&lt;img&gt;.wav is not audio" in summary
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from soundfold.inference.output import describe_models
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline_figure import timeline_figure
+from soundfold.io.console import escape_markdown
 from soundfold.io.pcm import pcm_to_float
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import pixels
@@ -46,9 +47,10 @@ def classify_upload(predictor: Predictor, path: str | None, max_seconds: float) 
         prediction = predictor.file(path, max_seconds=max_seconds, sketch=True)
     except InputError as error:
         # the visitor need not know the server's folders
-        return f"**{str(error).replace(path, Path(path).name)}**", None, None
+        return f"**{escape_markdown(str(error).replace(path, Path(path).name))}**", None, None
     name, value = prediction.top(1)[0]
-    summary = [f"**{_display_name(name)}, {100 * value:.0f} %**", f"{prediction.seconds:.1f} s", *prediction.notes]
+    summary = [f"**{escape_markdown(_display_name(name))}, {100 * value:.0f} %**", f"{prediction.seconds:.1f} s"]
+    summary += map(escape_markdown, prediction.notes)
     if len(prediction.windows) > 1:
         summary.insert(2, f"mean over {len(prediction.windows)} windows")
         figure = timeline_figure(prediction, predictor.band_centers, width=5.0)
@@ -89,11 +91,11 @@ def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float) -
 
     delete_cache = (UPLOAD_SECONDS, UPLOAD_SECONDS)
     with gradio.Blocks(title="soundfold", analytics_enabled=False, delete_cache=delete_cache) as page:
+        models = escape_markdown(" ".join(describe_models(predictor.models)))
         gradio.Markdown(
-            f"# Classify a sound\n{' '.join(describe_models(predictor.models))} The model distinguishes "
-            f"{len(predictor.classes)} classes and assigns every sound to one of them. Sounds longer than "
-            f"{predictor.seconds:g} s are scored in overlapping windows. Limits: {max_seconds:g} s and "
-            f"{max_megabytes:g} MB."
+            f"# Classify a sound\n{models} The model distinguishes {len(predictor.classes)} classes and assigns "
+            f"every sound to one of them. Sounds longer than {predictor.seconds:g} s are scored in overlapping "
+            f"windows. Limits: {max_seconds:g} s and {max_megabytes:g} MB."
         )
         with gradio.Row():
             with gradio.Column():

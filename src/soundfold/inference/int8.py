@@ -17,6 +17,7 @@ from soundfold.errors import InputError
 from soundfold.evaluation.results import load_predictions
 from soundfold.experiment import build
 from soundfold.inference.predictor import Predictor
+from soundfold.io.console import console
 from soundfold.io.pcm import pcm_to_float
 
 CALIBRATION_CLIPS = 64
@@ -112,6 +113,6 @@ def onnx_accuracy(path: Path, clips: FoldClips) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    waves = track(clips.waves(clips.test.files), f"Scoring {path.name}", len(clips.test.files))
+    waves = track(clips.waves(clips.test.files), f"Scoring {path.name}", len(clips.test.files), console=console)
     probabilities = np.concatenate([session.run(None, {"wave": wave})[0] for wave in waves])
     return float((probabilities.argmax(axis=1) == clips.test.targets).mean())
