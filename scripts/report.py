@@ -6,7 +6,7 @@ import sys
 from itertools import combinations
 from pathlib import Path
 
-from soundfold.errors import InputError, exit_code_of
+from soundfold.errors import InputError, exit_code_of, printable
 from soundfold.validation import report_options
 
 
@@ -70,9 +70,10 @@ def list_finished(folder: Path, where: list[str], sort: str, format: str) -> Non
     if format == "table":
         print_leaderboard(runs)
     else:
-        print({"csv": as_csv, "markdown": as_markdown}[format](runs), end="")
+        text = {"csv": as_csv, "markdown": as_markdown}[format](runs)
+        print(printable(text, "\n") if sys.stdout.isatty() else text, end="")
     if unfinished:
-        print(f"Not finished: {'; '.join(unfinished)}.", file=sys.stderr)
+        print(f"Not finished: {printable('; '.join(unfinished))}.", file=sys.stderr)
 
 
 def compare_runs(folders: list[Path], page: bool) -> None:
@@ -89,13 +90,13 @@ def compare_runs(folders: list[Path], page: bool) -> None:
     print_published(runs)
     for a, b in combinations(runs, 2):
         try:
-            print(compare(a, b).describe())
+            print(printable(compare(a, b).describe(), "\n"))
         except InputError as error:
             if len(runs) == 2:
                 raise
-            print(error)
+            print(printable(error))
     if page:
-        print(f"Report: {write_comparison_page(folders, runs)}")
+        print(f"Report: {printable(write_comparison_page(folders, runs))}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.config import Config, refuse_unknown_keys, register
-from soundfold.errors import InputError, TrainingError
+from soundfold.errors import InputError, TrainingError, printable
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
 from soundfold.io.signals import Stopped, handle_stop_signals
 
@@ -63,7 +63,7 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     except JobError:
         pass  # listed with its job
     except TrainingError as error:
-        _exit(str(error), 1)
+        _exit(printable(error), 1)
     except Exception as error:
         message = _explain(error)
         if message is None:
@@ -74,7 +74,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    # Hydra describes some errors in several lines
+    print(f"error: {printable(message, chr(10))}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -126,7 +127,7 @@ def _explain(error: Exception) -> str | None:
     """Return the message for an exception caused by invalid input; None for any other exception."""
     text = str(error)
     if isinstance(error, InputError):
-        return text
+        return printable(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
         return "This launcher requires a package that is not installed: pip install -e '.[launchers]'."
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -1,7 +1,21 @@
 """Exceptions whose message is one paragraph for the user, and the exit codes that scripts return for them."""
 
+import re
 import sys
 from collections.abc import Callable
+
+# C0, DEL and C1, bytes of a file name that are not UTF-8, line separators, and marks that reorder text
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: object, keep: str = "") -> str:
+    """Return the text of a value with escaped control characters, which could move the cursor or hide what follows.
+
+    Args:
+        text: such as a file name or a message that contains one.
+        keep: characters that are not escaped, such as line breaks.
+    """
+    return UNPRINTABLE.sub(lambda m: m[0] if m[0] in keep else m[0].encode("unicode_escape").decode(), str(text))
 
 
 class InputError(Exception):
@@ -39,5 +53,5 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2

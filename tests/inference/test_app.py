@@ -1,10 +1,16 @@
 """The demo page, in a browser and as a function."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
 import numpy as np
 import pytest
 import soundfile
 
-from soundfold.inference.app import classify_upload, serve
+from soundfold.inference.app import MAX_UPLOADS, classify_upload, serve
+from soundfold.inference.guard import folder_bytes
 from soundfold.inference.predictor import Predictor
 
 
@@ -23,7 +29,9 @@ def test_page_classifies_uploads_and_reports_bad_ones(predictor, tiny_run, brows
     address, close = serve(predictor, None, max_seconds=5, max_megabytes=0.2, wait=False)
     tab = browser.new_context(viewport={"width": 390, "height": 900}).new_page()
     requests: list[str] = []
+    refused: list[tuple[int, str]] = []
     tab.on("request", lambda request: requests.append(request.url))
+    tab.on("response", lambda r: refused.append((r.status, r.url)) if r.status >= 400 else None)
     try:
         assert address.startswith("http://127.0.0.1:")
         tab.goto(address)
@@ -43,6 +51,8 @@ def test_page_classifies_uploads_and_reports_bad_ones(predictor, tiny_run, brows
         assert tab.locator("#figure img").count() == 0
         upload(tmp_path / "longer.wav", "longer.wav is longer than 5 s")
         upload(tmp_path / "heavy.wav", "exceed the maximum allowed size")
+        # the page needs no address that the server refuses
+        assert refused == []
         tab.reload()
         upload(tmp_path / "long.wav", "mean over 7 windows")
         tab.locator("#figure img").wait_for()
@@ -50,6 +60,7 @@ def test_page_classifies_uploads_and_reports_bad_ones(predictor, tiny_run, brows
     finally:
         tab.context.close()
         close()
+    assert refused == []
     assert [url for url in requests if not url.startswith((address, "data:", "blob:"))] == []
 
 
@@ -60,3 +71,78 @@ def test_page_does_not_reveal_folders_of_the_server(predictor, tmp_path):
     assert str(tmp_path) not in summary
     assert (probabilities, figure) == (None, None)
     assert classify_upload(predictor, None, 5) == ("", None, None)
+    # a browser would load the picture
+    (tmp_path / "![a](b)<img>.wav").write_text("hello")
+    summary, *_ = classify_upload(predictor, str(tmp_path / "![a](b)<img>.wav"), 5)
+    assert r"!\[a\](b)&lt;img&gt;.wav is not audio" in summary
+
+
+@pytest.fixture(scope="module")
+def address(predictor) -> Iterator[str]:
+    """Serve the page with uploads of at most 0.1 MB."""
+    address, close = serve(predictor, None, max_seconds=5, max_megabytes=0.1, wait=False)
+    yield address.rstrip("/")
+    close()
+
+
+FILE_OF_A_URL = {"path": "https://example.org/a.wav", "meta": {"_type": "gradio.FileData"}}
+JOIN = "/gradio_api/queue/join"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:PORT", "Origin": "http://localhost:PORT"}, 200),
+        # another site whose name resolves to this machine
+        ({"Host": "site.example:PORT", "Origin": "http://site.example:PORT"}, 403),
+        ({"Host": "127.0.0.1"}, 403),
+        ({"Origin": "http://site.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "https://127.0.0.1:PORT"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_the_page_is_served_under_its_own_origin_only(address, headers, status):
+    port = address.rpartition(":")[2]
+    headers = {name: value.replace("PORT", port) for name, value in headers.items()}
+    for path in ("/", "/config"):
+        assert httpx.get(address + path, headers=headers).status_code == status
+    done = httpx.post(f"{address}/gradio_api/upload", headers=headers, files={"files": ("a.wav", b"1")})
+    assert done.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("GET", "/gradio_api/proxy=https://example.org/", {}, 404),
+        ("GET", "/gradio_api/file=https://example.org/", {}, 404),
+        ("GET", "/gradio_api/openapi.json", {}, 404),
+        ("GET", "/docs", {}, 404),
+        ("PUT", "/", {}, 404),
+        ("POST", "/gradio_api/vibe-edit", {"json": {}}, 404),
+        ("POST", "/gradio_api/run/predict", {"json": {"data": [FILE_OF_A_URL]}}, 404),
+        ("POST", JOIN, {"json": {"data": [FILE_OF_A_URL], "fn_index": 0}}, 403),
+        ("POST", JOIN, {"json": {"data": [{"value": [{"path": "//host/share/a.wav"}]}]}}, 403),
+        ("POST", JOIN, {"content": b"{"}, 400),
+        ("POST", JOIN, {"content": b"[" * 90_000}, 400),
+        ("POST", JOIN, {"content": b" " * 100_001}, 413),
+        ("POST", "/gradio_api/upload", {"files": {"files": ("a.wav", bytes(120_000))}}, 413),
+        ("POST", "/gradio_api/upload", {"files": [("files", ("a.wav", bytes(60_000)))] * 2}, 413),
+        ("POST", "/gradio_api/upload", {"content": iter([b"1"])}, 411),
+    ],
+)
+def test_the_server_answers_only_requests_of_the_page(address, method, path, options, status):
+    """In particular, it opens no address that a visitor names."""
+    assert httpx.request(method, address + path, **options).status_code == status
+
+
+def test_the_total_of_uploads_is_bounded(address):
+    statuses = []
+    for number in range(MAX_UPLOADS + 2):
+        file = ("a.wav", np.random.default_rng(number).bytes(99_000))
+        statuses.append(httpx.post(f"{address}/gradio_api/upload", files={"files": file}).status_code)
+    assert statuses[0] == 200
+    assert statuses[-1] == 507
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    assert 1e6 < folder_bytes(folder) <= MAX_UPLOADS * 1e5

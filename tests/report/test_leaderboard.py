@@ -6,20 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.runs import ROOT, write_run
-from omegaconf import OmegaConf
 
-from soundfold.config import compose_config
+from soundfold.config import compose_config, to_yaml
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
 from soundfold.report.config_diff import differing_keys, grouped_differences
 from soundfold.report.leaderboard import FinishedRun, holds_runs, list_runs, sort_runs
-from soundfold.report.leaderboard_table import as_csv, as_markdown
+from soundfold.report.leaderboard_table import as_csv, as_markdown, print_leaderboard
 
 PLAIN = """
 data: {name: toy, root: %s}
@@ -97,7 +96,7 @@ def test_columns_are_the_differing_keys_that_affect_results(outputs):
 
 def test_a_section_that_matches_an_option_shows_its_name(tmp_path):
     for name, overrides in {"toy-a": ["augment=strong"], "toy-b": ["augment=none"], "toy-c": ["optim.lr=0.1"]}.items():
-        finish(tmp_path, name, OmegaConf.to_yaml(compose_config(*overrides)), correct=2, mtime=1000)
+        finish(tmp_path, name, to_yaml(compose_config(*overrides)), correct=2, mtime=1000)
     runs, _ = list_runs(tmp_path)
     columns = grouped_differences(configs(runs))
     assert columns["optim.lr"] == ["0.001", "0.001", "0.1"]
@@ -155,6 +154,16 @@ def test_markdown_marks_leaky_runs(outputs):
     lines = as_markdown(list_runs(outputs)[0]).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert [("LEAKY" in line) for line in lines[2:]] == [False, True, False]
+
+
+def test_a_hostile_name_of_a_run_is_plain_text(outputs, capsys):
+    runs, _ = list_runs(outputs)
+    runs[0] = replace(runs[0], name="a|<img src=x>\n| b\x1b[2J")
+    lines = as_markdown(runs).splitlines()
+    assert len(lines) == 2 + len(runs)
+    assert lines[2].startswith(r"| a\|&lt;img src=x&gt;\\n\| b\\x1b\[2J | ")
+    print_leaderboard(runs)
+    assert r"a|<img src=x>\n| b\x1b[2J" in capsys.readouterr().out
 
 
 def test_report_lists_a_folder_of_runs(outputs):

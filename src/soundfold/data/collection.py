@@ -13,6 +13,7 @@ from soundfold.data.download import fetch_esc50
 from soundfold.data.layouts import LAYOUTS, TableOptions
 from soundfold.data.synthetic import render
 from soundfold.data.tables import ClipTable
+from soundfold.io.console import console
 
 DOWNLOADERS: dict[str, Callable[[Path], None]] = {"esc50": fetch_esc50, "synthetic": render}
 
@@ -59,6 +60,6 @@ def open_collection(
         seconds=seconds,
         sample_rate=sample_rate,
         cache=cache,
-        progress=lambda items, total: track(items, f"Decoding {root.name}", total),
+        progress=lambda items, total: track(items, f"Decoding {root.name}", total, console=console),
     )
     return Collection(table, waves)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import track
 
 from soundfold.data.attribution import read_attributions
@@ -23,6 +22,7 @@ from soundfold.experiment import build
 from soundfold.experiment.device import choose_device
 from soundfold.features.pipeline import FrontEnd
 from soundfold.io.atomic import write_text
+from soundfold.io.console import Terminal
 from soundfold.validation import config_keys
 
 
@@ -36,7 +36,7 @@ def explore(cfg: DictConfig) -> Path:
     Raises:
         InputError: the collection is not available, its table is invalid, or none of its files can be decoded.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
 
     def progress(description: str, items: Iterable, total: int) -> Iterable:
         return track(items, description=description, total=total, console=console)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.progress import track
 
 from soundfold.data.collection import Collection, open_collection
@@ -21,6 +20,7 @@ from soundfold.eda.duplicates import fingerprints, near_pairs
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.io.atomic import write_text
+from soundfold.io.console import Terminal
 from soundfold.validation import config_keys
 
 
@@ -33,7 +33,7 @@ def prepare(cfg: DictConfig) -> None:
     Raises:
         InputError: the collection is not available, or its table or audio is invalid.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     root, cache = Path(cfg.data.root), Path(cfg.paths.cache)
     layout, options = LAYOUTS[cfg.data.layout], build.table_options(cfg)
     if cfg.audit and layout.lacks_audio(root):
@@ -65,7 +65,7 @@ def _audit_audio(collection: Collection) -> SoundAudit:
     return audit_sound(collection.table, waves.hashes, pairs, silent.tolist())
 
 
-def _write_audit(cfg: DictConfig, table: ClipTable, sound: SoundAudit | None, console: Console) -> None:
+def _write_audit(cfg: DictConfig, table: ClipTable, sound: SoundAudit | None, console: Terminal) -> None:
     table_audit = audit_table(table)
     print_audit(cfg.data.name, table_audit, sound)
     folder = Path(cfg.paths.outputs) / f"audit-{cfg.data.name}"
@@ -83,4 +83,4 @@ def _write_audit(cfg: DictConfig, table: ClipTable, sound: SoundAudit | None, co
 
 
 def _progress(description: str, items: Iterable, total: int) -> Iterable:
-    return track(items, description=description, total=total, console=Console(stderr=True))
+    return track(items, description=description, total=total, console=Terminal(stderr=True))

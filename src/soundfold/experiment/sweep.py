@@ -18,7 +18,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from soundfold.errors import InputError, TrainingError
+from soundfold.errors import InputError, TrainingError, printable
 from soundfold.io.atomic import write_text
 from soundfold.io.signals import handle_stop_signals
 
@@ -107,7 +107,7 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
             write_text(folder / TRACEBACK, traceback.format_exc())
         save()
         # now as well as at the end of the sweep: the other jobs may run for hours
-        print(f"Job {job.number} failed: {job.error}", file=sys.stderr)
+        print(f"Job {job.number} failed: {printable(job.error)}", file=sys.stderr)
         raise JobError(f"Job {job.number} failed: {job.error}") from None
     job.status = "finished"
     save()

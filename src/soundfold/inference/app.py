@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from matplotlib.figure import Figure
 
 from soundfold.data.store import decode, to_int16
 from soundfold.errors import InputError
+from soundfold.inference.guard import Guard
 from soundfold.inference.output import describe_models
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline_figure import timeline_figure
+from soundfold.io.console import escape_markdown
 from soundfold.io.pcm import pcm_to_float
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import pixels
@@ -26,6 +29,8 @@ Outputs = tuple[str, dict[str, float] | None, np.ndarray | None]
 HOST = "127.0.0.1"
 # seconds between deletions of uploads, and the age at which one is deleted
 UPLOAD_SECONDS = 600
+# the total of uploads and figures that are not yet deleted, relative to the limit of an upload
+MAX_UPLOADS = 20
 
 
 def classify_upload(predictor: Predictor, path: str | None, max_seconds: float) -> Outputs:
@@ -42,9 +47,10 @@ def classify_upload(predictor: Predictor, path: str | None, max_seconds: float) 
         prediction = predictor.file(path, max_seconds=max_seconds, sketch=True)
     except InputError as error:
         # the visitor need not know the server's folders
-        return f"**{str(error).replace(path, Path(path).name)}**", None, None
+        return f"**{escape_markdown(str(error).replace(path, Path(path).name))}**", None, None
     name, value = prediction.top(1)[0]
-    summary = [f"**{_display_name(name)}, {100 * value:.0f} %**", f"{prediction.seconds:.1f} s", *prediction.notes]
+    summary = [f"**{escape_markdown(_display_name(name))}, {100 * value:.0f} %**", f"{prediction.seconds:.1f} s"]
+    summary += map(escape_markdown, prediction.notes)
     if len(prediction.windows) > 1:
         summary.insert(2, f"mean over {len(prediction.windows)} windows")
         figure = timeline_figure(prediction, predictor.band_centers, width=5.0)
@@ -85,11 +91,11 @@ def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float) -
 
     delete_cache = (UPLOAD_SECONDS, UPLOAD_SECONDS)
     with gradio.Blocks(title="soundfold", analytics_enabled=False, delete_cache=delete_cache) as page:
+        models = escape_markdown(" ".join(describe_models(predictor.models)))
         gradio.Markdown(
-            f"# Classify a sound\n{' '.join(describe_models(predictor.models))} The model distinguishes "
-            f"{len(predictor.classes)} classes and assigns every sound to one of them. Sounds longer than "
-            f"{predictor.seconds:g} s are scored in overlapping windows. Limits: {max_seconds:g} s and "
-            f"{max_megabytes:g} MB."
+            f"# Classify a sound\n{models} The model distinguishes {len(predictor.classes)} classes and assigns "
+            f"every sound to one of them. Sounds longer than {predictor.seconds:g} s are scored in overlapping "
+            f"windows. Limits: {max_seconds:g} s and {max_megabytes:g} MB."
         )
         with gradio.Row():
             with gradio.Column():
@@ -119,7 +125,8 @@ def serve(
     Args:
         predictor: the models.
         port: None selects a free port from 7860 on.
-        max_seconds, max_megabytes: of an upload; longer or larger ones are refused.
+        max_seconds, max_megabytes: of an upload; longer or larger ones are refused, and uploads whose total exceeds
+            `MAX_UPLOADS` times this size.
         wait: return only after the process is interrupted.
 
     Returns:
@@ -128,15 +135,24 @@ def serve(
     Raises:
         InputError: Gradio is not installed, or the port is in use.
     """
+    uploads = TemporaryDirectory(prefix="soundfold-demo-")
+    # read when the page is built; by default, all Gradio servers of a machine share a folder
+    os.environ["GRADIO_TEMP_DIR"] = uploads.name
     page = build_page(predictor, max_seconds, max_megabytes)
     import gradio
+    from starlette.middleware import Middleware
 
+    max_bytes = round(max_megabytes * 1e6)
+    guard = Middleware(Guard, folder=Path(uploads.name), max_bytes=max_bytes, max_total=MAX_UPLOADS * max_bytes)
     try:
         _, address, _ = page.launch(
             server_name=HOST,
             server_port=port,
             share=False,
-            max_file_size=round(max_megabytes * 1e6),
+            max_file_size=max_bytes,
+            app_kwargs={"middleware": [guard]},
+            # workers would serve files without the guard
+            num_workers=0,
             prevent_thread_lock=True,
             quiet=True,
             ssr_mode=False,
@@ -145,8 +161,15 @@ def serve(
             theme=gradio.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
         )
     except OSError as error:
+        uploads.cleanup()
         raise InputError(f"The page cannot be served on port {port}: {error} Choose another --port.") from error
     print(f"Open {address} in a browser on this machine; stop with Ctrl-C.", flush=True)
+
+    def close() -> None:
+        page.close()
+        uploads.cleanup()
+
     if wait:
         page.block_thread()
-    return address, page.close
+        close()
+    return address, close

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from soundfold import __version__
-from soundfold.errors import InputError
+from soundfold.errors import InputError, printable
 from soundfold.inference.predictor import Predictor
 from soundfold.io.atomic import atomic_file
 from soundfold.io.pcm import FULL_SCALE
@@ -139,7 +139,7 @@ def write_export(args: Namespace) -> None:
         clips = FoldClips(args.run, predictor, args.data)
     export(predictor, path, args.format)
     difference = max_difference(predictor, path, args.format)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; maximum difference to PyTorch {difference:.1e}")
+    print(f"{printable(path)}: {path.stat().st_size / 1e6:.1f} MB; maximum difference to PyTorch {difference:.1e}")
     if difference > TOLERANCE:
         raise InputError(f"{path} differs from PyTorch by {difference:.1e}, more than {TOLERANCE:g}. Do not use it.")
     if clips is not None:
@@ -147,8 +147,8 @@ def write_export(args: Namespace) -> None:
         quantize_model(path, int8_path, clips.waves(clips.training))
         before, after = onnx_accuracy(path, clips), onnx_accuracy(int8_path, clips)
         print(
-            f"{int8_path}: {int8_path.stat().st_size / 1e6:.1f} MB; accuracy on the fold's {len(clips.test.files)} "
-            f"test clips {100 * after:.2f} %, {100 * before:.2f} % before quantization"
+            f"{printable(int8_path)}: {int8_path.stat().st_size / 1e6:.1f} MB; accuracy on the fold's "
+            f"{len(clips.test.files)} test clips {100 * after:.2f} %, {100 * before:.2f} % before quantization"
         )
 
 

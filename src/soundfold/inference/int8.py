@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich.progress import track
 
 from soundfold.data.layouts import LAYOUTS
@@ -18,6 +17,7 @@ from soundfold.errors import InputError
 from soundfold.evaluation.results import load_predictions
 from soundfold.experiment import build
 from soundfold.inference.predictor import Predictor
+from soundfold.io.console import console
 from soundfold.io.pcm import pcm_to_float
 
 CALIBRATION_CLIPS = 64
@@ -46,7 +46,7 @@ class FoldClips:
                 "--int8 measures accuracy on clips that did not train the model, so it requires the model of one fold. "
                 "Name the run's folder and set --fold=NUMBER."
             )
-        cfg = build.stored_sections(OmegaConf.create(predictor.models[0].bundle.config))
+        cfg = build.stored_sections(predictor.models[0].bundle.values)
         self.audio = (Path(cfg.data.root) if root is None else root) / LAYOUTS[cfg.data.layout].audio
         if not self.audio.is_dir():
             raise InputError(
@@ -113,6 +113,6 @@ def onnx_accuracy(path: Path, clips: FoldClips) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    waves = track(clips.waves(clips.test.files), f"Scoring {path.name}", len(clips.test.files))
+    waves = track(clips.waves(clips.test.files), f"Scoring {path.name}", len(clips.test.files), console=console)
     probabilities = np.concatenate([session.run(None, {"wave": wave})[0] for wave in waves])
     return float((probabilities.argmax(axis=1) == clips.test.targets).mean())

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from soundfold.errors import printable
 from soundfold.inference.fold_models import FoldModel
 from soundfold.inference.prediction import Prediction
+from soundfold.io.console import Terminal
 
 # a file with its prediction, or with the error that prevented it
 FileResult = tuple[Path, Prediction | str]
@@ -48,13 +49,14 @@ def print_predictions(results: Sequence[FileResult], top: int) -> None:
     table.add_column("note", ratio=4)
     for path, result in results:
         if isinstance(result, str):
-            table.add_row(Text(path.name), "", "", Text("not predicted, see the error"))
+            table.add_row(Text(printable(path.name)), "", "", Text("not predicted, see the error"))
             continue
-        classes = "\n".join(f"{100 * value:5.1f}  {name}" for name, value in result.top(top))
+        classes = "\n".join(f"{100 * value:5.1f}  {printable(name)}" for name, value in result.top(top))
         notes = [f"mean over {len(result.windows)} windows"] if len(result.windows) > 1 else []
         notes += result.notes
-        table.add_row(Text(path.name), f"{result.seconds:.1f}", Text(classes), Text("; ".join(notes)))
-    Console(markup=False).print(table)
+        cells = Text(printable(path.name)), f"{result.seconds:.1f}", Text(classes), Text(printable("; ".join(notes)))
+        table.add_row(*cells)
+    Terminal().print(table)
 
 
 def predictions_as_csv(results: Sequence[FileResult], classes: Sequence[str]) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from soundfold.errors import InputError
+from soundfold.errors import InputError, printable
 from soundfold.experiment.device import choose_device
 from soundfold.inference.output import (
     FileResult,
@@ -23,6 +23,7 @@ from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline import write_timeline
 from soundfold.io.audio import audio_files
+from soundfold.io.console import Terminal
 
 
 def predict(args: Namespace) -> int:
@@ -42,7 +43,7 @@ def predict(args: Namespace) -> int:
     predictor = Predictor.load(args.run, args.fold, choose_device(args.device, "--device"))
     predictor.hop_samples(args.hop)  # refuse an invalid hop once, not for every file
     files = audio_files(args.files)
-    err = Console(stderr=True, markup=False, soft_wrap=True)
+    err = Terminal(stderr=True, soft_wrap=True)
     for line in describe_models(predictor.models):
         err.print(line)
     results: list[FileResult] = []
@@ -50,13 +51,13 @@ def predict(args: Namespace) -> int:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         for number, path in enumerate(files, 1):
-            task = progress.add_task(f"{number}/{len(files)} {path.name}", total=None)
+            task = progress.add_task(f"{number}/{len(files)} {printable(path.name)}", total=None)
             result: Prediction | str
             try:
                 result, timeline = _predict_file(predictor, path, args, timeline_names, progress, task)
             except InputError as error:
                 result, timeline = str(error), []
-                err.print(f"error: {error}")
+                err.print(f"error: {printable(error)}")
             results.append((path, result))
             progress.remove_task(task)
             if args.format == "jsonl":
@@ -64,7 +65,8 @@ def predict(args: Namespace) -> int:
     if args.format == "table":
         print_predictions(results, args.top)
     elif args.format == "csv":
-        print(predictions_as_csv(results, predictor.classes), end="")
+        text = predictions_as_csv(results, predictor.classes)
+        print(printable(text, "\n") if sys.stdout.isatty() else text, end="")
     return int(any(isinstance(result, str) for _, result in results))
 
 
@@ -81,7 +83,7 @@ def _predict_file(
         return prediction, []
     name = _unused_name(path.stem, timeline_names)
     timeline = write_timeline(prediction, predictor.band_centers, args.timelines, name)
-    progress.console.print(f"Timeline: {args.timelines / name}.csv, .png and .txt (Audacity)")
+    progress.console.print(f"Timeline: {printable(args.timelines / name)}.csv, .png and .txt (Audacity)")
     return prediction, timeline
 
 

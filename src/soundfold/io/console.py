@@ -1,6 +1,40 @@
 """The console for notes and progress: standard error, so that standard output can be piped."""
 
-from rich.console import Console
+from __future__ import annotations
 
-# messages contain brackets, which Rich would parse as markup
-console = Console(stderr=True, markup=False)
+import html
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from soundfold.errors import printable
+
+
+class Terminal(Console):
+    """A console that escapes control characters of file names, class names and messages, but not line breaks."""
+
+    def __init__(self, **options: Any) -> None:
+        # texts contain brackets, which Rich would parse as markup, and may contain names of emojis between colons
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Escape a text before its width is measured."""
+        return super().render_str(printable(text, "\n\t"), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """Escape all other texts, such as those of progress bars."""
+        for segment in super().render(renderable, options):
+            is_plain = segment.control or segment.text.isprintable()
+            yield segment if is_plain else segment._replace(text=printable(segment.text, "\n\t"))
+
+
+console = Terminal(stderr=True)
+
+
+def escape_markdown(text: str) -> str:
+    """Return a name as plain text of Markdown, also in a table: without HTML, links, pictures and line breaks."""
+    return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(printable(text), quote=False))

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from soundfold.errors import printable
+from soundfold.io.console import Terminal, escape_markdown
 from soundfold.report.config_diff import differing_keys, grouped_differences
 from soundfold.report.leaderboard import FinishedRun
 from soundfold.report.terminal import accuracy_text
@@ -22,17 +23,18 @@ def print_leaderboard(runs: Sequence[FinishedRun]) -> None:
     names, rows = _columns_and_rows(runs)
     table = Table(title=f"Finished cross-validations: {len(runs)}")
     for name in names:
-        table.add_column(Text(name), justify="left" if name in ("run", "protocol") else "right")
+        table.add_column(Text(printable(name)), justify="left" if name in ("run", "protocol") else "right")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     # a file or a pipe has no screen width to fit
-    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+    Terminal(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 def as_markdown(runs: Sequence[FinishedRun]) -> str:
     """Return the rows of `print_leaderboard` as a Markdown table."""
     names, rows = _columns_and_rows(runs)
-    lines = [names, ["---"] * len(names), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    header, *cells = ([escape_markdown(cell) for cell in row] for row in [names, *rows])
+    lines = [header, ["---"] * len(names), *cells]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

@@ -7,16 +7,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from soundfold.errors import InputError
+from soundfold.errors import InputError, printable
 from soundfold.evaluation.compare import RunResult, describe_seeds, load_run
 from soundfold.evaluation.published import published_leaderboard
 from soundfold.evaluation.results import CVResult, FoldResult, load_folds, summarise
 from soundfold.evaluation.statistics import SeedSummary
 from soundfold.experiment.sweep import Job
+from soundfold.io.console import Terminal
 
 
 def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
@@ -72,13 +73,14 @@ def print_jobs(jobs: Sequence[Job]) -> None:
     for job in jobs:
         # Text: overrides may contain brackets, which rich would take for markup
         cells = (str(job.number), overrides[job.number], _job_score(job, results[job.run]), _relative(job.run))
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     _print(table)
     for job in jobs:
         if job.status != "finished":
             error = job.error or "it is still running, or was killed."
             trace = f" Traceback: {_relative(job.traceback)}" if job.traceback else ""
-            print(f"error: job {job.number} ({overrides[job.number]}): {error}{trace}", file=sys.stderr)
+            message = f"job {job.number} ({overrides[job.number]}): {error}{trace}"
+            print(f"error: {printable(message)}", file=sys.stderr)
     for run in dict.fromkeys(job.run for job in jobs if isinstance(job.fold, int) and results[job.run]):
         _print_single_folds(run, results[run])
 
@@ -88,7 +90,7 @@ def _load_folds(run: str | None) -> list[FoldResult]:
     try:
         return load_folds(Path(run)) if run else []
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return []
 
 
@@ -106,12 +108,12 @@ def _print_single_folds(run: str | None, results: list[FoldResult]) -> None:
     """Print a run whose folds were separate jobs of the sweep."""
     missing = sorted(set(results[0].folds) - {r.fold for r in results})
     if missing:
-        print(f"{_relative(run)}: no mean, because fold(s) {', '.join(map(str, missing))} are missing.")
+        print(f"{printable(_relative(run))}: no mean, because fold(s) {', '.join(map(str, missing))} are missing.")
     elif run is not None:
         try:
             print_run(results, load_run(Path(run)))
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
 
 
 def print_runs(runs: Sequence[RunResult], groups: Sequence[tuple[list[RunResult], SeedSummary]]) -> None:
@@ -121,7 +123,7 @@ def print_runs(runs: Sequence[RunResult], groups: Sequence[tuple[list[RunResult]
     for run in runs:
         low, high = (100 * end for end in run.interval)
         scores = str(run.total.n), accuracy_text(run.total), f"{low:.2f} to {high:.2f}"
-        table.add_row(run.name, run.total.protocol, run.trained_on(), *scores, run.leaks())
+        table.add_row(printable(run.name), run.total.protocol, run.trained_on(), *scores, run.leaks())
     _print(table)
     for group, summary in groups:
         _print(describe_seeds(group, summary))
@@ -152,7 +154,7 @@ def _table(title: str, columns: Sequence[str], right: Sequence[str]) -> Table:
 
 
 def _print(text: RenderableType) -> None:
-    Console(markup=False).print(text, highlight=False)
+    Terminal().print(text, highlight=False)
 
 
 def _relative(path: str | None) -> str:
