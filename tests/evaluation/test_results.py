@@ -8,14 +8,8 @@ import pytest
 
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
-from soundfold.evaluation.results import (
-    FoldResult,
-    load_fold_predictions,
-    load_folds,
-    load_predictions,
-    predictions_csv,
-    summarise,
-)
+from soundfold.evaluation.predictions import load_fold_predictions, load_predictions, predictions_csv
+from soundfold.evaluation.results import FoldResult, load_folds, summarise
 from soundfold.experiment.environment import differences
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from soundfold.data.tables import ClipTable
-from soundfold.evaluation.results import FoldResult, predictions_csv
+from soundfold.evaluation.predictions import predictions_csv
+from soundfold.evaluation.results import FoldResult
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("a", "b")

@@ -17,7 +17,7 @@ from helpers import tiny
 
 from soundfold.errors import InputError
 from soundfold.evaluation.metrics import fit_temperature, probabilities
-from soundfold.evaluation.results import load_predictions
+from soundfold.evaluation.predictions import load_predictions
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor

@@ -18,7 +18,8 @@ from soundfold.data.leakage import SeenClips
 from soundfold.data.tables import ClipTable, read_table
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
-from soundfold.evaluation.results import FoldResult, predictions_csv
+from soundfold.evaluation.predictions import predictions_csv
+from soundfold.evaluation.results import FoldResult
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.models.cam import class_activation
 from soundfold.models.resnet import single_channel_resnet18

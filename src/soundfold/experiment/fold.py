@@ -17,7 +17,8 @@ from lightning.pytorch.loggers import Logger
 from soundfold.config import to_yaml
 from soundfold.data.datamodule import SoundDataModule
 from soundfold.data.loader import SINGLE_PROCESS, BatchShard
-from soundfold.evaluation.results import FoldResult, predictions_csv
+from soundfold.evaluation.predictions import predictions_csv
+from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks.checkpoints import can_resume
 from soundfold.experiment.guards import explain_oom

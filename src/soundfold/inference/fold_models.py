@@ -10,7 +10,8 @@ import numpy as np
 
 from soundfold.errors import InputError
 from soundfold.evaluation.metrics import fit_temperature
-from soundfold.evaluation.results import load_fold_predictions, load_folds
+from soundfold.evaluation.predictions import load_fold_predictions
+from soundfold.evaluation.results import load_folds
 from soundfold.experiment.model_bundle import ModelBundle
 
 WEIGHTS = Path("checkpoints") / "weights.pt"

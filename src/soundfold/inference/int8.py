@@ -15,7 +15,7 @@ from rich.progress import track
 from soundfold.data.layouts import LAYOUTS
 from soundfold.data.store import decode, to_int16
 from soundfold.errors import InputError
-from soundfold.evaluation.results import load_predictions
+from soundfold.evaluation.predictions import load_predictions
 from soundfold.experiment import build
 from soundfold.inference.predictor import Predictor
 from soundfold.io.pcm import pcm_to_float
