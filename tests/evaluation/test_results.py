@@ -5,6 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.hostile import property_test
+from hypothesis import assume
+from hypothesis import strategies as st
 
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
@@ -110,6 +113,26 @@ def test_predictions_keep_float32_exactly():
     assert header == "filename,fold,source,target,prediction,logit_a,logit_b"
     assert row.startswith("y.wav,2,t,b,a,")
     np.testing.assert_array_equal(np.array(row.split(",")[5:], dtype=np.float32), logits[0])
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@property_test(
+    st.tuples(NAMES, NAMES, NAMES, NAMES),
+    few=100,
+    many=2000,
+    examples=(("a\rb.wav", "s\r", "\r", "x\r\ny"), ("\n", '"', ",", "\ufeff"), ("\0", "", "\x85", "\u2028")),
+)
+def test_predictions_are_read_back_with_any_name(case, tmp_path):
+    file, source, *classes = case
+    assume(classes[0] != classes[1])
+    table = ClipTable(("x.wav", file), np.array([1, 1]), np.array([0, 1]), ("s", source), tuple(classes))
+    logits = np.eye(2, dtype=np.float32)
+    (tmp_path / "predictions.csv").write_bytes(predictions_csv(table, np.array([0, 1]), logits).encode())
+    read = load_predictions(tmp_path / "predictions.csv", table.classes)
+    assert (read.files, read.sources, read.targets.tolist()) == (table.files, table.sources, [0, 1])
+    np.testing.assert_array_equal(read.logits, logits)
 
 
 def test_differences_of_code():

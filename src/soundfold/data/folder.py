@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import re
 from collections import Counter
@@ -14,8 +12,9 @@ import numpy as np
 
 from soundfold.data.tables import ClipTable, read_table
 from soundfold.errors import ArgumentError, InputError
-from soundfold.io.atomic import explain_write_errors, write_text
+from soundfold.io.atomic import explain_write_errors, has_control_characters, write_text
 from soundfold.io.audio import EXTENSIONS
+from soundfold.io.csv_text import csv_text
 
 
 def read_folder(
@@ -46,17 +45,16 @@ def read_folder(
     names = sorted({_class_of(name) for name in files})
     targets = np.array([names.index(_class_of(name)) for name in files])
     fold_of = assign_folds(targets, sources, names, folds)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["filename", "fold", "target", "category", "src_file"])
-    writer.writerows(zip(files, fold_of, targets, [names[t] for t in targets], sources, strict=True))
+    header = ("filename", "fold", "target", "category", "src_file")
+    clips = zip(files, fold_of, targets, [names[t] for t in targets], sources, strict=True)
+    text = csv_text([header, *clips])
     key = hashlib.sha256(repr((files, sources, folds)).encode()).hexdigest()[:16]
     path = cache / f"folds-{key}.csv"
     # an existing file may have been edited or damaged
-    if not path.is_file() or path.read_bytes() != out.getvalue().encode():
+    if not path.is_file() or path.read_bytes() != text.encode():
         with explain_write_errors(cache, "Free some space, or set `cache` to another folder."):
             cache.mkdir(parents=True, exist_ok=True)
-            write_text(path, out.getvalue())
+            write_text(path, text)
     return read_table(path)
 
 
@@ -116,8 +114,8 @@ def _audio_files(root: Path) -> list[str]:
     files = sorted(name for name in audio if not any(part.startswith(".") for part in name.split("/")))
     if invalid := [name for name in files if not _survives_csv(name)]:
         raise InputError(
-            f"{root} contains {invalid[0]!r}, whose name is not UTF-8, or whose class begins or ends with a blank. A "
-            "table of clips cannot represent this name. Rename the file or folder."
+            f"{root} contains {invalid[0]!r}, whose name is not UTF-8 or has a control character, or whose class "
+            "begins or ends with a blank. A table of clips cannot represent this name. Rename the file or folder."
         )
     if stray := [name for name in files if "/" not in name]:
         raise ArgumentError(
@@ -139,7 +137,7 @@ def _survives_csv(name: str) -> bool:
         name.encode()
     except UnicodeEncodeError:
         return False
-    return _class_of(name) == _class_of(name).strip()
+    return _class_of(name) == _class_of(name).strip() and not has_control_characters(name)
 
 
 def _source(name: str, pattern: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.evaluation.results import REDO, FoldResult
+from soundfold.io.csv_text import csv_text
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,11 @@ def predictions_csv(table: ClipTable, clips: np.ndarray, logits: np.ndarray) -> 
         clips: int64 (n,), indices into the table.
         logits: float32 (n, C); nine digits, so that they are read back exactly.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["filename", "fold", "source", "target", "prediction", *(f"logit_{c}" for c in table.classes)])
+    rows: list[list[object]] = [
+        ["filename", "fold", "source", "target", "prediction", *(f"logit_{c}" for c in table.classes)]
+    ]
     for clip, row in zip(clips, logits, strict=True):
         target, prediction = table.classes[table.targets[clip]], table.classes[int(row.argmax())]
         labels = [table.files[clip], int(table.folds[clip]), table.sources[clip], target, prediction]
-        writer.writerow([*labels, *(f"{value:.9g}" for value in row)])
-    return out.getvalue()
+        rows.append([*labels, *(f"{value:.9g}" for value in row)])
+    return csv_text(rows)
