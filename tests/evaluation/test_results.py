@@ -1,19 +1,24 @@
 """Results of folds: summarizing, saving and loading."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers.hostile import property_test
+from helpers.runs import write_run
 from hypothesis import assume
 from hypothesis import strategies as st
 
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
+from soundfold.evaluation.compare import load_run
 from soundfold.evaluation.predictions import load_fold_predictions, load_predictions, predictions_csv
-from soundfold.evaluation.results import FoldResult, load_folds, summarise
+from soundfold.evaluation.results import FoldResult, fold_folders, load_folds, summarise
 from soundfold.experiment.environment import differences
+from soundfold.report.leaderboard import list_runs
 
 
 def result(fold: int, accuracy: float = 0.5, **changes) -> FoldResult:
@@ -71,6 +76,24 @@ def test_save_and_load(tmp_path):
     result(1).save(tmp_path / "fold1" / "result.json")
     assert load_folds(tmp_path) == [result(1)]
     assert [p.name for p in (tmp_path / "fold1").iterdir()] == ["result.json"]
+
+
+@pytest.mark.parametrize("name", ["fold1.bak", "fold01", "fold1 (copy)", "fold\u0661", "folder"])
+def test_a_copied_fold_folder_is_not_read(tmp_path, name):
+    folder = write_run(tmp_path / "run", np.arange(12) % 3 > 0)
+    before, runs = load_run(folder), list_runs(tmp_path)
+    shutil.copytree(folder / "fold1", folder / name)
+    os.utime(folder / name / "result.json", (2e9, 2e9))
+    assert list(fold_folders(folder)) == ["1", "2", "3"]
+    assert (load_run(folder).total, load_run(folder).clips) == (before.total, before.clips)
+    assert list_runs(tmp_path) == runs
+
+
+def test_a_copy_in_the_folder_of_another_fold_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", np.arange(12) % 3 > 0)
+    shutil.copytree(folder / "fold1", folder / "fold10")
+    with pytest.raises(InputError, match=r"fold10/result\.json is the result of fold 1, so fold10 is a copy"):
+        load_folds(folder)
 
 
 def test_truncated_result_is_refused_by_name(tmp_path):

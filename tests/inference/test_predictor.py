@@ -19,6 +19,7 @@ from soundfold.errors import InputError
 from soundfold.evaluation.metrics import fit_temperature, probabilities
 from soundfold.evaluation.predictions import load_predictions
 from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.inference.fold_models import read_models
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline import audacity, labels, timeline_csv
@@ -68,6 +69,14 @@ def test_temperature_is_fitted_on_the_other_folds(tiny_run):
         prediction = predictor.file(clips_of(tiny_run) / file)
         assert prediction.calibrated
         assert np.abs(prediction.probabilities - probabilities(logits[None] / fitted)[0]).max() < 1e-4
+
+
+def test_a_copied_fold_folder_does_not_change_models_or_temperatures(tiny_run, tmp_path):
+    for source in tiny_run.glob("fold?"):
+        for name in (source.name, f"{source.name}.bak", f"fold0{source.name[-1]}"):
+            (tmp_path / name).symlink_to(source)
+    models = [(model.fold, model.temperature) for model in read_models(tiny_run)]
+    assert [(model.fold, model.temperature) for model in read_models(tmp_path)] == models
 
 
 def test_prediction_of_a_run_is_the_mean_of_its_folds(tiny_run):

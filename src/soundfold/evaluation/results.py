@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum, write_
 
 # keys of `FoldResult.audit` in results of the first edition
 RENAMED_AUDIT_KEYS = {"met_before": "seen_before"}
+FOLD_FOLDER = re.compile("fold([1-9][0-9]*|none)")
 REDO = "Redo the fold: the same command with rerun=true."
 
 
@@ -174,15 +176,32 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
     )
 
 
+def fold_folders(run: Path) -> dict[str, Path]:
+    """Return the folders of a run's folds by name: ``1``, ``2``, ..., ascending, and last ``none``.
+
+    Other folders, such as the copies ``fold1.bak``, ``fold1 (copy)`` and ``fold01``, are not part of the run.
+    """
+    found = {path.name.removeprefix("fold"): path for path in run.glob("fold*/") if FOLD_FOLDER.fullmatch(path.name)}
+    return dict(sorted(found.items(), key=lambda item: (item[0] == "none", len(item[0]), item[0])))
+
+
 def load_folds(run: Path) -> list[FoldResult]:
-    """Read the finished, scored folds of a run's folder.
+    """Read the finished, scored folds of a run's folder, ascending.
 
     Raises:
-        InputError: the folder does not exist, or a result cannot be read.
+        InputError: the folder does not exist, or a result cannot be read or is that of another fold.
     """
     if not run.is_dir():
         raise InputError(f"There is no run at {run}. A run's folder is outputs/<name>-<id>; train.py prints it.")
-    results = [FoldResult.load(path) for path in sorted(run.glob("fold*/result.json"))]
+    results = []
+    for name, folder in fold_folders(run).items():
+        if (path := folder / "result.json").is_file():
+            result = FoldResult.load(path)
+            if name != str(result.fold or "none"):
+                raise InputError(
+                    f"{path} is the result of fold {result.fold or 'none'}, so {folder.name} is a copy. Remove it."
+                )
+            results.append(result)
     return [r for r in results if r.fold is not None]
 
 
