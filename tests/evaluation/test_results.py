@@ -1,5 +1,6 @@
 """Results of folds: summarizing, saving and loading."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -105,6 +106,33 @@ def test_truncated_result_is_refused_by_name(tmp_path):
         load_folds(tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    ("changes", "config", "reason"),
+    [
+        ({"accuracy": 0.99}, "seed: 0", "its values do not match its checksum"),
+        ({"audit": {"same_clip": 0}}, "seed: 0", "its values do not match its checksum"),
+        ({"config": None}, "seed: 0", "its values do not match its checksum"),
+        ({"checksum": None, "accuracy": 0.99}, "seed: 0", "it has no checksum"),
+        ({}, "seed: 1", r"config\.yaml in its folder was changed since"),
+        ({}, None, r"No such file .*config\.yaml"),
+    ],
+)
+def test_a_result_is_bound_to_its_values_and_its_configuration(tmp_path, changes, config, reason):
+    (tmp_path / "fold1").mkdir()
+    path = tmp_path / "fold1" / "result.json"
+    (tmp_path / "fold1" / "config.yaml").write_text("seed: 0")
+    original = result(1, audit={"same_clip": 2}, config=hashlib.sha256(b"seed: 0").hexdigest())
+    original.save(path)
+    assert load_folds(tmp_path) == [original]
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in values.items() if (key, value) != ("checksum", None)}))
+    (tmp_path / "fold1" / "config.yaml").unlink()
+    if config is not None:
+        (tmp_path / "fold1" / "config.yaml").write_text(config)
+    with pytest.raises(InputError, match=rf"fold1/result\.json is not a fold's result .*{reason}"):
+        load_folds(tmp_path)
+
+
 def test_audit_of_the_first_edition_is_read(tmp_path):
     (tmp_path / "fold1").mkdir()
     path = tmp_path / "fold1" / "result.json"
@@ -123,10 +151,13 @@ def test_predictions_that_do_not_match_their_result_are_refused(tmp_path, clips)
     path = tmp_path / "fold1" / "predictions.csv"
     path.write_text(predictions_csv(table, np.array(clips, dtype=int), logits))
     assert load_predictions(path, ("a", "b")).logits.shape == (len(clips), 2)
+    scored = result(1, accuracy=1.0, n=2, predictions=hashlib.sha256(path.read_bytes()).hexdigest())
     if len(clips) == 2:
-        assert load_fold_predictions(tmp_path, result(1, accuracy=1.0, n=2)).files == table.files
+        assert load_fold_predictions(tmp_path, scored).files == table.files
     with pytest.raises(InputError, match="does not match the accuracy"):
-        load_fold_predictions(tmp_path, result(1, accuracy=0.5, n=2))
+        load_fold_predictions(tmp_path, replace(scored, accuracy=0.5))
+    with pytest.raises(InputError, match="not bound"):
+        load_fold_predictions(tmp_path, replace(scored, predictions=None))
 
 
 def test_predictions_keep_float32_exactly():

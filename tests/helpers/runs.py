@@ -1,5 +1,7 @@
 """Finished runs that are written without training."""
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,8 @@ def write_run(folder: Path, correct: np.ndarray, *, seed: int = 0, leaky: bool =
         predicted = np.where(correct[clips], table.targets[clips], 1 - table.targets[clips])
         path = folder / f"fold{fold}"
         path.mkdir(parents=True)
-        (path / "predictions.csv").write_text(predictions_csv(table, clips, np.eye(2, dtype=np.float32)[predicted]))
+        predictions = predictions_csv(table, clips, np.eye(2, dtype=np.float32)[predicted])
+        (path / "predictions.csv").write_text(predictions)
         config = f"data: {{name: toy}}\ntrainer: {{precision: 32-true}}\noptim: {{lr: 0.1}}\nseed: {seed}\n"
         config += f"name: {folder.name}\n"
         (path / "config.yaml").write_text(config)
@@ -60,5 +63,12 @@ def write_run(folder: Path, correct: np.ndarray, *, seed: int = 0, leaky: bool =
                 "same_audio": 1 if leaky else 0,
             },
             environment={},
+            predictions=hashlib.sha256(predictions.encode()).hexdigest(),
         ).save(path / "result.json")
     return folder
+
+
+def rebind(fold: Path) -> None:
+    """Replace the SHA-256 in a fold's result.json by that of its changed predictions.csv."""
+    digest = hashlib.sha256((fold / "predictions.csv").read_bytes()).hexdigest()
+    replace(FoldResult.load(fold / "result.json"), predictions=digest).save(fold / "result.json")

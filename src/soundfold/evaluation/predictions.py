@@ -40,6 +40,8 @@ def load_fold_predictions(run: Path, result: FoldResult) -> Predictions:
         InputError: the file cannot be read, or does not match the result.
     """
     path = run / f"fold{result.fold}" / "predictions.csv"
+    if result.predictions is None:
+        raise InputError(f"{path} is not bound to its result.json, which has no SHA-256 of it. {REDO}")
     predictions = load_predictions(path, result.classes, result.predictions)
     correct = predictions.logits.argmax(axis=1) == predictions.targets
     if len(correct) != result.n or result.accuracy is None or abs(correct.mean() - result.accuracy) > 1e-4:

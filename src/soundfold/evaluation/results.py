@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -46,7 +47,8 @@ class FoldResult:
         seconds: wall time of the process that finished it; without the earlier time of a resumed fold.
         audit: see `soundfold.data.leakage.Audit`.
         environment: commit, versions of libraries, device.
-        predictions: SHA-256 of predictions.csv in the same folder; None without scores, and in early versions.
+        predictions: SHA-256 of predictions.csv in the same folder; None without scores.
+        config: SHA-256 of config.yaml in the same folder; None in results of the first edition.
     """
 
     cv_id: str
@@ -70,6 +72,7 @@ class FoldResult:
     audit: dict[str, Any]
     environment: dict[str, Any]
     predictions: str | None = None
+    config: str | None = None
 
     def save(self, path: Path) -> None:
         """Write atomically as JSON with a checksum."""
@@ -77,15 +80,20 @@ class FoldResult:
 
     @classmethod
     def load(cls, path: Path) -> FoldResult:
-        """Read a file of `save`; files of early versions have no checksum.
+        """Read a file of `save`, and check its checksum and that of config.yaml.
 
         Raises:
-            InputError: the file is not a result, or its checksum does not match.
+            InputError: the file is not a result, or the values or the configuration are not as they were written.
         """
         try:
-            values = loads_with_checksum(path.read_text())
+            values = loads_with_checksum(path.read_text(), require_checksum=True)
             values["audit"] = {RENAMED_AUDIT_KEYS.get(key, key): value for key, value in values["audit"].items()}
-            return cls(**values)
+            result = cls(**values)
+            if result.config is not None:
+                content = (path.parent / "config.yaml").read_bytes()
+                if hashlib.sha256(content).hexdigest() != result.config:
+                    raise ValueError("config.yaml in its folder was changed since")
+            return result
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{path} is not a fold's result ({error}). Delete it and start the run again; only this fold is redone."
@@ -100,7 +108,7 @@ class CVResult:
         accuracy, f1, loss, objective: mean over folds; ``*_sd`` is the standard deviation over folds (n - 1).
         leaky: the protocol makes the scores too high.
         n, seconds, confusion: sums over folds; see `FoldResult`.
-        folds: values of each `FoldResult` without its confusion and classes, ascending.
+        folds: values of each `FoldResult` without its confusion, classes and configuration, ascending.
         interval: 95 % interval of the pooled accuracy, see `source_interval`; None if predictions were not read.
     """
 
@@ -169,7 +177,7 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
         classes=first.classes,
         confusion=np.sum([r.confusion for r in ordered], axis=0).tolist(),
         folds=[
-            {key: value for key, value in asdict(r).items() if key not in ("confusion", "classes", "folds")}
+            {key: value for key, value in asdict(r).items() if key not in ("confusion", "classes", "folds", "config")}
             for r in ordered
         ],
         **scores,

@@ -153,9 +153,14 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
             "devices": job.shard.world_size,
             "micro_batches": job.shard.accumulate,
         },
-        predictions=None if predictions is None else hashlib.sha256(predictions.encode()).hexdigest(),
+        predictions=None if predictions is None else _sha256(predictions),
+        config=_sha256(to_yaml(run.cfg)),
     )
     return result, predictions
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _save_model(job: FoldJob) -> None:

@@ -120,7 +120,7 @@ def _finished_run(run: Path, total: CVResult, config: dict[str, Any]) -> Finishe
 def _interval(run: Path, total: CVResult) -> tuple[float, float]:
     """Return the interval in ``cv.json`` if that file summarizes these folds: the bootstrap takes a second per run."""
     try:
-        cached = loads_with_checksum((run / "cv.json").read_text())
+        cached = loads_with_checksum((run / "cv.json").read_text(), require_checksum=True)
         if cached["folds"] == total.folds and cached["interval"] is not None:
             low, high = cached["interval"]
             return low, high
