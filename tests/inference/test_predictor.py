@@ -134,6 +134,36 @@ def test_an_untrusted_file_is_refused_and_its_code_not_run(kind, tiny_run, tmp_p
     assert not (tmp_path / "executed").exists()
 
 
+def damaged(content: dict, name: str, value: float) -> dict:
+    """Return the content of a weights.pt with one value of a tensor replaced."""
+    tensors = content if name in content else content["network"]
+    tensors[name] = tensors[name].clone()
+    tensors[name].view(-1)[0] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: damaged(content, "conv1.weight", float("nan")), "conv1.weight has values that are not finite"),
+        (lambda content: damaged(content, "fc.bias", float("inf")), "fc.bias has values that are not finite"),
+        (lambda content: damaged(content, "bn1.running_var", -1.0), "bn1.running_var has a value that is no variance"),
+        (lambda content: damaged(content, "mean", float("nan")), "mean has values that are not finite"),
+        (lambda content: damaged(content, "std", 0.0), "std has a value that is no variance or standard deviation"),
+        (lambda content: {**content, "classes": ["tone", "tone"]}, "class names are not texts, or one occurs twice"),
+        (lambda content: {**content, "classes": [1, 2]}, "class names are not texts, or one occurs twice"),
+        (lambda content: damaged(content, "conv1.weight", 3e38), "outputs are not finite"),
+    ],
+)
+def test_a_model_that_predicts_nan_or_one_class_twice_is_refused(change, reason, tiny_run, tmp_path, predict):
+    content = torch.load(tiny_run / "fold1" / "checkpoints" / "weights.pt", weights_only=True)
+    torch.save(change(content), tmp_path / "model.pt")
+    code, out, err = predict(tmp_path / "model.pt", clips_of(tiny_run) / "1.wav")
+    assert code in (1, 2)
+    assert reason in err
+    assert "%" not in out.replace("probability %", "")
+
+
 @pytest.mark.parametrize(
     ("args", "reason"),
     [

@@ -65,6 +65,7 @@ class ModelBundle:
                 content["config"],
                 _seen_clips(content),
             )
+            bundle._check()
             stored = OmegaConf.create(bundle.config)
         except Exception as error:  # torch raises many types for a file of another format
             raise InputError(
@@ -74,6 +75,16 @@ class ModelBundle:
         # checked again by `rebuild`, which does not know the path
         build.refuse_foreign_keys(stored, str(path))
         return bundle
+
+    def _check(self) -> None:
+        """Raise ValueError for values that would predict NaN, or assign two outputs to one class."""
+        if len(set(self.classes)) < len(self.classes) or not all(isinstance(name, str) for name in self.classes):
+            raise ValueError("its class names are not texts, or one occurs twice")
+        for name, values in {**self.network, "mean": self.mean, "std": self.std}.items():
+            if not values.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
+            if (name.endswith("running_var") and (values < 0).any()) or (name == "std" and (values <= 0).any()):
+                raise ValueError(f"{name} has a value that is no variance or standard deviation")
 
     def rebuild(self) -> tuple[FrontEnd, ResNet18]:
         """Return the front end with its statistics and the network with its weights, in evaluation mode on the CPU."""

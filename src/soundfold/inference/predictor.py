@@ -86,9 +86,16 @@ class Predictor:
         return self.logmel.edges[1:-1].cpu().numpy()
 
     def probabilities(self, wave: Tensor) -> Tensor:
-        """Predict clips of the training length and rate: int16 (B, samples) -> float64 (B, C), on the CPU."""
+        """Predict clips of the training length and rate: int16 (B, samples) -> float64 (B, C), on the CPU.
+
+        Raises:
+            InputError: a probability is not finite.
+        """
         logits = self.scorer(wave.to(self.device)).double()
-        return (logits / self.temperatures).softmax(dim=-1).mean(dim=0).cpu()
+        probabilities = (logits / self.temperatures).softmax(dim=-1).mean(dim=0).cpu()
+        if not probabilities.isfinite().all():
+            raise InputError("The model's outputs are not finite: its weights are damaged. Train the fold again.")
+        return probabilities
 
     def __call__(self, wave: Any, sample_rate: int, hop: float | None = None) -> Prediction:
         """Predict a waveform.
