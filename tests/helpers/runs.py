@@ -1,7 +1,6 @@
 """Finished runs that are written without training."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from soundfold.data.tables import ClipTable
 from soundfold.evaluation.predictions import predictions_csv
 from soundfold.evaluation.results import FoldResult
+from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("a", "b")
@@ -69,6 +69,8 @@ def write_run(folder: Path, correct: np.ndarray, *, seed: int = 0, leaky: bool =
 
 
 def rebind(fold: Path) -> None:
-    """Replace the SHA-256 in a fold's result.json by that of its changed predictions.csv."""
-    digest = hashlib.sha256((fold / "predictions.csv").read_bytes()).hexdigest()
-    replace(FoldResult.load(fold / "result.json"), predictions=digest).save(fold / "result.json")
+    """Set the SHA-256 in a fold's result.json to those of its changed predictions.csv and config.yaml."""
+    values = loads_with_checksum((fold / "result.json").read_text())
+    for key, name in (("predictions", "predictions.csv"), ("config", "config.yaml")):
+        values[key] = hashlib.sha256((fold / name).read_bytes()).hexdigest()
+    (fold / "result.json").write_text(dumps_with_checksum(values))

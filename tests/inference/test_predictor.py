@@ -134,6 +134,25 @@ def test_an_untrusted_file_is_refused_and_its_code_not_run(kind, tiny_run, tmp_p
     assert not (tmp_path / "executed").exists()
 
 
+def test_channels_in_antiphase_have_a_note(tiny_run, tmp_path):
+    predictor = Predictor.load(tiny_run, fold=1)
+    rng = np.random.default_rng(0)
+    left = rng.uniform(-0.5, 0.5, 12000)
+    pair = np.stack([left, -left], axis=1)
+    soundfile.write(tmp_path / "exact.wav", pair, 8000)
+    soundfile.write(tmp_path / "dithered.wav", pair + rng.uniform(-1e-4, 1e-4, pair.shape), 8000)
+    for prediction in (
+        predictor.file(tmp_path / "exact.wav"),
+        predictor.file(tmp_path / "dithered.wav"),
+        predictor(pair, 8000),
+    ):
+        assert "cancel when they are averaged (antiphase)" in " ".join(prediction.notes)
+        assert "digital silence" not in prediction.notes
+    silent, stereo = predictor(np.zeros((12000, 2)), 8000), predictor(pair * [1, 0.5], 8000)
+    assert silent.notes == ("digital silence",)
+    assert stereo.notes == predictor(left, 8000).notes == ()
+
+
 def damaged(content: dict, name: str, value: float) -> dict:
     """Return the content of a weights.pt with one value of a tensor replaced."""
     tensors = content if name in content else content["network"]
