@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from soundfold.data.class_folders import find_audio
 from soundfold.data.tables import ClipTable, read_table
 from soundfold.errors import ArgumentError, InputError
 from soundfold.io.atomic import explain_write_errors, has_control_characters, write_text
@@ -26,13 +27,14 @@ def read_folder(
     ESC-50's format, to inspect, or to copy and edit.
 
     Args:
-        root: its subfolders are the classes, with audio files at any depth. Hidden files are ignored.
+        root: its subfolders are the classes, with audio files at any depth, see `find_audio`.
         folds: number of folds, see `assign_folds`.
         source_pattern: regular expression, searched for in file names. The group ``source``, else the first group, else
             the match identifies the source recording of the clip. None makes every file its own source.
         classes: select these classes; None selects all.
 
     Raises:
+        InputError: a folder cannot be read, or a name cannot be stored in a table.
         ArgumentError: no classes or files, a file outside the class folders or without a source, or a class with fewer
             sources than folds.
     """
@@ -106,12 +108,7 @@ def _audio_files(root: Path) -> list[str]:
     """Return the names of the audio files, sorted, after a check that a table of clips can hold them."""
     if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
         raise ArgumentError(f"There is no folder {root}. Set `root` to a folder with one folder of audio per class.")
-    audio = [
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
-    ]
-    files = sorted(name for name in audio if not any(part.startswith(".") for part in name.split("/")))
+    files = find_audio(root)
     if invalid := [name for name in files if not _survives_csv(name)]:
         raise InputError(
             f"{root} contains {invalid[0]!r}, whose name is not UTF-8 or has a control character, or whose class "
