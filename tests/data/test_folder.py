@@ -167,6 +167,17 @@ def test_a_folder_or_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
         patch.setattr(os, "scandir", refuse)
         with pytest.raises(InputError, match=r"class1/deep cannot be read \(Permission denied\), so clips would be"):
             read_folder(root, tmp_path / "cache")
+
+    def refuse_file(path, *args, **options):
+        if path.name == "rec00-0.wav":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_file(path, *args, **options)
+
+    open_file = Path.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse_file)
+        with pytest.raises(InputError, match=r"class0/rec00-0\.wav cannot be read: .*Permission denied"):
+            open_collection(root, tmp_path / "cache", layout="folder", seconds=0.2, sample_rate=8000)
     os.mkfifo(root / "class0" / "pipe.wav")
     with pytest.raises(InputError, match=r"class0/pipe\.wav is not a regular file"):
         read_folder(root, tmp_path / "cache")
