@@ -90,6 +90,12 @@ INVALID_TABLES = (
     (table_bytes(".,1,0,x,True,s"), {}),  # the folder itself
     (table_bytes("./a.wav,2,0,x,True,s"), {}),  # one clip in two folds
     (table_bytes("c, d.wav,1,0,x,True,s"), {}),  # the comma shifts the cells
+    (table_bytes("c.wav,1_0,0,x,True,s"), {}),  # fold 10
+    (table_bytes("c.wav,1,\u0660,x,True,s"), {}),  # target 0 in Arabic digits
+    # predictions.csv could not be read, after all folds were trained
+    *((table_bytes(f'"c{c}d.wav",1,0,x,True,s'), {}) for c in "\r\n\x1b\x85\u2028"),
+    (table_bytes('c.wav,3,2,"z\rz",True,s'), {}),
+    (table_bytes('c.wav,1,0,x,True,"s\rs"'), {}),
     (table_bytes(header=HEADER + ",fold"), {}),  # two columns of one name, of which the last is read
 )
 
@@ -111,6 +117,12 @@ def test_known_invalid_table_is_refused(content, options, tmp_path):
     (tmp_path / "esc50.csv").write_bytes(content)
     with pytest.raises(InputError, match="esc50.csv"):
         read_table(tmp_path / "esc50.csv", **options)
+
+
+def test_a_control_character_is_refused_with_its_line(tmp_path):
+    (tmp_path / "esc50.csv").write_bytes(table_bytes('"c\rd.wav",1,0,x,True,s'))
+    with pytest.raises(InputError, match=r"line 5: filename 'c\\rd\.wav' has a control character"):
+        read_table(tmp_path / "esc50.csv")
 
 
 def test_thousands_of_classes_are_read(tmp_path):
@@ -154,6 +166,7 @@ INVALID_TREES = (
     ([("\udcff", "a", ".wav"), ("b", "a", ".wav")], None, 1),  # UnicodeEncodeError: not UTF-8
     ([(" a", "a", ".wav"), ("b", "a", ".wav")], None, 1),  # read back without its space, so the file was missing
     ([("0:", "a", ".wav"), ("b", "a", ".wav")], None, 1),  # another drive on Windows
+    ([("a\rb", "a", ".wav"), ("b", "a", ".wav")], None, 1),  # predictions.csv could not be read
     ([("a", "a", ".wav"), ("b", "a", ".wav")], "a{99999999999}", 1),  # OverflowError
     ([("a", "a", ".wav"), ("b", "a", ".wav")], "x*", 1),  # an empty source
 )

@@ -1,5 +1,8 @@
 """Collections without a table: one folder of audio per class."""
 
+import errno
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from soundfold.data.folder import assign_folds, read_folder
 from soundfold.data.layouts import TableOptions
 from soundfold.data.leakage import audit
 from soundfold.data.splits import BENCHMARK, make_split
-from soundfold.errors import ArgumentError
+from soundfold.errors import ArgumentError, InputError
 
 
 def write_folder(root: Path, classes: int = 3, recordings: int = 8) -> Path:
@@ -117,3 +120,82 @@ def test_invalid_folders_are_refused(tmp_path):
     soundfile.write(root / "stray.wav", np.zeros(10), 8000)
     with pytest.raises(ArgumentError, match=r"stray\.wav is in no folder of a class"):
         read_folder(root, tmp_path / "cache")
+
+
+def test_links_to_folders_and_files_are_followed(tmp_path):
+    root = write_folder(tmp_path / "clips")
+    shutil.move(root / "class1", tmp_path / "elsewhere")
+    (root / "class1").symlink_to(tmp_path / "elsewhere")
+    shutil.move(root / "class2" / "deep", tmp_path / "deeper")
+    (root / "class2" / "deep").symlink_to(tmp_path / "deeper")
+    shutil.move(root / "class0" / "rec00-0.wav", tmp_path / "one.wav")
+    (root / "class0" / "rec00-0.wav").symlink_to(tmp_path / "one.wav")
+    linked = read_folder(root, tmp_path / "cache")
+    plain = read_folder(write_folder(tmp_path / "plain"), tmp_path / "cache")
+    assert (linked.files, linked.classes) == (plain.files, plain.classes)
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "message"),
+    [
+        ("class0/loop", "..", r"class0/loop and .*clips are one folder, reached through a link"),
+        ("class0/self", ".", "class0/self and .*class0 are one folder"),
+        ("class9", "class0", "class9 and .*class0 are one folder"),
+        ("class9", "unmounted/class9", r"class9 is a broken link \(No such file.*\), so clips would be missing"),
+        ("class0/x.wav", "nothing.wav", "class0/x.wav is a broken link"),
+        ("class0/x", "x", "class0/x is a broken link"),
+    ],
+)
+def test_links_that_repeat_or_lose_clips_are_refused(tmp_path, link, target, message):
+    root = write_folder(tmp_path / "clips")
+    (root / link).symlink_to(target)
+    with pytest.raises(InputError, match=message):
+        read_folder(root, tmp_path / "cache")
+
+
+def test_a_folder_or_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    root = write_folder(tmp_path / "clips")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("class1/deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    with monkeypatch.context() as patch:
+        # the tests may run as root, whom no permission stops
+        patch.setattr(os, "scandir", refuse)
+        with pytest.raises(InputError, match=r"class1/deep cannot be read \(Permission denied\), so clips would be"):
+            read_folder(root, tmp_path / "cache")
+
+    def refuse_file(path, *args, **options):
+        if path.name == "rec00-0.wav":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_file(path, *args, **options)
+
+    open_file = Path.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse_file)
+        with pytest.raises(InputError, match=r"class0/rec00-0\.wav cannot be read: .*Permission denied"):
+            open_collection(root, tmp_path / "cache", layout="folder", seconds=0.2, sample_rate=8000)
+    os.mkfifo(root / "class0" / "pipe.wav")
+    with pytest.raises(InputError, match=r"class0/pipe\.wav is not a regular file"):
+        read_folder(root, tmp_path / "cache")
+
+
+def test_folders_that_are_not_classes_are_named(tmp_path, capsys):
+    root = write_folder(tmp_path / "clips")
+    table = read_folder(root, tmp_path / "cache")
+    assert capsys.readouterr().err == ""
+    for name in ("__MACOSX", "lost+found", ".git", "class0/__MACOSX"):
+        (root / name).mkdir()
+        shutil.copy(root / "class0" / "rec00-0.wav", root / name / "x.wav")
+    (root / "bird\x1bs").mkdir()
+    (root / "bird\x1bs" / "song.m4a").write_bytes(bytes(100))
+    (root / ".#lock").symlink_to("nothing")
+    again = read_folder(root, tmp_path / "cache")
+    assert (again.files, again.classes) == (table.files, table.classes)
+    assert " ".join(capsys.readouterr().err.split()) == (
+        f"note: Folders in {root} that are not classes: '.git', '__MACOSX', 'lost+found' (hidden, or of the system); "
+        r"'bird\x1bs' (no file of a known audio format)."
+    )

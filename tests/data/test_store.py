@@ -77,6 +77,43 @@ def test_store_depends_on_content_and_parameters(root):
     assert load(root, seconds=0.25).samples.shape == (4, 4000)
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_file_replaced_between_hashing_and_decoding_is_not_stored_under_its_old_hash(root, monkeypatch, moment):
+    old = store.decode(root / "short.wav", 16000, 16000)
+    decode = store.decode
+
+    def replace(path, *args):
+        if path.name != "short.wav":
+            return decode(path, *args)
+        decoded = decode(path, *args) if moment == "after" else None
+        soundfile.write(path.with_suffix(".part"), tone(0.5, 16000, 880), 16000, format="WAV")
+        path.with_suffix(".part").replace(path)
+        return decode(path, *args) if decoded is None else decoded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "decode", replace)
+        with pytest.raises(InputError, match=r"short\.wav changed while it was decoded\. Wait until"):
+            load(root)
+    assert not list((root.parent / "cache").glob("*/"))
+    new = load(root).samples[0].copy()
+    soundfile.write(root / "short.wav", tone(0.5, 16000), 16000)
+    assert (load(root).samples[0, :8000] == store.to_int16(old, 8000)).all()
+    assert (load(root).samples[0] != new).any()
+
+
+def test_channels_in_antiphase_are_reported_once(root, capsys):
+    wave = tone(1.0, 16000)
+    soundfile.write(root / "antiphase.wav", np.stack([wave, -wave], axis=1), 16000)
+    soundfile.write(root / "silent.wav", np.zeros((16000, 2)), 16000)
+    # only the part that is stored counts
+    soundfile.write(root / "late.wav", np.concatenate([np.zeros((16000, 2)), np.stack([wave, wave], axis=1)]), 16000)
+    assert not load(root, [*FILES, "antiphase.wav", "silent.wav", "late.wav"]).samples[4].any()
+    note = " ".join(capsys.readouterr().err.split())
+    assert "The channels of 1 of 7 files cancel when they are averaged (antiphase), the first is antiphase.wav" in note
+    load(root)
+    assert "antiphase" not in capsys.readouterr().err
+
+
 def test_data_root_is_never_written(root):
     before = sorted(root.iterdir())
     load(root)

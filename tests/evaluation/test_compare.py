@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.runs import ROOT, write_run
+from helpers.runs import ROOT, rebind, write_run
 from omegaconf import OmegaConf
 
 from soundfold.config import NOT_IDENTITY
@@ -68,6 +68,7 @@ def test_mcnemar_is_skipped_if_a_clip_is_scored_several_times(tmp_path):
             names = [f"{i}.wav" for i in range(len(rows) - 1)]
             rest = [row.partition(",")[2] for row in rows[1:]]
             path.write_text("\n".join([rows[0], *map(",".join, zip(names, rest, strict=True))]) + "\n")
+            rebind(path.parent)
     comparison = compare(*map(load_run, folders))
     assert comparison.p is None
     assert "McNemar" not in comparison.describe()
@@ -78,6 +79,9 @@ def test_run_with_changed_predictions_is_refused(tmp_path):
     folder = write_run(tmp_path / "run-a", np.ones(120, dtype=bool))
     path = folder / "fold2" / "predictions.csv"
     path.write_text(path.read_text().replace(",a,a,1,0", ",a,a,0,1", 1))
+    with pytest.raises(InputError, match=r"predictions\.csv cannot be read \(it is not the file"):
+        load_run(folder)
+    rebind(path.parent)
     with pytest.raises(InputError, match=r"predictions\.csv does not match the accuracy"):
         load_run(folder)
     path.unlink()

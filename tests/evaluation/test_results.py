@@ -1,22 +1,25 @@
 """Results of folds: summarizing, saving and loading."""
 
+import hashlib
 import json
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.hostile import property_test
+from helpers.runs import write_run
+from hypothesis import assume
+from hypothesis import strategies as st
 
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
-from soundfold.evaluation.results import (
-    FoldResult,
-    load_fold_predictions,
-    load_folds,
-    load_predictions,
-    predictions_csv,
-    summarise,
-)
+from soundfold.evaluation.compare import load_run
+from soundfold.evaluation.predictions import load_fold_predictions, load_predictions, predictions_csv
+from soundfold.evaluation.results import FoldResult, fold_folders, load_folds, summarise
 from soundfold.experiment.environment import differences
+from soundfold.report.leaderboard import list_runs
 
 
 def result(fold: int, accuracy: float = 0.5, **changes) -> FoldResult:
@@ -76,6 +79,24 @@ def test_save_and_load(tmp_path):
     assert [p.name for p in (tmp_path / "fold1").iterdir()] == ["result.json"]
 
 
+@pytest.mark.parametrize("name", ["fold1.bak", "fold01", "fold1 (copy)", "fold\u0661", "folder"])
+def test_a_copied_fold_folder_is_not_read(tmp_path, name):
+    folder = write_run(tmp_path / "run", np.arange(12) % 3 > 0)
+    before, runs = load_run(folder), list_runs(tmp_path)
+    shutil.copytree(folder / "fold1", folder / name)
+    os.utime(folder / name / "result.json", (2e9, 2e9))
+    assert list(fold_folders(folder)) == ["1", "2", "3"]
+    assert (load_run(folder).total, load_run(folder).clips) == (before.total, before.clips)
+    assert list_runs(tmp_path) == runs
+
+
+def test_a_copy_in_the_folder_of_another_fold_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", np.arange(12) % 3 > 0)
+    shutil.copytree(folder / "fold1", folder / "fold10")
+    with pytest.raises(InputError, match=r"fold10/result\.json is the result of fold 1, so fold10 is a copy"):
+        load_folds(folder)
+
+
 def test_truncated_result_is_refused_by_name(tmp_path):
     (tmp_path / "fold1").mkdir()
     (tmp_path / "fold1" / "result.json").write_text('{"cv_id": ')
@@ -83,6 +104,33 @@ def test_truncated_result_is_refused_by_name(tmp_path):
         load_folds(tmp_path)
     with pytest.raises(InputError, match="no run at"):
         load_folds(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "config", "reason"),
+    [
+        ({"accuracy": 0.99}, "seed: 0", "its values do not match its checksum"),
+        ({"audit": {"same_clip": 0}}, "seed: 0", "its values do not match its checksum"),
+        ({"config": None}, "seed: 0", "its values do not match its checksum"),
+        ({"checksum": None, "accuracy": 0.99}, "seed: 0", "it has no checksum"),
+        ({}, "seed: 1", r"config\.yaml in its folder was changed since"),
+        ({}, None, r"No such file .*config\.yaml"),
+    ],
+)
+def test_a_result_is_bound_to_its_values_and_its_configuration(tmp_path, changes, config, reason):
+    (tmp_path / "fold1").mkdir()
+    path = tmp_path / "fold1" / "result.json"
+    (tmp_path / "fold1" / "config.yaml").write_text("seed: 0")
+    original = result(1, audit={"same_clip": 2}, config=hashlib.sha256(b"seed: 0").hexdigest())
+    original.save(path)
+    assert load_folds(tmp_path) == [original]
+    values = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in values.items() if (key, value) != ("checksum", None)}))
+    (tmp_path / "fold1" / "config.yaml").unlink()
+    if config is not None:
+        (tmp_path / "fold1" / "config.yaml").write_text(config)
+    with pytest.raises(InputError, match=rf"fold1/result\.json is not a fold's result .*{reason}"):
+        load_folds(tmp_path)
 
 
 def test_audit_of_the_first_edition_is_read(tmp_path):
@@ -103,10 +151,13 @@ def test_predictions_that_do_not_match_their_result_are_refused(tmp_path, clips)
     path = tmp_path / "fold1" / "predictions.csv"
     path.write_text(predictions_csv(table, np.array(clips, dtype=int), logits))
     assert load_predictions(path, ("a", "b")).logits.shape == (len(clips), 2)
+    scored = result(1, accuracy=1.0, n=2, predictions=hashlib.sha256(path.read_bytes()).hexdigest())
     if len(clips) == 2:
-        assert load_fold_predictions(tmp_path, result(1, accuracy=1.0, n=2)).files == table.files
+        assert load_fold_predictions(tmp_path, scored).files == table.files
     with pytest.raises(InputError, match="does not match the accuracy"):
-        load_fold_predictions(tmp_path, result(1, accuracy=0.5, n=2))
+        load_fold_predictions(tmp_path, replace(scored, accuracy=0.5))
+    with pytest.raises(InputError, match="not bound"):
+        load_fold_predictions(tmp_path, replace(scored, predictions=None))
 
 
 def test_predictions_keep_float32_exactly():
@@ -116,6 +167,26 @@ def test_predictions_keep_float32_exactly():
     assert header == "filename,fold,source,target,prediction,logit_a,logit_b"
     assert row.startswith("y.wav,2,t,b,a,")
     np.testing.assert_array_equal(np.array(row.split(",")[5:], dtype=np.float32), logits[0])
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@property_test(
+    st.tuples(NAMES, NAMES, NAMES, NAMES),
+    few=100,
+    many=2000,
+    examples=(("a\rb.wav", "s\r", "\r", "x\r\ny"), ("\n", '"', ",", "\ufeff"), ("\0", "", "\x85", "\u2028")),
+)
+def test_predictions_are_read_back_with_any_name(case, tmp_path):
+    file, source, *classes = case
+    assume(classes[0] != classes[1])
+    table = ClipTable(("x.wav", file), np.array([1, 1]), np.array([0, 1]), ("s", source), tuple(classes))
+    logits = np.eye(2, dtype=np.float32)
+    (tmp_path / "predictions.csv").write_bytes(predictions_csv(table, np.array([0, 1]), logits).encode())
+    read = load_predictions(tmp_path / "predictions.csv", table.classes)
+    assert (read.files, read.sources, read.targets.tolist()) == (table.files, table.sources, [0, 1])
+    np.testing.assert_array_equal(read.logits, logits)
 
 
 def test_differences_of_code():

@@ -228,12 +228,13 @@ def test_a_result_edited_by_hand_is_refused(root, reference, tmp_path):
     path.write_text(json.dumps({**values, "accuracy": 1.0}))
     with pytest.raises(InputError, match=r"fold1/result\.json is not a fold's result .*checksum.*Delete it"):
         cross_validate(root, tmp_path, *SMALL)
-    # the layout does not count, and earlier versions wrote no checksum
+    # the layout does not count
     path.write_text(json.dumps(values))
-    result = FoldResult.load(path)
+    assert FoldResult.load(path) == FoldResult.load(only(reference) / "fold1" / "result.json")
     del values["checksum"]
-    path.write_text(json.dumps(values))
-    assert FoldResult.load(path) == result == FoldResult.load(only(reference) / "fold1" / "result.json")
+    path.write_text(json.dumps({**values, "accuracy": 0.99}))
+    with pytest.raises(InputError, match="it has no checksum"):
+        load_run(folder)
 
 
 def test_predictions_that_do_not_match_the_result_are_refused(reference, tmp_path):
@@ -246,6 +247,24 @@ def test_predictions_that_do_not_match_the_result_are_refused(reference, tmp_pat
         load_run(folder)
     result = FoldResult.load(folder / "fold2" / "result.json")
     replace(result, predictions=None).save(folder / "fold2" / "result.json")
+    with pytest.raises(InputError, match=r"fold2/predictions\.csv is not bound to its result\.json"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("damage", ["edited", "missing"])
+def test_a_configuration_that_does_not_match_the_result_is_refused(reference, tmp_path, damage):
+    folder = copy_run(reference, tmp_path)
+    path = folder / "fold2" / "config.yaml"
+    text = path.read_text()
+    path.unlink()
+    if damage == "edited":
+        path.write_text(text.replace("seed: 0", "seed: 1"))
+    with pytest.raises(InputError, match=r"fold2/result\.json is not a fold's result .*config\.yaml"):
+        load_run(folder)
+    # results of the first edition are not bound to their configuration
+    path.write_text(text)
+    replace(FoldResult.load(folder / "fold2" / "result.json"), config=None).save(folder / "fold2" / "result.json")
+    path.write_text(text + "# edited\n")
     load_run(folder)
 
 

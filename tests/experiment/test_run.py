@@ -73,6 +73,26 @@ def test_the_same_command_reuses_finished_folds(root, finished, monkeypatch, cap
     assert "rerun=true" in capsys.readouterr().err
 
 
+def test_a_copied_fold_folder_does_not_prevent_the_summary(root, finished, tmp_path, capsys):
+    folder = tmp_path / only(finished).name
+    for name in ("fold1", "fold2", "fold3"):
+        shutil.copytree(only(finished) / name, folder / name, ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(folder / "fold1", folder / "fold1.bak")
+    cross_validate(root, tmp_path)
+    assert "mean ± sd" in capsys.readouterr().out
+    assert json.loads((folder / "cv.json").read_text())["n"] == 30
+
+
+def test_a_fold_without_weights_is_reused_with_a_warning(root, tmp_path, monkeypatch, capsys):
+    cross_validate(root, tmp_path, "fold=1", "trainer.max_epochs=1", "checkpoints.keep=none")
+    monkeypatch.setattr(runs, "run_fold", None)
+    cross_validate(root, tmp_path, "fold=1", "trainer.max_epochs=1", "checkpoints.keep=none")
+    assert "weights.pt" not in capsys.readouterr().err
+    cross_validate(root, tmp_path, "fold=1", "trainer.max_epochs=1", "checkpoints.keep=weights")
+    warning = " ".join(capsys.readouterr().err.split())
+    assert "It has no weights.pt: it was trained with checkpoints.keep=none" in warning
+
+
 def test_a_result_of_other_code_is_reused_with_a_warning(root, finished, tmp_path, capsys):
     folder = tmp_path / only(finished).name
     for k in (1, 2, 3):

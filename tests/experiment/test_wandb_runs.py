@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from helpers.runs import rebind
 from helpers.tiny import LEAKY, ROOT, cross_validate, only, overrides, render
 from helpers.wandb_log import wandb_records
 from hydra import compose, initialize_config_dir
@@ -215,6 +216,7 @@ def test_sounds_and_pictures_are_omitted_if_disabled_or_unavailable(logged, tmp_
             cfg = OmegaConf.load(path)
             cfg.data.root = str(tmp_path / "nowhere")
             path.write_text(OmegaConf.to_yaml(cfg))
+            rebind(path.parent)
     RunReporter().report_run(
         folder, write_summary(folder), report_options(["report.page=none", "report.mistakes=2", "report.audio=false"])
     )

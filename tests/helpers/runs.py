@@ -1,11 +1,14 @@
 """Finished runs that are written without training."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from soundfold.data.tables import ClipTable
-from soundfold.evaluation.results import FoldResult, predictions_csv
+from soundfold.evaluation.predictions import predictions_csv
+from soundfold.evaluation.results import FoldResult
+from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ("a", "b")
@@ -29,7 +32,8 @@ def write_run(folder: Path, correct: np.ndarray, *, seed: int = 0, leaky: bool =
         predicted = np.where(correct[clips], table.targets[clips], 1 - table.targets[clips])
         path = folder / f"fold{fold}"
         path.mkdir(parents=True)
-        (path / "predictions.csv").write_text(predictions_csv(table, clips, np.eye(2, dtype=np.float32)[predicted]))
+        predictions = predictions_csv(table, clips, np.eye(2, dtype=np.float32)[predicted])
+        (path / "predictions.csv").write_text(predictions)
         config = f"data: {{name: toy}}\ntrainer: {{precision: 32-true}}\noptim: {{lr: 0.1}}\nseed: {seed}\n"
         config += f"name: {folder.name}\n"
         (path / "config.yaml").write_text(config)
@@ -59,5 +63,14 @@ def write_run(folder: Path, correct: np.ndarray, *, seed: int = 0, leaky: bool =
                 "same_audio": 1 if leaky else 0,
             },
             environment={},
+            predictions=hashlib.sha256(predictions.encode()).hexdigest(),
         ).save(path / "result.json")
     return folder
+
+
+def rebind(fold: Path) -> None:
+    """Set the SHA-256 in a fold's result.json to those of its changed predictions.csv and config.yaml."""
+    values = loads_with_checksum((fold / "result.json").read_text())
+    for key, name in (("predictions", "predictions.csv"), ("config", "config.yaml")):
+        values[key] = hashlib.sha256((fold / name).read_bytes()).hexdigest()
+    (fold / "result.json").write_text(dumps_with_checksum(values))

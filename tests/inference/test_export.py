@@ -15,7 +15,7 @@ import torch
 from helpers import tiny
 
 from soundfold.data.store import decode, to_int16
-from soundfold.evaluation.results import load_predictions
+from soundfold.evaluation.predictions import load_predictions
 from soundfold.inference.export import export
 from soundfold.inference.predictor import Predictor
 

@@ -17,8 +17,9 @@ from helpers import tiny
 
 from soundfold.errors import InputError
 from soundfold.evaluation.metrics import fit_temperature, probabilities
-from soundfold.evaluation.results import load_predictions
+from soundfold.evaluation.predictions import load_predictions
 from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.inference.fold_models import read_models
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline import audacity, labels, timeline_csv
@@ -68,6 +69,14 @@ def test_temperature_is_fitted_on_the_other_folds(tiny_run):
         prediction = predictor.file(clips_of(tiny_run) / file)
         assert prediction.calibrated
         assert np.abs(prediction.probabilities - probabilities(logits[None] / fitted)[0]).max() < 1e-4
+
+
+def test_a_copied_fold_folder_does_not_change_models_or_temperatures(tiny_run, tmp_path):
+    for source in tiny_run.glob("fold?"):
+        for name in (source.name, f"{source.name}.bak", f"fold0{source.name[-1]}"):
+            (tmp_path / name).symlink_to(source)
+    models = [(model.fold, model.temperature) for model in read_models(tiny_run)]
+    assert [(model.fold, model.temperature) for model in read_models(tmp_path)] == models
 
 
 def test_prediction_of_a_run_is_the_mean_of_its_folds(tiny_run):
@@ -123,6 +132,55 @@ def test_an_untrusted_file_is_refused_and_its_code_not_run(kind, tiny_run, tmp_p
     assert len(err.splitlines()) == 1
     assert "weights_only" not in err
     assert not (tmp_path / "executed").exists()
+
+
+def test_channels_in_antiphase_have_a_note(tiny_run, tmp_path):
+    predictor = Predictor.load(tiny_run, fold=1)
+    rng = np.random.default_rng(0)
+    left = rng.uniform(-0.5, 0.5, 12000)
+    pair = np.stack([left, -left], axis=1)
+    soundfile.write(tmp_path / "exact.wav", pair, 8000)
+    soundfile.write(tmp_path / "dithered.wav", pair + rng.uniform(-1e-4, 1e-4, pair.shape), 8000)
+    for prediction in (
+        predictor.file(tmp_path / "exact.wav"),
+        predictor.file(tmp_path / "dithered.wav"),
+        predictor(pair, 8000),
+    ):
+        assert "cancel when they are averaged (antiphase)" in " ".join(prediction.notes)
+        assert "digital silence" not in prediction.notes
+    silent, stereo = predictor(np.zeros((12000, 2)), 8000), predictor(pair * [1, 0.5], 8000)
+    assert silent.notes == ("digital silence",)
+    assert stereo.notes == predictor(left, 8000).notes == ()
+
+
+def damaged(content: dict, name: str, value: float) -> dict:
+    """Return the content of a weights.pt with one value of a tensor replaced."""
+    tensors = content if name in content else content["network"]
+    tensors[name] = tensors[name].clone()
+    tensors[name].view(-1)[0] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda content: damaged(content, "conv1.weight", float("nan")), "conv1.weight has values that are not finite"),
+        (lambda content: damaged(content, "fc.bias", float("inf")), "fc.bias has values that are not finite"),
+        (lambda content: damaged(content, "bn1.running_var", -1.0), "bn1.running_var has a value that is no variance"),
+        (lambda content: damaged(content, "mean", float("nan")), "mean has values that are not finite"),
+        (lambda content: damaged(content, "std", 0.0), "std has a value that is no variance or standard deviation"),
+        (lambda content: {**content, "classes": ["tone", "tone"]}, "class names are not texts, or one occurs twice"),
+        (lambda content: {**content, "classes": [1, 2]}, "class names are not texts, or one occurs twice"),
+        (lambda content: damaged(content, "conv1.weight", 3e38), "outputs are not finite"),
+    ],
+)
+def test_a_model_that_predicts_nan_or_one_class_twice_is_refused(change, reason, tiny_run, tmp_path, predict):
+    content = torch.load(tiny_run / "fold1" / "checkpoints" / "weights.pt", weights_only=True)
+    torch.save(change(content), tmp_path / "model.pt")
+    code, out, err = predict(tmp_path / "model.pt", clips_of(tiny_run) / "1.wav")
+    assert code in (1, 2)
+    assert reason in err
+    assert "%" not in out.replace("probability %", "")
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,11 @@ def test_unsuitable_weights_are_refused(tmp_path):
         single_channel_resnet18(10, weights=str(tmp_path / "other.pt"))
     with pytest.raises(ArgumentError, match="cannot be read"):
         single_channel_resnet18(10, weights=str(tmp_path / "none.pt"))
+    state = resnet18(num_classes=10).state_dict()
+    state["fc.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(ArgumentError, match=r"has values in fc\.bias that are not finite"):
+        single_channel_resnet18(10, weights=str(tmp_path / "nan.pt"))
 
 
 def test_weights_of_a_finished_fold_are_loaded(tmp_path):

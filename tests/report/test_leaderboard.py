@@ -16,6 +16,7 @@ from helpers.runs import ROOT, write_run
 from soundfold.config import compose_config, to_yaml
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
+from soundfold.io.atomic import dumps_with_checksum
 from soundfold.report.config_diff import differing_keys, grouped_differences
 from soundfold.report.leaderboard import FinishedRun, holds_runs, list_runs, sort_runs
 from soundfold.report.leaderboard_table import as_csv, as_markdown, print_leaderboard
@@ -132,11 +133,14 @@ def test_sorting(outputs):
 def test_the_interval_in_cv_json_is_used_while_its_folds_match(outputs):
     folder = outputs / "toy-a"
     total = asdict(load_run(folder).total) | {"interval": [0.25, 0.75]}
-    (folder / "cv.json").write_text(json.dumps(total))
+    (folder / "cv.json").write_text(dumps_with_checksum(total))
     (run,) = (run for run in list_runs(outputs)[0] if run.name == "toy-a")
     assert run.interval == (0.25, 0.75)
-    total["folds"][0]["loss"] = 2.0
     (folder / "cv.json").write_text(json.dumps(total))
+    (run,) = (run for run in list_runs(outputs)[0] if run.name == "toy-a")
+    assert run.interval != (0.25, 0.75), "a summary without a checksum is trusted"
+    total["folds"][0]["loss"] = 2.0
+    (folder / "cv.json").write_text(dumps_with_checksum(total))
     (run,) = (run for run in list_runs(outputs)[0] if run.name == "toy-a")
     assert run.interval == load_run(folder).interval
 

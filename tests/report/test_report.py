@@ -1,5 +1,6 @@
 """Run and comparison pages, opened in a browser if one is installed."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from soundfold.data.leakage import SeenClips
 from soundfold.data.tables import ClipTable, read_table
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
-from soundfold.evaluation.results import FoldResult, predictions_csv
+from soundfold.evaluation.predictions import predictions_csv
+from soundfold.evaluation.results import FoldResult
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.models.cam import class_activation
 from soundfold.models.resnet import single_channel_resnet18
@@ -52,7 +54,8 @@ def write_run(folder: Path, table: ClipTable, root: Path, *overrides: str, leaky
             network.state_dict(), torch.tensor(-40.0), torch.tensor(15.0), table.classes, config, SeenClips()
         ).save(fold_folder / "checkpoints" / "weights.pt")
         (fold_folder / "config.yaml").write_text(config)
-        (fold_folder / "predictions.csv").write_text(predictions_csv(table, clips, logits[clips]))
+        predictions = predictions_csv(table, clips, logits[clips])
+        (fold_folder / "predictions.csv").write_text(predictions)
         rows = [f"{e},{5 * e},1e-3,{2 / (e + 1) + 0.1 * fold:.4f},{e / 10:.4f}" for e in range(4 + fold)]
         (fold_folder / "metrics.csv").write_text("\n".join(["epoch,step,lr,train/loss,train/accuracy", *rows]) + "\n")
         predicted = logits[clips].argmax(axis=1)
@@ -79,6 +82,7 @@ def write_run(folder: Path, table: ClipTable, root: Path, *overrides: str, leaky
             seconds=12.0,
             audit={"train": len(table) - len(clips), "test": len(clips), "same_clip": 7 if leaky else 0},
             environment={"commit": "abc", "device": "cpu", "versions": {"torch": "2"}},
+            predictions=hashlib.sha256(predictions.encode()).hexdigest(),
         ).save(fold_folder / "result.json")
     return folder
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import re
 from collections import Counter
@@ -12,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from soundfold.data.class_folders import find_audio
 from soundfold.data.tables import ClipTable, read_table
 from soundfold.errors import ArgumentError, InputError
-from soundfold.io.atomic import explain_write_errors, write_text
+from soundfold.io.atomic import explain_write_errors, has_control_characters, write_text
 from soundfold.io.audio import EXTENSIONS
+from soundfold.io.csv_text import csv_text
 
 
 def read_folder(
@@ -27,13 +27,14 @@ def read_folder(
     ESC-50's format, to inspect, or to copy and edit.
 
     Args:
-        root: its subfolders are the classes, with audio files at any depth. Hidden files are ignored.
+        root: its subfolders are the classes, with audio files at any depth, see `find_audio`.
         folds: number of folds, see `assign_folds`.
         source_pattern: regular expression, searched for in file names. The group ``source``, else the first group, else
             the match identifies the source recording of the clip. None makes every file its own source.
         classes: select these classes; None selects all.
 
     Raises:
+        InputError: a folder cannot be read, or a name cannot be stored in a table.
         ArgumentError: no classes or files, a file outside the class folders or without a source, or a class with fewer
             sources than folds.
     """
@@ -46,17 +47,16 @@ def read_folder(
     names = sorted({_class_of(name) for name in files})
     targets = np.array([names.index(_class_of(name)) for name in files])
     fold_of = assign_folds(targets, sources, names, folds)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["filename", "fold", "target", "category", "src_file"])
-    writer.writerows(zip(files, fold_of, targets, [names[t] for t in targets], sources, strict=True))
+    header = ("filename", "fold", "target", "category", "src_file")
+    clips = zip(files, fold_of, targets, [names[t] for t in targets], sources, strict=True)
+    text = csv_text([header, *clips])
     key = hashlib.sha256(repr((files, sources, folds)).encode()).hexdigest()[:16]
     path = cache / f"folds-{key}.csv"
     # an existing file may have been edited or damaged
-    if not path.is_file() or path.read_bytes() != out.getvalue().encode():
+    if not path.is_file() or path.read_bytes() != text.encode():
         with explain_write_errors(cache, "Free some space, or set `cache` to another folder."):
             cache.mkdir(parents=True, exist_ok=True)
-            write_text(path, out.getvalue())
+            write_text(path, text)
     return read_table(path)
 
 
@@ -108,16 +108,11 @@ def _audio_files(root: Path) -> list[str]:
     """Return the names of the audio files, sorted, after a check that a table of clips can hold them."""
     if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
         raise ArgumentError(f"There is no folder {root}. Set `root` to a folder with one folder of audio per class.")
-    audio = [
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and path.is_file()
-    ]
-    files = sorted(name for name in audio if not any(part.startswith(".") for part in name.split("/")))
+    files = find_audio(root)
     if invalid := [name for name in files if not _survives_csv(name)]:
         raise InputError(
-            f"{root} contains {invalid[0]!r}, whose name is not UTF-8, or whose class begins or ends with a blank. A "
-            "table of clips cannot represent this name. Rename the file or folder."
+            f"{root} contains {invalid[0]!r}, whose name is not UTF-8 or has a control character, or whose class "
+            "begins or ends with a blank. A table of clips cannot represent this name. Rename the file or folder."
         )
     if stray := [name for name in files if "/" not in name]:
         raise ArgumentError(
@@ -139,7 +134,7 @@ def _survives_csv(name: str) -> bool:
         name.encode()
     except UnicodeEncodeError:
         return False
-    return _class_of(name) == _class_of(name).strip()
+    return _class_of(name) == _class_of(name).strip() and not has_control_characters(name)
 
 
 def _source(name: str, pattern: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from soundfold.data.resampling import resample_blocks
 from soundfold.errors import InputError
 from soundfold.io.atomic import atomic_folder, dumps_with_checksum, explain_write_errors, loads_with_checksum
-from soundfold.io.audio import Recording
+from soundfold.io.audio import CANCELED, Recording
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
 from soundfold.io.pcm import float_to_pcm
@@ -44,20 +44,6 @@ class Waveforms:
     digest: str
 
 
-def files_digest(root: Path, files: Sequence[str]) -> str:
-    """Return the SHA-256 of names and bytes of the audio files, in order.
-
-    Raises:
-        InputError: a file is missing or cannot be read.
-    """
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(lambda name: _file_hash(root / name), files)
-        total = hashlib.sha256()
-        for name, digest in zip(files, digests, strict=True):
-            total.update(f"{name}\0{digest}\n".encode())
-    return total.hexdigest()
-
-
 def open_store(
     root: Path,
     files: Sequence[str],
@@ -85,7 +71,9 @@ def open_store(
         InputError: a file is missing, unreadable, empty or not finite.
         ArgumentError: `cache` cannot be written.
     """
-    digest = files_digest(root, files)
+    with ThreadPoolExecutor() as pool:
+        hashed = list(zip(files, pool.map(lambda name: _file_hash(root / name), files), strict=True))
+    digest = _digest(hashed)
     frames = round(seconds * sample_rate)
     key = hashlib.sha256(f"{FORMAT} {digest} {frames} {sample_rate}".encode()).hexdigest()[:16]
     path = cache / key
@@ -101,7 +89,7 @@ def open_store(
             # processes that have mapped the damaged files can still read them
             shutil.rmtree(path, ignore_errors=True)
             with atomic_folder(path) as folder:
-                _build(folder, root, files, frames, sample_rate, digest, progress)
+                _build(folder, root, hashed, frames, sample_rate, progress)
     return _load(path)
 
 
@@ -133,6 +121,14 @@ def to_int16(mono: np.ndarray, frames: int) -> np.ndarray:
     return row
 
 
+def _digest(hashed: Sequence[tuple[str, str]]) -> str:
+    """Return the SHA-256 of the names of files and the SHA-256 of their bytes, in order."""
+    total = hashlib.sha256()
+    for name, digest in hashed:
+        total.update(f"{name}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
 def _file_hash(path: Path) -> str:
     try:
         # reading a pipe or a device might block forever
@@ -150,31 +146,57 @@ def _file_hash(path: Path) -> str:
 def _build(
     folder: Path,
     root: Path,
-    files: Sequence[str],
+    hashed: Sequence[tuple[str, str]],
     frames: int,
     sample_rate: int,
-    digest: str,
     progress: Callable[[Iterable, int], Iterable],
 ) -> None:
-    samples = np.zeros((len(files), frames), dtype=np.int16)
-    lengths, hashes = [], []
+    """Write a store of files, given as their names with the SHA-256 of their bytes."""
+    samples = np.zeros((len(hashed), frames), dtype=np.int16)
+    lengths, hashes, canceled = [], [], []
     with ThreadPoolExecutor() as pool:
         # libsndfile releases the GIL
-        decoded = pool.map(lambda name: decode(root / name, sample_rate, frames), files)
+        decoded = pool.map(lambda file: _decode_unchanged(root / file[0], sample_rate, frames, file[1]), hashed)
         try:
-            for row, mono in zip(samples, progress(decoded, len(files)), strict=True):
+            for (name, _), row, (mono, cancels) in zip(hashed, samples, progress(decoded, len(hashed)), strict=True):
                 row[:] = to_int16(mono, frames)
                 lengths.append(len(mono))
                 hashes.append(_row_hash(row, len(mono)))
+                canceled += [name] if cancels else []
         finally:
             # without it, an interrupt would wait until all files are decoded
             pool.shutdown(cancel_futures=True)
+    if canceled:
+        console.print(
+            f"note: The channels of {len(canceled)} of {len(hashed)} files cancel when they are averaged (antiphase), "
+            f"the first is {canceled[0]}. Their clips are almost silent. Invert one channel of each, or remove them.",
+            style="yellow",
+            soft_wrap=True,
+        )
     with (folder / "samples.npy").open("wb") as stream:
         # np.save hides the OSError of a full disk
         np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(samples))
         stream.write(samples.data)
-    manifest = {"sample_rate": sample_rate, "digest": digest, "lengths": lengths, "hashes": hashes}
+    manifest = {"sample_rate": sample_rate, "digest": _digest(hashed), "lengths": lengths, "hashes": hashes}
     (folder / "manifest.json").write_text(dumps_with_checksum(manifest))
+
+
+def _decode_unchanged(path: Path, sample_rate: int, frames: int, file_hash: str) -> tuple[np.ndarray, bool]:
+    """Return the waveform, see `decode`, and whether its channels cancel.
+
+    Raises:
+        InputError: the file is not, or no longer, the one that was hashed. A store of other audio under this hash would
+            be used by every later run.
+    """
+    mono = decode(path, sample_rate, frames)
+    peak = float(np.abs(mono).max(initial=0))
+    cancels = peak < CANCELED and Recording.open(path).cancels(peak, frames / sample_rate)
+    # hashed before and after, because a long file does not fit into memory to be hashed and decoded from there
+    if _file_hash(path) != file_hash:
+        raise InputError(
+            f"{path} changed while it was decoded. Wait until the collection is complete, and start the command again."
+        )
+    return mono, cancels
 
 
 def _row_hash(row: np.ndarray, length: int) -> str:

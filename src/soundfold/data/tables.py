@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from soundfold.errors import ArgumentError, InputError
-from soundfold.io.atomic import escapes_folder
+from soundfold.io.atomic import escapes_folder, has_control_characters
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,10 @@ def _parse_clip(row: dict[Any, Any], columns: Columns) -> _Clip:
     filename, category = (row[columns.filename] or "").strip(), (row[columns.category] or "").strip()
     if not filename or not category:
         raise InputError(f"{columns.filename} and {columns.category} must not be empty.")
-    if not PurePosixPath(filename).parts or escapes_folder(filename) or "\0" in filename:
+    if not PurePosixPath(filename).parts or escapes_folder(filename):
         raise InputError(f"{columns.filename} {_abbreviate(filename)} must be a file inside the folder audio/.")
     try:
-        # NumPy refuses what int64 cannot hold
-        fold, target = (int(np.int64(int(row[column] or ""))) for column in (columns.fold, columns.target))
+        fold, target = _integer(row[columns.fold]), _integer(row[columns.target])
     except (ValueError, OverflowError):
         raise InputError(
             f"{columns.fold} and {columns.target} must be integers of at most 18 digits, "
@@ -200,7 +200,17 @@ def _parse_clip(row: dict[Any, Any], columns: Columns) -> _Clip:
     if fold < 1:
         raise InputError(f"fold is {fold}; folds are numbered from 1.")
     source = (row.get(columns.source) or "").strip() or filename
+    for column, name in ((columns.filename, filename), (columns.category, category), (columns.source, source)):
+        if has_control_characters(name):
+            raise InputError(f"{column} {_abbreviate(name)} has a control character or a line break. Rename it.")
     return _Clip(f"fold{fold}/{filename}" if columns.fold_folders else filename, fold, target, category, source)
+
+
+def _integer(text: str | None) -> int:
+    # int() also accepts 1_0, and digits of other scripts
+    if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text or ""):
+        raise ValueError
+    return int(np.int64(int(text or "")))  # NumPy refuses what int64 cannot hold
 
 
 def _abbreviate(value: str | None) -> str:

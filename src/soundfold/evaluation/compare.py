@@ -12,7 +12,8 @@ import numpy as np
 
 from soundfold.config import NOT_IDENTITY, drop_keys
 from soundfold.errors import InputError
-from soundfold.evaluation.results import CVResult, load_config, load_fold_predictions, load_folds, summarise
+from soundfold.evaluation.predictions import load_fold_predictions
+from soundfold.evaluation.results import CVResult, load_config, load_folds, summarise
 from soundfold.evaluation.statistics import SeedSummary, accuracy_interval, mcnemar, over_seeds, source_interval
 
 

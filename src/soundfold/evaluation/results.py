@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from soundfold.config import migrate, read_stored
-from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum, write_text
 
 # keys of `FoldResult.audit` in results of the first edition
 RENAMED_AUDIT_KEYS = {"met_before": "seen_before"}
+FOLD_FOLDER = re.compile("fold([1-9][0-9]*|none)")
 REDO = "Redo the fold: the same command with rerun=true."
 
 
@@ -44,7 +44,8 @@ class FoldResult:
         seconds: wall time of the process that finished it; without the earlier time of a resumed fold.
         audit: see `soundfold.data.leakage.Audit`.
         environment: commit, versions of libraries, device.
-        predictions: SHA-256 of predictions.csv in the same folder; None without scores, and in early versions.
+        predictions: SHA-256 of predictions.csv in the same folder; None without scores.
+        config: SHA-256 of config.yaml in the same folder; None in results of the first edition.
     """
 
     cv_id: str
@@ -68,6 +69,7 @@ class FoldResult:
     audit: dict[str, Any]
     environment: dict[str, Any]
     predictions: str | None = None
+    config: str | None = None
 
     def save(self, path: Path) -> None:
         """Write atomically as JSON with a checksum."""
@@ -75,15 +77,20 @@ class FoldResult:
 
     @classmethod
     def load(cls, path: Path) -> FoldResult:
-        """Read a file of `save`; files of early versions have no checksum.
+        """Read a file of `save`, and check its checksum and that of config.yaml.
 
         Raises:
-            InputError: the file is not a result, or its checksum does not match.
+            InputError: the file is not a result, or the values or the configuration are not as they were written.
         """
         try:
-            values = loads_with_checksum(path.read_text())
+            values = loads_with_checksum(path.read_text(), require_checksum=True)
             values["audit"] = {RENAMED_AUDIT_KEYS.get(key, key): value for key, value in values["audit"].items()}
-            return cls(**values)
+            result = cls(**values)
+            if result.config is not None:
+                content = (path.parent / "config.yaml").read_bytes()
+                if hashlib.sha256(content).hexdigest() != result.config:
+                    raise ValueError("config.yaml in its folder was changed since")
+            return result
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{path} is not a fold's result ({error}). Delete it and start the run again; only this fold is redone."
@@ -98,7 +105,7 @@ class CVResult:
         accuracy, f1, loss, objective: mean over folds; ``*_sd`` is the standard deviation over folds (n - 1).
         leaky: the protocol makes the scores too high.
         n, seconds, confusion: sums over folds; see `FoldResult`.
-        folds: values of each `FoldResult` without its confusion and classes, ascending.
+        folds: values of each `FoldResult` without its confusion, classes and configuration, ascending.
         interval: 95 % interval of the pooled accuracy, see `source_interval`; None if predictions were not read.
     """
 
@@ -167,22 +174,39 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
         classes=first.classes,
         confusion=np.sum([r.confusion for r in ordered], axis=0).tolist(),
         folds=[
-            {key: value for key, value in asdict(r).items() if key not in ("confusion", "classes", "folds")}
+            {key: value for key, value in asdict(r).items() if key not in ("confusion", "classes", "folds", "config")}
             for r in ordered
         ],
         **scores,
     )
 
 
+def fold_folders(run: Path) -> dict[str, Path]:
+    """Return the folders of a run's folds by name: ``1``, ``2``, ..., ascending, and last ``none``.
+
+    Other folders, such as the copies ``fold1.bak``, ``fold1 (copy)`` and ``fold01``, are not part of the run.
+    """
+    found = {path.name.removeprefix("fold"): path for path in run.glob("fold*/") if FOLD_FOLDER.fullmatch(path.name)}
+    return dict(sorted(found.items(), key=lambda item: (item[0] == "none", len(item[0]), item[0])))
+
+
 def load_folds(run: Path) -> list[FoldResult]:
-    """Read the finished, scored folds of a run's folder.
+    """Read the finished, scored folds of a run's folder, ascending.
 
     Raises:
-        InputError: the folder does not exist, or a result cannot be read.
+        InputError: the folder does not exist, or a result cannot be read or is that of another fold.
     """
     if not run.is_dir():
         raise InputError(f"There is no run at {run}. A run's folder is outputs/<name>-<id>; train.py prints it.")
-    results = [FoldResult.load(path) for path in sorted(run.glob("fold*/result.json"))]
+    results = []
+    for name, folder in fold_folders(run).items():
+        if (path := folder / "result.json").is_file():
+            result = FoldResult.load(path)
+            if name != str(result.fold or "none"):
+                raise InputError(
+                    f"{path} is the result of fold {result.fold or 'none'}, so {folder.name} is a copy. Remove it."
+                )
+            results.append(result)
     return [r for r in results if r.fold is not None]
 
 
@@ -219,75 +243,3 @@ def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
         except (ValueError, TypeError, csv.Error) as error:
             raise InputError(f"{path} is damaged ({error}). Redo the fold, or delete the file.") from None
     return curves
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The scored clips of a fold, in the order of the file.
-
-    Attributes:
-        files, sources: (n,).
-        targets: int64 (n,), indices into the classes.
-        logits: float32 (n, C).
-    """
-
-    files: tuple[str, ...]
-    sources: tuple[str, ...]
-    targets: np.ndarray
-    logits: np.ndarray
-
-
-def load_fold_predictions(run: Path, result: FoldResult) -> Predictions:
-    """Read the predictions of a finished fold and check them against its result.
-
-    Raises:
-        InputError: the file cannot be read, or does not match the result.
-    """
-    path = run / f"fold{result.fold}" / "predictions.csv"
-    predictions = load_predictions(path, result.classes, result.predictions)
-    correct = predictions.logits.argmax(axis=1) == predictions.targets
-    if len(correct) != result.n or result.accuracy is None or abs(correct.mean() - result.accuracy) > 1e-4:
-        raise InputError(f"{path} does not match the accuracy in result.json. One of the two was changed. {REDO}")
-    return predictions
-
-
-def load_predictions(path: Path, classes: Sequence[str], digest: str | None = None) -> Predictions:
-    """Read a file of `predictions_csv`.
-
-    Args:
-        digest: expected SHA-256, `FoldResult.predictions`; None skips the check.
-
-    Raises:
-        InputError: the file cannot be read, has other classes, or has another SHA-256.
-    """
-    index = {name: target for target, name in enumerate(classes)}
-    try:
-        content = path.read_bytes()
-        if digest not in (None, hashlib.sha256(content).hexdigest()):
-            raise ValueError("it is not the file that result.json refers to")
-        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
-        return Predictions(
-            tuple(row["filename"] for row in rows),
-            tuple(row["source"] for row in rows),
-            np.array([index[row["target"]] for row in rows], dtype=np.int64),
-            np.array([row[f"logit_{name}"] for row in rows for name in classes], np.float32).reshape(-1, len(classes)),
-        )
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}). {REDO}") from None
-
-
-def predictions_csv(table: ClipTable, clips: np.ndarray, logits: np.ndarray) -> str:
-    """Return a CSV with a row per scored clip: file, fold, source, true and predicted class, and a logit per class.
-
-    Args:
-        clips: int64 (n,), indices into the table.
-        logits: float32 (n, C); nine digits, so that they are read back exactly.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["filename", "fold", "source", "target", "prediction", *(f"logit_{c}" for c in table.classes)])
-    for clip, row in zip(clips, logits, strict=True):
-        target, prediction = table.classes[table.targets[clip]], table.classes[int(row.argmax())]
-        labels = [table.files[clip], int(table.folds[clip]), table.sources[clip], target, prediction]
-        writer.writerow([*labels, *(f"{value:.9g}" for value in row)])
-    return out.getvalue()

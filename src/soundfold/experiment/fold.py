@@ -17,7 +17,8 @@ from lightning.pytorch.loggers import Logger
 from soundfold.config import to_yaml
 from soundfold.data.datamodule import SoundDataModule
 from soundfold.data.loader import SINGLE_PROCESS, BatchShard
-from soundfold.evaluation.results import FoldResult, predictions_csv
+from soundfold.evaluation.predictions import predictions_csv
+from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks.checkpoints import can_resume
 from soundfold.experiment.guards import explain_oom
@@ -152,9 +153,14 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
             "devices": job.shard.world_size,
             "micro_batches": job.shard.accumulate,
         },
-        predictions=None if predictions is None else hashlib.sha256(predictions.encode()).hexdigest(),
+        predictions=None if predictions is None else _sha256(predictions),
+        config=_sha256(to_yaml(run.cfg)),
     )
     return result, predictions
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _save_model(job: FoldJob) -> None:

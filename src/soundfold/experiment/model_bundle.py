@@ -65,6 +65,7 @@ class ModelBundle:
                 content["config"],
                 _seen_clips(content),
             )
+            bundle._check()
             # checked again by `rebuild`, which does not know the path
             build.refuse_foreign_keys(bundle.values, str(path))
         except InputError:
@@ -80,6 +81,16 @@ class ModelBundle:
     def values(self) -> dict[str, Any]:
         """Plain values of the configuration."""
         return parse_stored(self.config)
+
+    def _check(self) -> None:
+        """Raise ValueError for values that would predict NaN, or assign two outputs to one class."""
+        if len(set(self.classes)) < len(self.classes) or not all(isinstance(name, str) for name in self.classes):
+            raise ValueError("its class names are not texts, or one occurs twice")
+        for name, values in {**self.network, "mean": self.mean, "std": self.std}.items():
+            if not values.isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
+            if (name.endswith("running_var") and (values < 0).any()) or (name == "std" and (values <= 0).any()):
+                raise ValueError(f"{name} has a value that is no variance or standard deviation")
 
     def rebuild(self) -> tuple[FrontEnd, ResNet18]:
         """Return the front end with its statistics and the network with its weights, in evaluation mode on the CPU."""

@@ -137,6 +137,12 @@ def _reuse_or_train(run: RunContext, fold: int | None) -> FoldResult:
             return run_fold(run, fold)
         result = FoldResult.load(path)
         console.print(f"Fold {fold or 'none'} is finished; its result is reused (rerun=true trains it again).")
+        if run.cfg.checkpoints.keep != "none" and not (folder / "checkpoints" / "weights.pt").is_file():
+            console.print(
+                "warning: It has no weights.pt: it was trained with checkpoints.keep=none, or the file was removed. "
+                "rerun=true trains it again and saves one.",
+                style="yellow",
+            )
         changed = environment.differences(result.environment, environment.describe(torch.device("cpu")))
         if changed:
             console.print(f"warning: Its result was made with other code: {'; '.join(changed)}.", style="yellow")

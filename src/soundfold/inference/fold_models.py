@@ -10,7 +10,8 @@ import numpy as np
 
 from soundfold.errors import InputError
 from soundfold.evaluation.metrics import fit_temperature
-from soundfold.evaluation.results import load_fold_predictions, load_folds
+from soundfold.evaluation.predictions import load_fold_predictions
+from soundfold.evaluation.results import FOLD_FOLDER, fold_folders, load_folds
 from soundfold.experiment.model_bundle import ModelBundle
 
 WEIGHTS = Path("checkpoints") / "weights.pt"
@@ -64,25 +65,24 @@ def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
         )
     if fold is not None and fold not in weights:
         raise InputError(f"{path} has no saved model of fold {fold}; it has {', '.join(sorted(weights))}.")
-    folds = [fold] if fold is not None else sorted((name for name in weights if name != "none"), key=int) or ["none"]
+    folds = [fold] if fold is not None else [name for name in weights if name != "none"] or ["none"]
     return [_read_fold(path, name, weights[name]) for name in folds]
 
 
 def _read_file(path: Path) -> FoldModel:
     resolved = path.resolve()
     in_checkpoints = len(resolved.parents) > 2 and (resolved.parent.name, resolved.name) == WEIGHTS.parts
-    if in_checkpoints and resolved.parents[1].name.startswith("fold"):
+    if in_checkpoints and FOLD_FOLDER.fullmatch(resolved.parents[1].name):
         return _read_fold(resolved.parents[2], resolved.parents[1].name.removeprefix("fold"), resolved)
     return FoldModel("?", ModelBundle.load(path), None, "the file is outside a run's folder")
 
 
 def _finished_weights(run: Path) -> dict[str, Path]:
     """Return the weights file of each finished fold, by the fold's name."""
-    weights = {path.parents[1].name.removeprefix("fold"): path for path in run.glob(f"fold*/{WEIGHTS}")}
     return {
-        name: path
-        for name, path in weights.items()
-        if (name.isdigit() or name == "none") and (path.parents[1] / "result.json").is_file()
+        name: folder / WEIGHTS
+        for name, folder in fold_folders(run).items()
+        if (folder / WEIGHTS).is_file() and (folder / "result.json").is_file()
     }
 
 

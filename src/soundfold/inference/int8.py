@@ -14,7 +14,8 @@ from rich.progress import track
 from soundfold.data.layouts import LAYOUTS
 from soundfold.data.store import decode, to_int16
 from soundfold.errors import InputError
-from soundfold.evaluation.results import load_predictions
+from soundfold.evaluation.predictions import load_predictions
+from soundfold.evaluation.results import load_folds
 from soundfold.experiment import build
 from soundfold.inference.predictor import Predictor
 from soundfold.io.console import console
@@ -54,9 +55,12 @@ class FoldClips:
                 "collection's root."
             )
         self.rate, self.samples, classes = predictor.sample_rate, predictor.samples, predictor.classes
-        self.test = load_predictions(run / f"fold{folds[0]}" / "predictions.csv", classes)
-        others = [p for p in sorted(run.glob("fold*/predictions.csv")) if p.parent.name != f"fold{folds[0]}"]
-        files = [name for path in others for name in load_predictions(path, classes).files]
+        predictions = {
+            str(r.fold): load_predictions(run / f"fold{r.fold}" / "predictions.csv", classes, r.predictions)
+            for r in load_folds(run)
+        }
+        self.test = predictions.pop(folds[0])
+        files = [name for other in predictions.values() for name in other.files]
         if not files:
             raise InputError(
                 f"--int8 calibrates on training clips, whose names are in the other folds' predictions.csv, and {run} "

@@ -21,7 +21,7 @@ from soundfold.inference.fold_models import FoldModel, read_models
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.scoring import rebuild_scorer
 from soundfold.inference.streaming import SpectrogramSketch, windows
-from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Recording, to_mono
+from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Recording, is_canceled, to_mono
 from soundfold.io.pcm import FULL_SCALE, pcm_to_float
 
 BATCH = 8
@@ -86,9 +86,16 @@ class Predictor:
         return self.logmel.edges[1:-1].cpu().numpy()
 
     def probabilities(self, wave: Tensor) -> Tensor:
-        """Predict clips of the training length and rate: int16 (B, samples) -> float64 (B, C), on the CPU."""
+        """Predict clips of the training length and rate: int16 (B, samples) -> float64 (B, C), on the CPU.
+
+        Raises:
+            InputError: a probability is not finite.
+        """
         logits = self.scorer(wave.to(self.device)).double()
-        return (logits / self.temperatures).softmax(dim=-1).mean(dim=0).cpu()
+        probabilities = (logits / self.temperatures).softmax(dim=-1).mean(dim=0).cpu()
+        if not probabilities.isfinite().all():
+            raise InputError("The model's outputs are not finite: its weights are damaged. Train the fold again.")
+        return probabilities
 
     def __call__(self, wave: Any, sample_rate: int, hop: float | None = None) -> Prediction:
         """Predict a waveform.
@@ -120,8 +127,9 @@ class Predictor:
             )
         if array.dtype == np.int16:
             array = pcm_to_float(array)
-        block = to_mono(array.reshape(len(array), -1), "The waveform", 0, sample_rate)
-        return self._predict([block], int(sample_rate), hop)
+        channels = array.reshape(len(array), -1)
+        block = to_mono(channels, "The waveform", 0, sample_rate)
+        return self._predict([block], int(sample_rate), hop, lambda peak: is_canceled(channels, peak))
 
     def file(
         self,
@@ -157,7 +165,7 @@ class Predictor:
                     progress(n_frames / recording.sample_rate, header_seconds)
 
         spectrogram = SpectrogramSketch(self.logmel, self.sample_rate) if sketch else None
-        return self._predict(blocks(), recording.sample_rate, hop, spectrogram, header_seconds)
+        return self._predict(blocks(), recording.sample_rate, hop, recording.cancels, spectrogram, header_seconds)
 
     def hop_samples(self, hop: float | None) -> int:
         """Convert the hop between windows from seconds to samples; None is half a window.
@@ -181,6 +189,7 @@ class Predictor:
         blocks: Iterable[np.ndarray],
         sample_rate: int,
         hop: float | None,
+        cancels: Callable[[float], bool],
         sketch: SpectrogramSketch | None = None,
         header_seconds: float | None = None,
     ) -> Prediction:
@@ -209,13 +218,19 @@ class Predictor:
             seconds=seconds,
             calibrated=self.calibrated,
             seen_in_training=seen,
-            notes=tuple(self._notes(sample_rate, seconds, stream.peak, seen, header_seconds)),
+            notes=tuple(self._notes(sample_rate, seconds, stream.peak, cancels, seen, header_seconds)),
             log_mel_db=log_mel_db,
             seconds_per_column=seconds_per_column,
         )
 
     def _notes(
-        self, sample_rate: int, seconds: float, peak: float, seen: tuple[str, ...], header_seconds: float | None
+        self,
+        sample_rate: int,
+        seconds: float,
+        peak: float,
+        cancels: Callable[[float], bool],
+        seen: tuple[str, ...],
+        header_seconds: float | None,
     ) -> Iterator[str]:
         if seen:
             n_models = len(self.models)
@@ -227,7 +242,9 @@ class Predictor:
                 f"sampled at {sample_rate} Hz, so {n_empty} of the model's {len(centers)} mel bands, those above "
                 f"{sample_rate // 2} Hz, are empty"
             )
-        if peak < 0.5 / FULL_SCALE:
+        if cancels(peak):
+            yield "the channels cancel when they are averaged (antiphase), so the model gets almost silence"
+        elif peak < 0.5 / FULL_SCALE:
             yield "digital silence"
         # decoders and resamplers exceed full scale slightly; a higher peak means samples on another scale
         elif peak > 1.5:

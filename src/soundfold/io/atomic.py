@@ -8,6 +8,7 @@ import json
 import ntpath
 import os
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
@@ -145,6 +146,11 @@ def loads_with_checksum(text: str, require_checksum: bool = False) -> dict[str, 
 def _checksum(values: dict[str, Any]) -> str:
     # sorted and re-serialized: independent of layout, and tuples equal lists
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def has_control_characters(name: str) -> bool:
+    """Return whether a name contains a control character or a separator of lines or paragraphs."""
+    return any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name)
 
 
 def escapes_folder(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 1_000_000
 BLOCK_SIZE = 1 << 16
 # full scale is 1, and 32-bit integers read as floats reach 2e9; from 1e38 on the mean over channels overflows
 MAX_AMPLITUDE = 1e10
+# peak of the average of channels, relative to theirs, below which they cancel: -40 dB
+CANCELED = 0.01
+AUDIBLE = 1e-3  # -60 dBFS
 
 
 @dataclass(frozen=True)
@@ -72,22 +76,54 @@ class Recording:
         Raises:
             InputError: the file has no samples, is damaged, or contains a sample that is not finite.
         """
+        offset = 0
+        for block in self._channel_blocks(size):
+            yield to_mono(block, str(self.path), offset, self.sample_rate)
+            offset += len(block)
+        if not offset:
+            claim = f", although its header claims {self.header_frames / self.sample_rate:,.0f} s"
+            raise InputError(
+                f"{self.path} holds no samples{claim if self.header_frames else ''}. Record it again, or remove it."
+            )
+
+    def cancels(self, peak: float, seconds: float | None = None) -> bool:
+        """Return whether the channels cancel each other when they are averaged, as a stereo pair in antiphase does.
+
+        Args:
+            peak: largest magnitude of their average.
+            seconds: length of the part at the start that was averaged; None is the entire recording.
+        """
+        if self.channels == 1 or peak >= CANCELED:
+            return False
+        n_frames = self.header_frames if seconds is None else ceil(seconds * self.sample_rate)
+        offset = 0
+        for block in self._channel_blocks(BLOCK_SIZE):
+            if is_canceled(block[: n_frames - offset], peak):
+                return True
+            offset += len(block)
+            if offset >= n_frames:
+                break
+        return False
+
+    def _channel_blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Yield consecutive blocks float32 (samples, channels) of about ``size`` values."""
         frames, offset = max(1, size // self.channels), 0
         try:
             with soundfile.SoundFile(self.path) as file:
                 while len(block := file.read(frames, dtype="float32", always_2d=True)):
-                    yield to_mono(block, str(self.path), offset, self.sample_rate)
+                    yield block
                     offset += len(block)
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise InputError(
                 f"{self.path} cannot be decoded after {offset / self.sample_rate:.1f} s ({error}). It is damaged; "
                 "convert its readable part, or remove it."
             ) from error
-        if not offset:
-            claim = f", although its header claims {self.header_frames / self.sample_rate:,.0f} s"
-            raise InputError(
-                f"{self.path} holds no samples{claim if self.header_frames else ''}. Record it again, or remove it."
-            )
+
+
+def is_canceled(channels: np.ndarray, peak: float) -> bool:
+    """Return whether audible channels, float (samples, channels), exceed the peak of their average by 40 dB."""
+    loudest = float(np.abs(channels).max(initial=0))
+    return channels.shape[1] > 1 and loudest >= AUDIBLE and peak < CANCELED * loudest
 
 
 def to_mono(block: np.ndarray, name: str, offset: int, sample_rate: int) -> np.ndarray:

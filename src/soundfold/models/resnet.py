@@ -234,4 +234,6 @@ def _load_weights(path: Path) -> dict[str, Tensor]:
     state = content.get("network", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ArgumentError(f"`weights`={path} contains no state dict of a network.")
+    if damaged := next((name for name, value in state.items() if not value.isfinite().all()), None):
+        raise ArgumentError(f"`weights`={path} has values in {damaged} that are not finite. Use another file.")
     return dict(state)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from soundfold.config import flatten
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
-from soundfold.evaluation.results import CVResult, load_config, load_folds, summarise
+from soundfold.evaluation.results import CVResult, fold_folders, load_config, load_folds, summarise
 from soundfold.io.atomic import loads_with_checksum
 
 
@@ -51,7 +51,7 @@ def holds_runs(folder: Path) -> bool:
 
 
 def _config_files(run: Path) -> list[Path]:
-    return sorted(run.glob("fold*/config.yaml"))
+    return [path for folder in fold_folders(run).values() if (path := folder / "config.yaml").is_file()]
 
 
 def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[FinishedRun], list[str]]:
@@ -113,14 +113,14 @@ def _closest(name: str, names: Iterable[str]) -> str:
 
 
 def _finished_run(run: Path, total: CVResult, config: dict[str, Any]) -> FinishedRun:
-    newest = max(path.stat().st_mtime for path in run.glob("fold*/result.json"))
+    newest = max((run / f"fold{fold['fold']}" / "result.json").stat().st_mtime for fold in total.folds)
     return FinishedRun(run.name, total, _interval(run, total), newest, config)
 
 
 def _interval(run: Path, total: CVResult) -> tuple[float, float]:
     """Return the interval in ``cv.json`` if that file summarizes these folds: the bootstrap takes a second per run."""
     try:
-        cached = loads_with_checksum((run / "cv.json").read_text())
+        cached = loads_with_checksum((run / "cv.json").read_text(), require_checksum=True)
         if cached["folds"] == total.folds and cached["interval"] is not None:
             low, high = cached["interval"]
             return low, high
