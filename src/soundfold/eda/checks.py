@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from soundfold.io.audio import BLOCK_SIZE, MAX_AMPLITUDE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from soundfold.io.audio import BLOCK_SIZE, MAX_AMPLITUDE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, open_sound
 from soundfold.io.pcm import FULL_SCALE as PCM_FULL_SCALE
 
 # half a step of 16-bit audio (-96 dBFS): smaller samples are zero in the packed store; silence stays below it through a
@@ -111,7 +111,7 @@ def inspect_file(root: Path, file: str) -> FileReport:
     try:
         if path.stat().st_size == 0:
             return FileReport(file, "empty", "the file has 0 bytes")
-        with soundfile.SoundFile(path) as sound:
+        with open_sound(path) as sound:
             rate, channels, subtype, declared = sound.samplerate, sound.channels, sound.subtype, sound.frames
             wave = _read_all(sound)
     except FileNotFoundError:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from soundfold.data.leakage import audit
 from soundfold.data.splits import Protocol, make_split
 from soundfold.data.tables import ClipTable
 from soundfold.eda.duplicates import Pair
+from soundfold.io.console import OutputConsole
 
 # as in a published notebook: 15 % of the clips for test, 30 % of the others for validation
 RANDOM = Protocol("random_clips", test=0.15, val=0.3)
@@ -131,7 +131,7 @@ def duplicates_csv(sound: SoundAudit) -> str:
 
 def print_audit(name: str, table: TableAudit, sound: SoundAudit | None) -> None:
     """Print the audit as sentences."""
-    console = Console()
+    console = OutputConsole()
     for line in (*_table_lines(name, table), *(_sound_lines(sound) if sound else ())):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 

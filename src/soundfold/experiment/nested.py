@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 from optuna.trial import TrialState
-from rich.console import Console
 from rich.table import Table
 
 from soundfold.config import compose_config
 from soundfold.experiment.run import Reporter, cross_validate
 from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides
 from soundfold.io.atomic import write_text
+from soundfold.io.console import OutputConsole
 
 
 def score_nested(study: SearchStudy, cfg: DictConfig, overrides: list[str], reporter: Reporter) -> dict[str, Any]:
@@ -71,4 +71,4 @@ def _print_summary(summary: dict[str, Any]) -> None:
         scores = (f"{row['objective']:.4f}", f"{100 * row['accuracy']:.2f}")
         table.add_row(str(row["fold"]), str(row["trial"]), settings, *scores)
     table.add_row("mean ± sd", "", "", "", f"{100 * summary['accuracy']:.2f} ± {100 * summary['std']:.2f}")
-    Console(markup=False).print(table)
+    OutputConsole(markup=False).print(table)

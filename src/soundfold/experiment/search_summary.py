@@ -9,13 +9,13 @@ import numpy as np
 import yaml
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 from rich.table import Table
 
 from soundfold.config import CONF
 from soundfold.errors import InputError
 from soundfold.experiment.study import SearchStudy, as_overrides
 from soundfold.io.atomic import write_text
+from soundfold.io.console import OutputConsole
 
 
 def summarize_search(study: SearchStudy, cfg: DictConfig, overrides: list[str]) -> float:
@@ -34,7 +34,7 @@ def summarize_search(study: SearchStudy, cfg: DictConfig, overrides: list[str]) 
     if not study.trials(TrialState.COMPLETE):
         errors = "; ".join(sorted({trial.user_attrs["error"] for trial in failed}))
         raise InputError(f"No trial of {study.folder} is complete: {errors or 'all were pruned'}")
-    out = Console(markup=False)
+    out = OutputConsole(markup=False)
     out.print(_trials_table([*study.trials(), *failed], cfg))
     best = study.study.best_trial
     assert best.value is not None

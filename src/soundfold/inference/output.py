@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from soundfold.inference.fold_models import FoldModel
 from soundfold.inference.prediction import Prediction
+from soundfold.io.console import OutputConsole, escape_bytes
 
 # a file with its prediction, or with the error that prevented it
 FileResult = tuple[Path, Prediction | str]
@@ -54,7 +54,7 @@ def print_predictions(results: Sequence[FileResult], top: int) -> None:
         notes = [f"mean over {len(result.windows)} windows"] if len(result.windows) > 1 else []
         notes += result.notes
         table.add_row(Text(path.name), f"{result.seconds:.1f}", Text(classes), Text("; ".join(notes)))
-    Console(markup=False).print(table)
+    OutputConsole(markup=False).print(table)
 
 
 def predictions_as_csv(results: Sequence[FileResult], classes: Sequence[str]) -> str:
@@ -89,6 +89,6 @@ def prediction_as_json(
         "models": [{"fold": model.fold, "temperature": model.temperature} for model in models],
         "seen_in_training": list(result.seen_in_training),
         "notes": list(result.notes),
-        "timeline": [str(file) for file in timeline],
+        "timeline": [escape_bytes(str(file)) for file in timeline],
     }
     return json.dumps(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,14 @@ MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 1_000_000
 BLOCK_SIZE = 1 << 16
 # full scale is 1, and 32-bit integers read as floats reach 2e9; from 1e38 on the mean over channels overflows
 MAX_AMPLITUDE = 1e10
+
+
+def open_sound(path: Path) -> soundfile.SoundFile:
+    """Open an audio file, also one whose name is not UTF-8."""
+    try:
+        return soundfile.SoundFile(path)
+    except UnicodeEncodeError:
+        return soundfile.SoundFile(os.fsencode(path))
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Recording:
             # opening a pipe or a device could block forever
             if not path.is_file():
                 raise InputError(f"There is no audio file at {path}. Give an audio file, or a folder of audio files.")
-            with soundfile.SoundFile(path) as file:
+            with open_sound(path) as file:
                 recording = cls(path, file.samplerate, file.channels, file.frames)
         # soundfile raises TypeError for a .raw file
         except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
@@ -74,7 +83,7 @@ class Recording:
         """
         frames, offset = max(1, size // self.channels), 0
         try:
-            with soundfile.SoundFile(self.path) as file:
+            with open_sound(self.path) as file:
                 while len(block := file.read(frames, dtype="float32", always_2d=True)):
                     yield to_mono(block, str(self.path), offset, self.sample_rate)
                     offset += len(block)

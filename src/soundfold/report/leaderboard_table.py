@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from soundfold.io.console import OutputConsole
 from soundfold.report.config_diff import differing_keys, grouped_differences
 from soundfold.report.leaderboard import FinishedRun
 from soundfold.report.terminal import accuracy_text
@@ -26,7 +26,7 @@ def print_leaderboard(runs: Sequence[FinishedRun]) -> None:
     for row in rows:
         table.add_row(*map(Text, row))
     # a file or a pipe has no screen width to fit
-    Console(width=None if sys.stdout.isatty() else 1000).print(table)
+    OutputConsole(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
 def as_markdown(runs: Sequence[FinishedRun]) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +17,7 @@ from soundfold.evaluation.published import published_leaderboard
 from soundfold.evaluation.results import CVResult, FoldResult, load_folds, summarise
 from soundfold.evaluation.statistics import SeedSummary
 from soundfold.experiment.sweep import Job
+from soundfold.io.console import OutputConsole
 
 
 def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
@@ -152,7 +153,7 @@ def _table(title: str, columns: Sequence[str], right: Sequence[str]) -> Table:
 
 
 def _print(text: RenderableType) -> None:
-    Console(markup=False).print(text, highlight=False)
+    OutputConsole(markup=False).print(text, highlight=False)
 
 
 def _relative(path: str | None) -> str:
