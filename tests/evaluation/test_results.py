@@ -36,7 +36,7 @@ def result(fold: int, accuracy: float = 0.5, **changes) -> FoldResult:
         epochs=1,
         steps=3,
         seconds=2.0,
-        audit={},
+        audit={"train": 8},
         environment={},
     )
     return replace(values, **changes)

@@ -16,6 +16,9 @@ import numpy as np
 from soundfold.errors import ArgumentError, InputError
 from soundfold.io.atomic import escapes_folder, has_control_characters
 
+# a row takes about 60
+MAX_BYTES = 1_000_000_000
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -158,6 +161,10 @@ def _open_csv(path: Path) -> Iterator[Any]:
             )
         if not path.is_file():  # reading a pipe or a device might block forever
             raise ArgumentError(f"The table of clips {path} is not a regular file. Set `root` to another folder.")
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(
+                f"The table of clips {path} is larger than {MAX_BYTES / 1e6:.0f} MB. Split the collection."
+            )
         with path.open(newline="", encoding="utf-8-sig") as stream:
             yield csv.reader(stream)
     except (OSError, UnicodeDecodeError, csv.Error) as error:

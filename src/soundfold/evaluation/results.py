@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,10 @@ from yaml import YAMLError
 from soundfold.config import migrate
 from soundfold.errors import InputError
 from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum, write_text
+from soundfold.io.reading import check_types, read_text
 
+# bytes; a thousand classes have a confusion matrix of 8 MB
+MAX_JSON = 64_000_000
 # keys of `FoldResult.audit` in results of the first edition
 RENAMED_AUDIT_KEYS = {"met_before": "seen_before"}
 REDO = "Redo the fold: the same command with rerun=true."
@@ -81,13 +86,33 @@ class FoldResult:
             InputError: the file is not a result, or its checksum does not match.
         """
         try:
-            values = loads_with_checksum(path.read_text())
+            values = loads_with_checksum(read_text(path, MAX_JSON))
             values["audit"] = {RENAMED_AUDIT_KEYS.get(key, key): value for key, value in values["audit"].items()}
-            return cls(**values)
+            check_types(cls, values)
+            result = cls(**values)
+            result._check_values()
+            return result
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{path} is not a fold's result ({error}). Delete it and start the run again; only this fold is redone."
             ) from error
+
+    def _check_values(self) -> None:
+        """Raise `ValueError` for values that no fold has, and that would fail in tables and figures."""
+        if not all(type(self.audit.get(key, 0)) in (int, NoneType) for key in ("train", *self.audit)):
+            raise ValueError("its audit has a value that is not a count")
+        if "train" not in self.audit or not isinstance(self.environment.get("versions", {}), dict):
+            raise ValueError("its audit or its environment is incomplete")
+        if self.fold is None:
+            return
+        scores = (self.accuracy, self.f1, self.top5)
+        if None in (self.loss, self.objective) or not all(
+            score is not None and -1e-6 <= score <= 1 + 1e-6 for score in scores
+        ):
+            raise ValueError("a score is missing, or not between 0 and 1")
+        sizes = {len(self.confusion), *map(len, self.confusion)}
+        if self.fold not in self.folds or len(self.folds) < 2 or self.n < 1 or sizes != {len(self.classes)}:
+            raise ValueError("its fold, folds, n, classes or confusion do not match")
 
 
 @dataclass(frozen=True)
@@ -212,8 +237,7 @@ def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
         if not path.is_file():
             continue
         try:
-            with path.open(newline="", encoding="utf-8") as stream:
-                rows = list(csv.DictReader(stream))
+            rows = list(csv.DictReader(io.StringIO(read_text(path, MAX_JSON), newline="")))
             for name in rows[0] if rows else ():
                 if name != "leaky":
                     curves.setdefault(name, []).append(np.array([float(row[name] or "nan") for row in rows]))

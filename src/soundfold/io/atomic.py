@@ -132,7 +132,10 @@ def loads_with_checksum(text: str, require_checksum: bool = False) -> dict[str, 
     Raises:
         ValueError: the text is not a JSON object, or its values do not match its checksum.
     """
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(values, dict):
         raise ValueError("it is not a JSON object")
     checksum = values.pop("checksum", None)
