@@ -121,10 +121,14 @@ def test_other_commands_have_no_loggers():
         refuse_unknown_keys(["logger.mine.url"], Explore)
 
 
-def test_a_logger_of_a_user_has_the_metrics_of_its_fold(tmp_path):
+def test_a_logger_of_a_user_has_the_metrics_of_its_fold(tmp_path, monkeypatch):
+    """Its option from the environment, which may be a secret, is in no file."""
+    secret = "5ec2e7fedcba98"
+    monkeypatch.setenv("SOUNDFOLD_SECRET", secret)
     root, outputs = render(tmp_path / "root"), tmp_path / "outputs"
+    word = "+logger.mine.tags.b='${oc.env:SOUNDFOLD_SECRET}'"
     RecordingLogger.opened.clear()
-    cross_validate(root, outputs, "fold=1", "trainer.max_epochs=2", MINE, "+logger.mine.tags={a: [1, 2]}")
+    cross_validate(root, outputs, "fold=1", "trainer.max_epochs=2", MINE, "+logger.mine.tags={a: [1, 2]}", word)
     folder = only(outputs) / "fold1"
     (logger,) = RecordingLogger.opened
     assert logger.save_dir == str(folder)
@@ -133,7 +137,12 @@ def test_a_logger_of_a_user_has_the_metrics_of_its_fold(tmp_path):
     assert {"train/loss", "test/accuracy"} <= set(logger.metrics)
     assert logger.statuses[-1] == "success"
     stored = yaml.safe_load((folder / "config.yaml").read_text())
-    assert stored["logger"] == {"mine": {"_target_": MINE.split("=")[1], "tags": {"a": [1, 2]}}}
+    tags = {"a": [1, 2], "b": "<interpolated>"}
+    assert stored["logger"] == {"mine": {"_target_": MINE.split("=")[1], "tags": tags}}
+    assert logger.tags["b"] == secret
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert folder / "checkpoints" / "weights.pt" in files
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
 
 
 def test_a_logger_of_a_failed_fold_is_finalized_as_failed(tmp_path):

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from omegaconf import OmegaConf
 
 from benchmarks.tables import measured_on, write_results
 from benchmarks.timing import Timing, measure
-from soundfold.config import compose_config
+from soundfold.config import compose_config, to_yaml
 from soundfold.data.leakage import NOTHING_SEEN
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
@@ -106,7 +105,7 @@ def _untrained_bundle() -> ModelBundle:
     classes = tuple(f"class {number}" for number in range(50))
     network = single_channel_resnet18(len(classes)).state_dict()
     # typical statistics of real clips
-    return ModelBundle(network, torch.tensor(-30.0), torch.tensor(20.0), classes, OmegaConf.to_yaml(cfg), NOTHING_SEEN)
+    return ModelBundle(network, torch.tensor(-30.0), torch.tensor(20.0), classes, to_yaml(cfg), NOTHING_SEEN)
 
 
 def _batch_name(size: int) -> str:

@@ -272,3 +272,43 @@ def test_a_missing_optuna_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "soundfold.experiment.search")
     with pytest.raises(InputError, match=r"pip install -e '\.\[search\]'"):
         importlib.import_module("soundfold.experiment.search")
+
+
+FLOAT, INT = optuna.distributions.FloatDistribution, optuna.distributions.IntDistribution
+WIDE = {"optim.lr": FLOAT(0, 9), "optim.weight_decay": FLOAT(0, 9)}
+GOOD = {"optim.lr": 1e-3, "optim.weight_decay": 1e-2}
+
+
+@pytest.mark.parametrize(
+    ("params", "more", "message"),
+    [
+        ({**GOOD, "optim._target_": "os.getcwd"}, {}, r"trial 0 has optim\._target_='os\.getcwd', which is outside of"),
+        ({**GOOD, "data.root": "${oc.env:HOME}"}, {}, r"trial 0 has data\.root="),
+        ({**GOOD, "optim.lr": 8.5}, {}, r"trial 0 has optim\.lr=8\.5"),
+        ({**GOOD, "optim.lr": 1}, {}, r"trial 0 has optim\.lr=1,"),
+        ({"optim.lr": "1e-3,fold=1"}, {}, r"trial 0 has optim\.lr='1e-3,fold=1'"),
+        ({"optim.lr": 1e-3}, {}, "trial 0 lacks settings"),
+        ({}, {"state": TrialState.WAITING, "system_attrs": {"fixed_params": {"optim._target_": "x"}}}, "_target_='x'"),
+        (GOOD, {"user_attrs": {"objectives": {"1,2": 0.5}}}, "lacks settings or scores of its folds"),
+        (GOOD, {"user_attrs": {"objectives": {"1": "${seed}"}}}, "lacks settings or scores of its folds"),
+    ],
+)
+def test_settings_outside_of_the_search_space_are_refused(tmp_path, root, params, more, message):
+    """A stored parameter would become an override, such as the class that is called."""
+    cfg = compose_train(*overrides(root, tmp_path), "search=lr_wd")
+    with mock.patch.object(searches, "cross_validate") as called, mock.patch.object(searches, "compose_config") as read:
+        folder = searches._study_folder(cfg)
+        folder.mkdir()
+        study = optuna.create_study(
+            storage=f"sqlite:///{folder / 'study.db'}", study_name="lr_wd", direction="maximize", load_if_exists=True
+        )
+        kinds = {str: lambda value: optuna.distributions.CategoricalDistribution([value]), int: lambda _: INT(0, 9)}
+        distributions = {
+            key: kinds[type(value)](value) if type(value) in kinds else WIDE[key] for key, value in params.items()
+        }
+        value = {} if "state" in more else {"value": 0.9}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **value, **more))
+        with pytest.raises(InputError, match=message):
+            searches.search(cfg, [], RunReporter())
+    assert not called.called
+    assert not read.called

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.runs import ROOT, write_run
-from omegaconf import OmegaConf
 
-from soundfold.config import compose_config
+from soundfold.config import compose_config, to_yaml
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
 from soundfold.report.config_diff import differing_keys, grouped_differences
@@ -97,7 +96,7 @@ def test_columns_are_the_differing_keys_that_affect_results(outputs):
 
 def test_a_section_that_matches_an_option_shows_its_name(tmp_path):
     for name, overrides in {"toy-a": ["augment=strong"], "toy-b": ["augment=none"], "toy-c": ["optim.lr=0.1"]}.items():
-        finish(tmp_path, name, OmegaConf.to_yaml(compose_config(*overrides)), correct=2, mtime=1000)
+        finish(tmp_path, name, to_yaml(compose_config(*overrides)), correct=2, mtime=1000)
     runs, _ = list_runs(tmp_path)
     columns = grouped_differences(configs(runs))
     assert columns["optim.lr"] == ["0.001", "0.001", "0.1"]

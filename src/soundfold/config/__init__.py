@@ -22,6 +22,7 @@ from soundfold.config.schema import (
     Report,
     Wandb,
 )
+from soundfold.config.stored import parse_stored, read_stored, stored_values
 
 __all__ = [
     "CONF",
@@ -50,7 +51,10 @@ __all__ = [
     "known_keys",
     "migrate",
     "new_name",
+    "parse_stored",
+    "read_stored",
     "refuse_unknown_keys",
     "register",
+    "stored_values",
     "to_yaml",
 ]

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from soundfold.config.derived import F_MAX
 from soundfold.config.frozen import fill_missing
 from soundfold.config.schema import Config
+from soundfold.config.stored import stored_values
 from soundfold.errors import InputError
 
 # The first edition stored no version. Increase it when a key changes its name or meaning, and add a step to `migrate`.
@@ -47,9 +48,8 @@ def new_name(key: str) -> str:
 
 
 def to_yaml(cfg: DictConfig) -> str:
-    """Return a resolved configuration as YAML that carries the schema version, for `migrate` to read."""
-    values: Any = OmegaConf.to_container(cfg, resolve=True)
-    return OmegaConf.to_yaml(OmegaConf.create({VERSION_KEY: SCHEMA_VERSION, **values}))
+    """Return a configuration as YAML that carries the schema version, for `parse_stored` and `migrate` to read."""
+    return OmegaConf.to_yaml(OmegaConf.create({VERSION_KEY: SCHEMA_VERSION, **stored_values(cfg)}))
 
 
 def migrate(values: dict[str, Any]) -> dict[str, Any]:

@@ -13,11 +13,8 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from soundfold.config import migrate
+from soundfold.config import migrate, read_stored
 from soundfold.errors import InputError
 from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum, write_text
 from soundfold.io.reading import check_types, read_text
@@ -218,9 +215,8 @@ def load_config(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read.
     """
     try:
-        stored: Any = OmegaConf.to_container(OmegaConf.load(path))
-        return migrate(stored)
-    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
+        return migrate(read_stored(path))
+    except (OSError, ValueError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} cannot be read ({reason}). {REDO}") from None
 

@@ -38,39 +38,39 @@ IMAGE_SECTIONS: dict[str, Any] = {
 }
 
 
-def stored_sections(stored: Any, source: str = "the stored configuration") -> DictConfig:
+def stored_sections(stored: dict[str, Any], source: str = "the stored configuration") -> DictConfig:
     """Return the sections of a stored configuration that a model is rebuilt from.
 
     Keys that are newer than the configuration have the values that it was computed with.
 
     Args:
-        stored: the stored configuration.
+        stored: plain values of `parse_stored`.
         source: where it was read, for the error message.
 
     Raises:
-        InputError: one of these sections has a key that the schema does not have.
+        InputError: see `refuse_foreign_keys`.
     """
     refuse_foreign_keys(stored, source)
-    values: Any = OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored
-    values = config.migrate({name: {} for name in IMAGE_SECTIONS} | values)
+    values = config.migrate({name: {} for name in IMAGE_SECTIONS} | stored)
     sections: Any = {}
     for name, schema in IMAGE_SECTIONS.items():
         sections[name] = OmegaConf.merge(OmegaConf.structured(schema), values[name])
     return OmegaConf.create(sections)
 
 
-def refuse_foreign_keys(stored: Any, source: str) -> None:
+def refuse_foreign_keys(stored: dict[str, Any], source: str) -> None:
     """Refuse a stored configuration with a key, in the sections that a model is rebuilt from, that the schema lacks.
 
     A model that is rebuilt without the key might not be the one that was trained.
 
     Raises:
-        InputError: the message has the key and its source.
+        InputError: one of these sections has a foreign key or is not a mapping; the message has key and source.
     """
-    values: Any = OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored
-    if not isinstance(values, dict):
-        return
-    values, known = config.migrate(values), config.known_keys()
+    for name in IMAGE_SECTIONS:
+        # OmegaConf would parse a text as YAML
+        if not isinstance(stored.get(name, {}), dict):
+            raise InputError(f"{source} has {name}={stored[name]!r}, not a mapping, so the model cannot be rebuilt.")
+    values, known = config.migrate(stored), config.known_keys()
     for key in config.flatten({name: values[name] for name in IMAGE_SECTIONS if name in values}):
         parts = key.split(".")
         # name the outermost unknown key

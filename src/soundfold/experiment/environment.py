@@ -39,7 +39,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _commit() -> str:
     def git(*args: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *args]
+        # without the locks, `status` does not write the index, which a commit at the same moment would find locked
+        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *args]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     try:

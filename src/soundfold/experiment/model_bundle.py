@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from soundfold.config import parse_stored
 from soundfold.data.leakage import SeenClips
 from soundfold.errors import InputError
 from soundfold.experiment import build
@@ -65,19 +65,25 @@ class ModelBundle:
                 content["config"],
                 _seen_clips(content),
             )
-            stored = OmegaConf.create(bundle.config)
+            # checked again by `rebuild`, which does not know the path
+            build.refuse_foreign_keys(bundle.values, str(path))
+        except InputError:
+            raise
         except Exception as error:  # torch raises many types for a file of another format
             raise InputError(
                 f"{path} is not a trained model ({_reason(error)}). Give checkpoints/weights.pt of a finished fold. If "
                 "the file is damaged, train the fold again with rerun=true."
             ) from error
-        # checked again by `rebuild`, which does not know the path
-        build.refuse_foreign_keys(stored, str(path))
         return bundle
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Plain values of the configuration."""
+        return parse_stored(self.config)
 
     def rebuild(self) -> tuple[FrontEnd, ResNet18]:
         """Return the front end with its statistics and the network with its weights, in evaluation mode on the CPU."""
-        cfg = build.stored_sections(OmegaConf.create(self.config))
+        cfg = build.stored_sections(self.values)
         front_end = build.front_end(cfg)
         front_end.mean.copy_(self.mean)
         front_end.std.copy_(self.std)

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from soundfold.config import stored_values
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.results import FoldResult, load_folds
@@ -160,7 +161,7 @@ def _mark_failed_trial(run: RunContext) -> Iterator[None]:
             raise
         from soundfold.experiment.wandb_runs import cv_run
 
-        values: dict[str, Any] = OmegaConf.to_container(run.cfg, resolve=True)  # type: ignore[assignment]
+        values: dict[str, Any] = stored_values(run.cfg)
         leaky = build.protocol(run.cfg).leaky
         options = wandb_options(run.cfg.logger)
         assert options is not None  # `check_wandb_trial`

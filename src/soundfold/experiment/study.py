@@ -41,7 +41,7 @@ class SearchStudy:
         cfg: the composed configuration of the search.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or a stored trial has settings outside of the search space.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig) -> None:
@@ -55,6 +55,8 @@ class SearchStudy:
             self.study = optuna.create_study(
                 storage=self._storage, study_name=cfg.search.name, direction="maximize", load_if_exists=True
             )
+        for trial in self.study.get_trials(deepcopy=False):
+            _refuse_foreign_settings(trial, self.search.space, folder / "study.db")
         self.study.pruner = optuna.pruners.NopPruner()
         if cfg.search.prune_after is not None:
             # the median needs a few complete trials to be meaningful
@@ -140,6 +142,48 @@ class SearchStudy:
             return optuna.samplers.RandomSampler(seed=seed)
         # constant_liar assumes a poor objective for running trials, so that parallel processes explore apart
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
+
+
+def _refuse_foreign_settings(trial: FrozenTrial, space: DictConfig, path: Path) -> None:
+    """Refuse a stored trial whose settings the search cannot have drawn: they become overrides of a configuration.
+
+    Raises:
+        InputError: the message has the trial and the setting.
+    """
+    # settings that were enqueued, but not yet drawn
+    enqueued = trial.system_attrs.get("fixed_params") or {}
+    drawn = list(trial.params.items())
+    for key, value in [*drawn, *(enqueued.items() if isinstance(enqueued, dict) else [("fixed_params", enqueued)])]:
+        if key not in space or not _is_in_range(value, Parameter(**space[key])):
+            raise InputError(
+                f"{path}: trial {trial.number} has {key}={value!r}, which is outside of the search space, so the file "
+                "was edited or is damaged. Delete it to start the study again."
+            )
+    folds = trial.user_attrs.get(OBJECTIVES, {})
+    if (trial.state == TrialState.COMPLETE and len(trial.params) < len(space)) or not _are_objectives(folds):
+        raise InputError(
+            f"{path}: trial {trial.number} lacks settings or scores of its folds, so the file was edited or is "
+            "damaged. Delete it to start the study again."
+        )
+
+
+def _is_in_range(value: Any, parameter: Parameter) -> bool:
+    if parameter.choices is not None:
+        # 1, 1.0 and true are equal, but different overrides
+        return repr(value) in map(repr, parameter.choices)
+    if type(value) is not (int if parameter.integer else float):
+        return False
+    assert parameter.low is not None
+    assert parameter.high is not None
+    low, high = (round(parameter.low), round(parameter.high)) if parameter.integer else (parameter.low, parameter.high)
+    return low <= value <= high
+
+
+def _are_objectives(folds: Any) -> bool:
+    """Return whether a value is a mapping of fold numbers to numbers."""
+    return isinstance(folds, dict) and all(
+        fold.isdecimal() and isinstance(value, int | float) for fold, value in folds.items()
+    )
 
 
 def untried_settings(space: DictConfig, tried: list[dict[str, Any]]) -> list[dict[str, Any]] | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 from rich.progress import track
 
 from soundfold.data.layouts import LAYOUTS
@@ -46,7 +45,7 @@ class FoldClips:
                 "--int8 measures accuracy on clips that did not train the model, so it requires the model of one fold. "
                 "Name the run's folder and set --fold=NUMBER."
             )
-        cfg = build.stored_sections(OmegaConf.create(predictor.models[0].bundle.config))
+        cfg = build.stored_sections(predictor.models[0].bundle.values)
         self.audio = (Path(cfg.data.root) if root is None else root) / LAYOUTS[cfg.data.layout].audio
         if not self.audio.is_dir():
             raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
@@ -42,7 +42,7 @@ def rebuild_scorer(bundles: Sequence[ModelBundle]) -> tuple[ClipScorer, DictConf
 def _rebuild(bundle: ModelBundle) -> tuple[DictConfig, Any, nn.Module, nn.Module]:
     """Return a bundle's configuration sections, crops, front end and network."""
     try:
-        sections = build.stored_sections(OmegaConf.create(bundle.config))
+        sections = build.stored_sections(bundle.values)
         front_end, network = bundle.rebuild()
         return sections, build.crops(sections), front_end, network
     except (OmegaConfBaseException, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 
 from soundfold.data import store
 from soundfold.data.attribution import Attribution, attribution, read_attributions
@@ -95,7 +94,7 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
         InputError: the audio files are no longer at ``data.root``, or a model cannot be read.
     """
     source = folder / f"fold{run.total.folds[0]['fold']}" / "config.yaml"
-    cfg = build.stored_sections(OmegaConf.create(run.config), str(source))
+    cfg = build.stored_sections(run.config, str(source))
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
     samples = round(cfg.data.seconds * rate)
     attributions = read_attributions(root)

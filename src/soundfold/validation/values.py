@@ -73,3 +73,6 @@ def _check_storable(key: str, value: Any) -> None:
             valid = False
         if not valid:
             raise InputError(f"{key}={value!r} must be text in UTF-8, without NUL.")
+        # not with the value, which may be a secret of the environment
+        if "${" in value:
+            raise InputError(f"{key} must not contain the characters ${{ of an interpolation.")

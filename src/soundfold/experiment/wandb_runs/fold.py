@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
-from omegaconf import OmegaConf
 
+from soundfold.config import stored_values
 from soundfold.experiment import build, environment
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.wandb_runs.session import open_wandb_run
@@ -35,7 +35,7 @@ def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[Wan
         InputError: W&B cannot open the run.
     """
     cfg, protocol = run.cfg, build.protocol(run.cfg)
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    config: dict[str, Any] = stored_values(cfg)
     config |= {"fold": fold, "cv_id": run.cv_id, "protocol": protocol.name}
     config["commit"] = environment.describe(torch.device("cpu"))["commit"]
     run_id = _run_id(folder, run.cv_id, fresh=cfg.rerun or cfg.debug)

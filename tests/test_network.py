@@ -1,0 +1,122 @@
+"""Privacy: no command connects to another machine or writes outside its folders."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from helpers.tiny import ROOT, overrides
+
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
+# the only writes in the home directory, which the README declares
+FONTS = ".cache/matplotlib"
+
+
+@pytest.mark.parametrize(("setting", "expected"), [(None, "1"), ("", "1"), ("0", "0")])
+def test_telemetry_of_onnx_runtime_is_off_unless_the_user_sets_it(setting, expected):
+    environment = {name: value for name, value in os.environ.items() if name != TELEMETRY}
+    code = f"import soundfold, os, sys; print(os.environ['{TELEMETRY}'], 'onnxruntime' in sys.modules)"
+    environment |= {} if setting is None else {TELEMETRY: setting}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == [expected, "False"], done.stderr
+
+
+def foreign_addresses(trace: str) -> set[str]:
+    """Return the internet addresses in the output of strace that are not of the loopback interface."""
+    addresses = set(re.findall(r'inet_(?:addr\(|pton\(AF_INET6, )"([^"]+)"', trace))
+    return {address for address in addresses if not address.startswith("127.") and address != "::1"}
+
+
+def created_files(trace: str, folder: Path) -> set[str]:
+    """Return the paths outside of a folder, and of the kernel's file systems, at which strace saw a file created."""
+    # without its result, if another process is traced before it ends
+    created = re.findall(r'openat\(AT_FDCWD, "([^"]+)", [^\n]*O_CREAT(?![^\n]* = -1 )', trace)
+    paths = {os.path.normpath(folder / path) for path in created}
+    return {path for path in paths if not path.startswith((f"{folder}/", "/dev/", "/proc/"))}
+
+
+def test_foreign_addresses_and_files_are_found_in_a_trace():
+    lines = (
+        'connect(3, {sa_family=AF_INET, sin_port=htons(53), sin_addr=inet_addr("10.0.0.2")}, 16) = 0',
+        'connect(3, {sa_family=AF_INET, sin_port=htons(80), sin_addr=inet_addr("127.0.0.1")}, 16) = 0',
+        'connect(3, {sa_family=AF_INET6, sin6_port=htons(1), inet_pton(AF_INET6, "::1", &sin6_addr)}, 28) = 0',
+        'connect(3, {sa_family=AF_INET6, sin6_port=htons(1), inet_pton(AF_INET6, "2001:db8::1", &sin6_addr)}, 28) = -1',
+        'openat(AT_FDCWD, "/root/.cache/id", O_RDWR|O_CREAT|O_CLOEXEC, 0644) = 5',
+        'openat(AT_FDCWD, "/root/.cache/db", O_RDWR|O_CREAT|O_CLOEXEC, 0644 <unfinished ...>',
+        'openat(AT_FDCWD, "/root/.cache/none", O_RDWR|O_CREAT|O_CLOEXEC, 0644) = -1 ENOENT (No such file)',
+        'openat(AT_FDCWD, "outputs/file", O_RDWR|O_CREAT|O_CLOEXEC, 0644) = 5',
+        'openat(AT_FDCWD, "/etc/hosts", O_RDONLY|O_CLOEXEC) = 5',
+    )
+    assert foreign_addresses("\n".join(lines)) == {"10.0.0.2", "2001:db8::1"}
+    assert created_files("\n".join(lines), Path("/work")) == {"/root/.cache/id", "/root/.cache/db"}
+
+
+@pytest.fixture(scope="module")
+def strace(tmp_path_factory) -> list[str]:
+    """Return the command that traces connections and created files; skip where that is not permitted, except in CI."""
+    command = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", "trace=network,openat"]
+    probe = [*command, "-o", str(tmp_path_factory.mktemp("strace") / "trace"), "true"]
+    if shutil.which("strace") and subprocess.run(probe, capture_output=True).returncode == 0:
+        return command
+    reason = "needs strace, and permission to trace processes"
+    return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+def commands(run: Path, clips: Path) -> dict[str, list[str]]:
+    """Return a command line per entry point and optional library."""
+    train = overrides(clips, Path("outputs"), "trainer.max_epochs=1", "report.page=full", "paths.cache=cache")
+    explore = [override for override in train if override.startswith(("data.", "paths.", "features."))]
+    search = ["search=lr_wd", "search.trials=1", "split=nested"]
+    return {
+        "train": [*train, "logger=[wandb,tensorboard]"],
+        "search": [*train, *search],
+        "predict": [str(run), str(clips / "audio" / "0.wav")],
+        "report": [str(run)],
+        "export": [str(run), "--fold", "1", "--out", "model.onnx"],
+        "explore": explore,
+        "prepare": [*(override for override in explore if not override.startswith("features.")), "audit=true"],
+        "demo": [str(run)],
+    }
+
+
+def visit_and_stop(process: subprocess.Popen) -> None:
+    """Open the page of scripts/demo.py and interrupt the server."""
+    assert process.stdout
+    address = next(match[0] for line in process.stdout if (match := re.search(r"http://[\w.:]+", line)))
+    with urllib.request.urlopen(address, timeout=60) as page:
+        assert page.status == 200
+    os.killpg(process.pid, signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["train", "search", "predict", "report", "export", "explore", "prepare", "demo"])
+def test_command_connects_nowhere_and_writes_only_its_own_files(tiny_run, strace, tmp_path, name):
+    home, trace = tmp_path / "home", tmp_path / "trace"
+    for folder in (home, tmp_path / "tmp"):
+        folder.mkdir()
+    # a variable of this process must not replace the defaults that are tested
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "WANDB_", "GRADIO_", "HF_", TELEMETRY))}
+    environment = {**kept, "HOME": str(home), "TMPDIR": str(tmp_path / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    # `report` writes to the run's folder
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    script = str(ROOT / "scripts" / f"{'train' if name == 'search' else name}.py")
+    command = [*strace, "-o", str(trace), sys.executable, script, *commands(run, tiny_run.parents[1] / "tiny")[name]]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes)
+    if name == "demo":
+        visit_and_stop(process)
+    output, _ = process.communicate(timeout=300)
+    assert name == "demo" or process.returncode == 0, output
+    traced = trace.read_text()
+    # both kinds of system call were traced
+    assert "socket(" in traced
+    assert "openat(" in traced
+    assert foreign_addresses(traced) == set()
+    assert created_files(traced, tmp_path) == set()
+    files = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
+    assert [path for path in files if not path.startswith(FONTS)] == []
