@@ -63,7 +63,7 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         InputError: a later edition wrote the configuration.
-        ValueError: a section is not a mapping, or the collection has no name.
+        ValueError: a section is not a mapping, or the collection's name is not text.
     """
     values = dict(values)
     version = values.pop(VERSION_KEY, 1)
@@ -75,7 +75,7 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
     for section in SECTIONS & migrated.keys():
         if not isinstance(migrated[section], dict | NoneType):
             raise ValueError(f"{section} is {migrated[section]!r:.60}, and must be a section")
-    if "data" in migrated and not isinstance((migrated["data"] or {}).get("name"), str):
+    if "data" in migrated and not isinstance((migrated["data"] or {}).get("name", ""), str):
         raise ValueError("data.name is not text")
     return migrated
 

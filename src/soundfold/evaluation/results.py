@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 from types import NoneType
@@ -102,11 +103,12 @@ class FoldResult:
             raise ValueError("its audit or its environment is incomplete")
         if self.fold is None:
             return
-        scores = (self.accuracy, self.f1, self.top5)
-        if None in (self.loss, self.objective) or not all(
-            score is not None and -1e-6 <= score <= 1 + 1e-6 for score in scores
-        ):
+        scores, numbers = (self.accuracy, self.f1, self.top5), (self.loss, self.objective)
+        # the comparisons are false for nan
+        if not all(score is not None and -1e-6 <= score <= 1 + 1e-6 for score in scores):
             raise ValueError("a score is missing, or not between 0 and 1")
+        if not all(number is not None and isfinite(number) for number in numbers) or not 0 <= self.seconds < 1e10:
+            raise ValueError("its loss, objective or seconds is missing, or not a finite number")
         sizes = {len(self.confusion), *map(len, self.confusion)}
         if self.fold not in self.folds or len(self.folds) < 2 or self.n < 1 or sizes != {len(self.classes)}:
             raise ValueError("its fold, folds, n, classes or confusion do not match")
