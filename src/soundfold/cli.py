@@ -61,7 +61,7 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         )
         raise
     except JobError:
-        pass  # listed with its job
+        failed = True  # listed with its job, if its process lived long enough to write a record
     except TrainingError as error:
         _exit(str(error), 1)
     except BrokenPipeError:
