@@ -14,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.config import Config, refuse_unknown_keys, register
-from soundfold.errors import InputError, TrainingError, printable
+from soundfold.errors import BROKEN_PIPE, InputError, TrainingError, discard_output, printable
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
 from soundfold.io.signals import Stopped, handle_stop_signals
 
@@ -61,9 +61,12 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         )
         raise
     except JobError:
-        pass  # listed with its job
+        failed = True  # listed with its job, if its process lived long enough to write a record
     except TrainingError as error:
         _exit(printable(error), 1)
+    except BrokenPipeError:
+        discard_output()
+        sys.exit(BROKEN_PIPE)
     except Exception as error:
         message = _explain(error)
         if message is None:

@@ -1,9 +1,12 @@
 """Exceptions whose message is one paragraph for the user, and the exit codes that scripts return for them."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
 
+# as a shell reports processes that SIGINT or SIGPIPE ended
+CTRL_C, BROKEN_PIPE = 130, 141
 # C0, DEL and C1, bytes of a file name that are not UTF-8, line separators, and marks that reorder text
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -49,9 +52,26 @@ class TrainingError(Exception):
 
 
 def exit_code_of(main: Callable[[], int | None]) -> int:
-    """Run a script's main function and return its exit code: 0 for None, 2 after printing an `InputError`."""
+    """Run a script's main function and return its exit code.
+
+    0 for None, 2 after printing an `InputError`, 130 after Ctrl-C, and 141 if the reader of standard output, such as
+    ``head``, ended.
+    """
     try:
-        return main() or 0
+        code = main() or 0
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped by Ctrl-C.", file=sys.stderr)
+        return CTRL_C
+    except BrokenPipeError:
+        discard_output()
+        return BROKEN_PIPE
+    return code
+
+
+def discard_output() -> None:
+    """Discard what was not written to a closed standard output; Python would report it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

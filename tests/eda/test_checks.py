@@ -1,8 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import soundfile
 
 from soundfold.data.tables import read_table
+from soundfold.eda import checks
 from soundfold.eda.checks import KINDS, FileReport, common_seconds, faults_by_kind, inspect
 
 RATE = 16000
@@ -82,6 +85,37 @@ def test_properties_of_a_file(tmp_path):
     assert report.seconds == 1.0
     assert report.peak == pytest.approx(0.75, abs=1e-6)
     assert [report.leading, report.inner, report.trailing] == pytest.approx([0.1, 0.02, 0.2], abs=2e-4)
+
+
+def test_properties_do_not_depend_on_the_size_of_blocks(tmp_path, monkeypatch):
+    rng = np.random.default_rng(1)
+    files = [f"{number}.wav" for number in range(6)]
+    for name in files:
+        wave = noise(0.1, channels=3)
+        for start, length in zip((0, *rng.integers(50, 1500, 6)), rng.integers(1, 250, 7), strict=True):
+            wave[start : start + length] = 0
+            wave[start + length // 2 :][: rng.integers(1, 9), rng.integers(3)] = rng.choice([-1, 1])
+        wave[-rng.integers(1, 400) :] = 0
+        soundfile.write(tmp_path / name, wave, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(80), RATE)  # 5 ms
+    whole = inspect(tmp_path, [*files, "silent.wav"])
+    for size in (15, 1000):
+        monkeypatch.setattr(checks, "BLOCK_SIZE", size)
+        assert inspect(tmp_path, [*files, "silent.wav"]) == whole
+    assert whole[-1].leading == 1
+    for name in ("leading", "inner", "trailing", "clipped"):
+        assert any(getattr(report, name) for report in whole[:-1])
+
+
+def test_memory_does_not_grow_with_the_length_of_a_file(tmp_path):
+    """A minute of eight silent channels is 92 MB of samples and 0.05 MB of FLAC."""
+    soundfile.write(tmp_path / "a.flac", np.zeros((60 * 48_000, 8), dtype=np.int16), 48_000)
+    tracemalloc.start()
+    (report,) = inspect(tmp_path, ["a.flac"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (report.seconds, report.leading) == (60, 1)
+    assert peak < 5e6
 
 
 def test_silence_survives_a_lossy_coder(tmp_path):

@@ -42,7 +42,7 @@ def result(fold: int, accuracy: float = 0.5, **changes) -> FoldResult:
         epochs=1,
         steps=3,
         seconds=2.0,
-        audit={},
+        audit={"train": 8},
         environment={},
     )
     return replace(values, **changes)
@@ -136,8 +136,8 @@ def test_a_result_is_bound_to_its_values_and_its_configuration(tmp_path, changes
 def test_audit_of_the_first_edition_is_read(tmp_path):
     (tmp_path / "fold1").mkdir()
     path = tmp_path / "fold1" / "result.json"
-    result(1, audit={"same_clip": 0, "met_before": 2}).save(path)
-    assert FoldResult.load(path).audit == {"same_clip": 0, "seen_before": 2}
+    result(1, audit={"train": 8, "same_clip": 0, "met_before": 2}).save(path)
+    assert FoldResult.load(path).audit == {"train": 8, "same_clip": 0, "seen_before": 2}
     path.write_text(json.dumps({"audit": None}))
     with pytest.raises(InputError, match="is not a fold's result"):
         FoldResult.load(path)

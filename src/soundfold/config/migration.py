@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import is_dataclass
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config.derived import F_MAX
 from soundfold.config.frozen import fill_missing
+from soundfold.config.schema import Config
 from soundfold.config.stored import stored_values
 from soundfold.errors import InputError
 
@@ -27,6 +30,9 @@ RENAMED = {
 }
 # of the entries of `augment`
 RENAMED_OPTIONS = {"probability": "p", "whole": "integer"}
+SECTIONS = {
+    name for name, hint in get_type_hints(Config).items() if any(map(is_dataclass, (hint, *get_args(hint))))
+} | {"logger"}
 REMOVED = {"trainer.halve_on_oom": "set trainer.micro_batches instead."}
 
 
@@ -57,6 +63,7 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         InputError: a later edition wrote the configuration.
+        ValueError: a section is not a mapping, or the collection's name is not text.
     """
     values = dict(values)
     version = values.pop(VERSION_KEY, 1)
@@ -64,7 +71,13 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"{VERSION_KEY}={version} is not supported: this soundfold reads up to {SCHEMA_VERSION}. Update soundfold."
         )
-    return fill_missing(_from_first_edition(values) if version == 1 else values)
+    migrated = fill_missing(_from_first_edition(values) if version == 1 else values)
+    for section in SECTIONS & migrated.keys():
+        if not isinstance(migrated[section], dict | NoneType):
+            raise ValueError(f"{section} is {migrated[section]!r:.60}, and must be a section")
+    if "data" in migrated and not isinstance((migrated["data"] or {}).get("name", ""), str):
+        raise ValueError("data.name is not text")
+    return migrated
 
 
 def _from_first_edition(values: dict[str, Any]) -> dict[str, Any]:

@@ -79,8 +79,6 @@ def audit(
     """
     trained, validated = _clips_of_images(split, copies)
     used = np.concatenate([trained, split.val, validated])
-    pairs = {_source_and_class(table, i) for i in used}
-    sources = {table.sources[i] for i in used}
     same_audio = None
     if audio_hashes is not None:
         used_hashes = {audio_hashes[i] for i in used}
@@ -91,15 +89,22 @@ def audit(
         test=len(split.test),
         images=len(split.train if copies is None else copies.train),
         same_clip=int(np.isin(split.test, used).sum()),
-        same_source_and_class=sum(_source_and_class(table, i) in pairs for i in split.test),
-        same_source=sum(table.sources[i] in sources for i in split.test),
+        same_source_and_class=_count_shared(table.pair_numbers, split.test, used),
+        same_source=_count_shared(table.source_numbers, split.test, used),
         same_audio=same_audio,
         val_copies=int(np.isin(validated, trained).sum()),
         seen_before=sum(
             _source_and_class(table, i) in seen.sources or (audio_hashes is not None and audio_hashes[i] in seen.hashes)
-            for i in split.test
+            for i in (split.test if seen.sources or seen.hashes else ())
         ),
     )
+
+
+def _count_shared(numbers: np.ndarray, test: np.ndarray, used: np.ndarray) -> int:
+    """Return how many test clips have a number, such as that of their source, that a used clip also has."""
+    is_used = np.zeros(numbers.max(initial=-1) + 1, dtype=bool)
+    is_used[numbers[used]] = True
+    return int(is_used[numbers[test]].sum())
 
 
 def seen_clips(

@@ -18,10 +18,13 @@ from soundfold.io.audio import CANCELED, Recording
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
 from soundfold.io.pcm import float_to_pcm
+from soundfold.io.reading import read_text
 
 FORMAT = 2  # increment when the same audio and parameters would result in other samples
 # Values per decoded block, of all channels: most files in one block, because a decoder may round at block boundaries.
 BLOCK = 1 << 24
+# bytes; a clip takes 90
+MAX_MANIFEST = 256_000_000
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ def _load(path: Path) -> Waveforms:
         InputError: the store is damaged.
     """
     try:
-        manifest = loads_with_checksum((path / "manifest.json").read_text(), require_checksum=True)
+        manifest = loads_with_checksum(read_text(path / "manifest.json", MAX_MANIFEST), require_checksum=True)
         # copy-on-write, because torch warns about read-only arrays
         samples = np.load(path / "samples.npy", mmap_mode="c")
         lengths, hashes = manifest["lengths"], manifest["hashes"]

@@ -8,17 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
-from soundfold.io.audio import BLOCK_SIZE, MAX_AMPLITUDE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from soundfold.eda.file_scan import CLIPPED_RUN, ZERO, FileScan
+from soundfold.io.audio import BLOCK_SIZE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, open_sound
 from soundfold.io.pcm import FULL_SCALE as PCM_FULL_SCALE
 
-# half a step of 16-bit audio (-96 dBFS): smaller samples are zero in the packed store; silence stays below it through a
-# lossy codec
-ZERO = 2.0**-16
-SILENCE_SECONDS = 0.01
-CLIPPED_RUN = 3
 FULL_SCALE = 0.999
 # largest positive sample of 8-bit formats, which is below FULL_SCALE
 COARSE = {"PCM_U8": 127 / 128, "PCM_S8": 127 / 128, "ULAW": 32124 / PCM_FULL_SCALE, "ALAW": 32256 / PCM_FULL_SCALE}
@@ -53,9 +48,9 @@ class FileReport:
         frames: decoded samples per channel.
         declared_frames: samples per channel according to the header.
         peak: largest absolute sample; full scale is 1, and lossy codecs may exceed it.
-        clipped: number of clipped samples of all channels, see `clipped_samples`.
+        clipped: number of clipped samples of all channels, see `FileScan`.
         leading, inner, trailing: fraction of the clip that is digital silence at the start, inside, and at the end,
-            see `silent_runs`. A silent clip has leading = 1.
+            see `FileScan`. A silent clip has leading = 1.
     """
 
     file: str
@@ -111,9 +106,13 @@ def inspect_file(root: Path, file: str) -> FileReport:
     try:
         if path.stat().st_size == 0:
             return FileReport(file, "empty", "the file has 0 bytes")
-        with soundfile.SoundFile(path) as sound:
+        with open_sound(path) as sound:
             rate, channels, subtype, declared = sound.samplerate, sound.channels, sound.subtype, sound.frames
-            wave = _read_all(sound)
+            scan = FileScan(rate, channels, COARSE.get(subtype, FULL_SCALE))
+            # in blocks: a small file may hold, and a damaged header declare, more than fits into memory
+            while len(block := sound.read(max(1, BLOCK_SIZE // channels), dtype="float32", always_2d=True)):
+                scan.add(block)
+            scan.end()
     except FileNotFoundError:
         return FileReport(file, "unreadable", "there is no such file")
     # soundfile raises a TypeError for a .raw file
@@ -124,70 +123,26 @@ def inspect_file(root: Path, file: str) -> FileReport:
         "rate": rate,
         "channels": channels,
         "subtype": subtype,
-        "frames": len(wave),
+        "frames": scan.frames,
         "declared_frames": declared,
     }
-    if not len(wave):
+    if not scan.frames:
         return FileReport(file, "empty", "the file has a header but no samples", **properties)
     if not MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE:
         return FileReport(file, "unreadable", f"its header declares a sample rate of {rate} Hz", **properties)
-    magnitude = np.abs(wave)
-    if not (finite := magnitude <= MAX_AMPLITUDE).all():
-        reason = f"{100 * (1 - finite.mean()):.2g} % of its samples are NaN, infinite or out of range"
+    if scan.invalid:
+        share = scan.invalid / (scan.frames * channels)
+        reason = f"{100 * share:.2g} % of its samples are NaN, infinite or out of range"
         return FileReport(file, "not finite", reason, **properties)
-    leading, inner, trailing = _silence_fractions(magnitude.max(axis=1), rate)
     return FileReport(
         file,
         **properties,
-        leading=leading,
-        inner=inner,
-        trailing=trailing,
-        peak=float(magnitude.max()),
-        clipped=clipped_samples(wave, COARSE.get(subtype, FULL_SCALE)),
+        leading=scan.leading / scan.frames,
+        inner=scan.inner / scan.frames,
+        trailing=scan.trailing / scan.frames,
+        peak=scan.peak,
+        clipped=scan.clipped,
     )
-
-
-def _silence_fractions(magnitude: np.ndarray, rate: int) -> tuple[float, float, float]:
-    """Return the leading, inner and trailing fraction of digital silence of (samples,) at ``rate`` Hz."""
-    n_samples, runs = len(magnitude), silent_runs(magnitude, rate)
-    leading = sum(end - start for start, end in runs if start == 0)
-    trailing = sum(end - start for start, end in runs if start > 0 and end == n_samples)
-    inner = sum(end - start for start, end in runs) - leading - trailing
-    return leading / n_samples, inner / n_samples, trailing / n_samples
-
-
-def _read_all(sound: soundfile.SoundFile) -> np.ndarray:
-    """Return float32 (samples, channels), read in blocks: a damaged header may declare more than memory can hold."""
-    blocks = [np.empty((0, sound.channels), dtype=np.float32)]
-    while len(block := sound.read(max(1, BLOCK_SIZE // sound.channels), dtype="float32", always_2d=True)):
-        blocks.append(block)
-    return np.concatenate(blocks)
-
-
-def silent_runs(magnitude: np.ndarray, rate: int) -> list[tuple[int, int]]:
-    """Return start and end (exclusive) of every run of 10 ms or more in which each sample is below `ZERO`.
-
-    A shorter clip that is silent throughout is one run.
-
-    Args:
-        magnitude: (samples,), maximum over channels of the absolute samples.
-        rate: sample rate, Hz.
-    """
-    shortest = min(len(magnitude), round(SILENCE_SECONDS * rate))
-    return [(start, end) for start, end in _runs(magnitude < ZERO) if end - start >= shortest]
-
-
-def clipped_samples(wave: np.ndarray, full_scale: float = FULL_SCALE) -> int:
-    """Count samples in runs of three or more at or beyond full scale, of one sign: (samples, channels) -> count.
-
-    A single sample at full scale is the peak of a normalized file. Three in a row are a clipped peak, or a loud low
-    tone. Clips that were attenuated after clipping are not detected.
-    """
-    count = 0
-    for channel in wave.T:
-        for beyond in (channel >= full_scale, channel <= -full_scale):
-            count += sum(end - start for start, end in _runs(beyond) if end - start >= CLIPPED_RUN)
-    return count
 
 
 def common_seconds(reports: Sequence[FileReport]) -> float | None:
@@ -220,9 +175,3 @@ def _faults(report: FileReport, common: float | None) -> Iterator[str]:
         yield "truncated"
     if common is not None and report.seconds > common + LENGTH_TOLERANCE:
         yield "too long"
-
-
-def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """Return start and end (exclusive) of every run of True: bool (samples,)."""
-    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,23 +47,32 @@ class TableAudit:
 
 def audit_table(table: ClipTable) -> TableAudit:
     """Count sources that the table's folds share, and test clips that random splits contaminate."""
-    by_source: dict[str, set[int]] = defaultdict(set)
-    by_pair: dict[str, set[int]] = defaultdict(set)
-    for source, target, fold in zip(table.sources, table.targets, table.folds, strict=True):
-        by_source[source].add(int(fold))
-        by_pair[f"{source}, {table.classes[target]}"].add(int(fold))
     audits = [audit(table, make_split(table, RANDOM, table.fold_numbers[0], seed)) for seed in range(N_RANDOM_SPLITS)]
     contaminated = [split.same_source_and_class for split in audits]
     return TableAudit(
         clips=len(table),
         classes=len(table.classes),
-        sources=len(by_source),
+        sources=int(table.source_numbers.max()) + 1,
         folds=dict(sorted(Counter(table.folds.tolist()).items())),
-        several_folds={source: sorted(folds) for source, folds in by_source.items() if len(folds) > 1},
-        leaks={pair: sorted(folds) for pair, folds in by_pair.items() if len(folds) > 1},
+        several_folds=_in_several_folds(table, table.source_numbers, lambda clip: table.sources[clip]),
+        leaks=_in_several_folds(
+            table, table.pair_numbers, lambda clip: f"{table.sources[clip]}, {table.classes[table.targets[clip]]}"
+        ),
         tested=audits[0].test,
         contaminated=(float(np.mean(contaminated)), min(contaminated), max(contaminated)),
     )
+
+
+def _in_several_folds(table: ClipTable, numbers: np.ndarray, name: Callable[[int], str]) -> dict[str, list[int]]:
+    """Return the folds, ascending, of each number that is in more than one fold, by the name of one of its clips."""
+    fold_index = np.searchsorted(table.fold_numbers, table.folds)
+    # one clip per number and fold
+    clips = np.unique(numbers * len(table.fold_numbers) + fold_index, return_index=True)[1]
+    is_shared = np.bincount(numbers[clips])[numbers[clips]] > 1
+    folds: dict[str, list[int]] = {}
+    for clip in clips[is_shared].tolist():
+        folds.setdefault(name(clip), []).append(int(table.folds[clip]))
+    return folds
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ def clips_csv(analysis: CollectionAnalysis) -> str:
     table, descriptors = analysis.table, analysis.descriptors
     row_of = {int(clip): row for row, clip in enumerate(analysis.usable)}
     point_of = dict(zip(analysis.usable[analysis.audible].tolist(), analysis.projection.points, strict=True))
+    faults = {kind: set(clips) for kind, clips in analysis.faults.items()}
     rows = []
     for clip, report in enumerate(analysis.reports):
         values: dict[str, Any] = {
@@ -22,7 +23,7 @@ def clips_csv(analysis: CollectionAnalysis) -> str:
             "class": table.classes[table.targets[clip]],
             "fold": table.folds[clip],
             "source": table.sources[clip],
-            "faults": "; ".join(kind for kind, clips in analysis.faults.items() if clip in clips),
+            "faults": "; ".join(kind for kind, clips in faults.items() if clip in clips),
             "reason": report.reason,
             "sample_rate_hz": report.rate or "",
             "channels": report.channels or "",

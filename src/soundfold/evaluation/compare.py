@@ -13,7 +13,7 @@ import numpy as np
 from soundfold.config import NOT_IDENTITY, drop_keys
 from soundfold.errors import InputError
 from soundfold.evaluation.predictions import load_fold_predictions
-from soundfold.evaluation.results import CVResult, load_config, load_folds, summarise
+from soundfold.evaluation.results import REDO, CVResult, load_config, load_folds, summarise
 from soundfold.evaluation.statistics import SeedSummary, accuracy_interval, mcnemar, over_seeds, source_interval
 
 
@@ -51,7 +51,10 @@ class RunResult:
     @property
     def collection(self) -> str:
         """The data set's name, as in ``data=esc50``."""
-        return str(self.config["data"]["name"])
+        name = (self.config.get("data") or {}).get("name")
+        if name is None:
+            raise InputError(f"The configuration of {self.name} lacks data.name. {REDO}")
+        return str(name)
 
     def trained_on(self) -> str:
         """Describe the number of training clips, and of training images if it differs."""

@@ -15,6 +15,10 @@ from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.evaluation.results import REDO, FoldResult
 from soundfold.io.csv_text import csv_text
+from soundfold.io.reading import read_text
+
+# bytes; a million clips of fifty classes have 600 MB
+MAX_CSV = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,10 @@ def load_predictions(path: Path, classes: Sequence[str], digest: str | None = No
     """
     index = {name: target for target, name in enumerate(classes)}
     try:
-        content = path.read_bytes()
-        if digest not in (None, hashlib.sha256(content).hexdigest()):
+        content = read_text(path, MAX_CSV)
+        if digest not in (None, hashlib.sha256(content.encode()).hexdigest()):
             raise ValueError("it is not the file that result.json refers to")
-        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+        rows = list(csv.DictReader(io.StringIO(content, newline="")))
         return Predictions(
             tuple(row["filename"] for row in rows),
             tuple(row["source"] for row in rows),

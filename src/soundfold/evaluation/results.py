@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,10 @@ import numpy as np
 from soundfold.config import migrate, read_stored
 from soundfold.errors import InputError
 from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum, write_text
+from soundfold.io.reading import check_types, read_text
 
+# bytes; a thousand classes have a confusion matrix of 8 MB
+MAX_JSON = 64_000_000
 # keys of `FoldResult.audit` in results of the first edition
 RENAMED_AUDIT_KEYS = {"met_before": "seen_before"}
 FOLD_FOLDER = re.compile("fold([1-9][0-9]*|none)")
@@ -83,9 +89,11 @@ class FoldResult:
             InputError: the file is not a result, or the values or the configuration are not as they were written.
         """
         try:
-            values = loads_with_checksum(path.read_text(), require_checksum=True)
+            values = loads_with_checksum(read_text(path, MAX_JSON), require_checksum=True)
             values["audit"] = {RENAMED_AUDIT_KEYS.get(key, key): value for key, value in values["audit"].items()}
+            check_types(cls, values)
             result = cls(**values)
+            result._check_values()
             if result.config is not None:
                 content = (path.parent / "config.yaml").read_bytes()
                 if hashlib.sha256(content).hexdigest() != result.config:
@@ -95,6 +103,24 @@ class FoldResult:
             raise InputError(
                 f"{path} is not a fold's result ({error}). Delete it and start the run again; only this fold is redone."
             ) from error
+
+    def _check_values(self) -> None:
+        """Raise `ValueError` for values that no fold has, and that would fail in tables and figures."""
+        if not all(type(self.audit.get(key, 0)) in (int, NoneType) for key in ("train", *self.audit)):
+            raise ValueError("its audit has a value that is not a count")
+        if "train" not in self.audit or not isinstance(self.environment.get("versions", {}), dict):
+            raise ValueError("its audit or its environment is incomplete")
+        if self.fold is None:
+            return
+        scores, numbers = (self.accuracy, self.f1, self.top5), (self.loss, self.objective)
+        # the comparisons are false for nan
+        if not all(score is not None and -1e-6 <= score <= 1 + 1e-6 for score in scores):
+            raise ValueError("a score is missing, or not between 0 and 1")
+        if not all(number is not None and isfinite(number) for number in numbers) or not 0 <= self.seconds < 1e10:
+            raise ValueError("its loss, objective or seconds is missing, or not a finite number")
+        sizes = {len(self.confusion), *map(len, self.confusion)}
+        if self.fold not in self.folds or len(self.folds) < 2 or self.n < 1 or sizes != {len(self.classes)}:
+            raise ValueError("its fold, folds, n, classes or confusion do not match")
 
 
 @dataclass(frozen=True)
@@ -235,8 +261,7 @@ def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
         if not path.is_file():
             continue
         try:
-            with path.open(newline="", encoding="utf-8") as stream:
-                rows = list(csv.DictReader(stream))
+            rows = list(csv.DictReader(io.StringIO(read_text(path, MAX_JSON), newline="")))
             for name in rows[0] if rows else ():
                 if name != "leaky":
                     curves.setdefault(name, []).append(np.array([float(row[name] or "nan") for row in rows]))

@@ -20,9 +20,11 @@ from omegaconf import DictConfig
 
 from soundfold.errors import InputError, TrainingError, printable
 from soundfold.io.atomic import write_text
+from soundfold.io.reading import check_types, read_text
 from soundfold.io.signals import handle_stop_signals
 
 RECORD, TRACEBACK = "job.json", "traceback.txt"
+MAX_RECORD = 1_000_000  # bytes
 
 
 class JobError(Exception):
@@ -115,8 +117,19 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
 
 def read_jobs(folder: Path) -> list[Job]:
     """Return the jobs that a sweep has started, in its order."""
-    jobs = [Job(**json.loads(path.read_text())) for path in folder.glob(f"*/{RECORD}")]
-    return sorted(jobs, key=lambda job: job.number)
+    return sorted(map(_read_job, folder.glob(f"*/{RECORD}")), key=lambda job: job.number)
+
+
+def _read_job(path: Path) -> Job:
+    try:
+        values = json.loads(read_text(path, MAX_RECORD))
+        check_types(Job, values)
+        return Job(**values)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        # the folder is named by the job's number
+        number = int(path.parent.name) if path.parent.name.isdecimal() else -1
+        reason = f"its record {path} cannot be read ({error}), so its outcome is unknown. Repeat the command."
+        return Job(number, [], "all", status="failed", error=reason)
 
 
 # the operating system releases them when this process ends

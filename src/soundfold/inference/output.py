@@ -15,7 +15,7 @@ from rich.text import Text
 from soundfold.errors import printable
 from soundfold.inference.fold_models import FoldModel
 from soundfold.inference.prediction import Prediction
-from soundfold.io.console import Terminal
+from soundfold.io.console import Terminal, escape_bytes
 
 # a file with its prediction, or with the error that prevented it
 FileResult = tuple[Path, Prediction | str]
@@ -91,6 +91,6 @@ def prediction_as_json(
         "models": [{"fold": model.fold, "temperature": model.temperature} for model in models],
         "seen_in_training": list(result.seen_in_training),
         "notes": list(result.notes),
-        "timeline": [str(file) for file in timeline],
+        "timeline": [escape_bytes(str(file)) for file in timeline],
     }
     return json.dumps(content)

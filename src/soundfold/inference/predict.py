@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -23,19 +24,19 @@ from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline import write_timeline
 from soundfold.io.audio import audio_files
-from soundfold.io.console import Terminal
+from soundfold.io.console import Terminal, escape_bytes
 
 
 def predict(args: Namespace) -> int:
     """Print the predictions of files and write timelines of long recordings.
 
-    Unreadable files are reported and skipped.
+    Unreadable files are reported and skipped. If a timeline cannot be written, the prediction is printed with a note.
 
     Args:
         args: arguments of scripts/predict.py.
 
     Returns:
-        The exit code: 1 if a file was skipped.
+        The exit code: 1 if a file was skipped, or a timeline could not be written.
 
     Raises:
         InputError: the model, a folder or an option cannot be used.
@@ -47,44 +48,53 @@ def predict(args: Namespace) -> int:
     for line in describe_models(predictor.models):
         err.print(line)
     results: list[FileResult] = []
+    exit_code = 0
     timeline_names: set[str] = set()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         for number, path in enumerate(files, 1):
             task = progress.add_task(f"{number}/{len(files)} {printable(path.name)}", total=None)
-            result: Prediction | str
-            try:
-                result, timeline = _predict_file(predictor, path, args, timeline_names, progress, task)
-            except InputError as error:
-                result, timeline = str(error), []
-                err.print(f"error: {printable(error)}")
-            results.append((path, result))
+            result, timeline, error = _predict_file(predictor, path, args, timeline_names, progress, task)
+            if error is not None:
+                err.print(f"error: {error}")
+                exit_code = 1
+            shown = Path(escape_bytes(str(path)))
+            results.append((shown, result))
             progress.remove_task(task)
             if args.format == "jsonl":
-                print(prediction_as_json(path, result, predictor.models, args.top, timeline), flush=True)
+                print(prediction_as_json(shown, result, predictor.models, args.top, timeline), flush=True)
     if args.format == "table":
         print_predictions(results, args.top)
     elif args.format == "csv":
         text = predictions_as_csv(results, predictor.classes)
         print(printable(text, "\n") if sys.stdout.isatty() else text, end="")
-    return int(any(isinstance(result, str) for _, result in results))
+    return exit_code
 
 
 def _predict_file(
     predictor: Predictor, path: Path, args: Namespace, timeline_names: set[str], progress: Progress, task: TaskID
-) -> tuple[Prediction, list[Path]]:
-    """Return the prediction of a file, and the files of its timeline if it is a long recording."""
+) -> tuple[Prediction | str, list[Path], str | None]:
+    """Predict a file; return the prediction or the error, the files of a long recording's timeline, and any error."""
 
     def advance(seconds: float, header_seconds: float) -> None:
         progress.update(task, completed=seconds, total=max(seconds, header_seconds))
 
-    prediction = predictor.file(path, args.hop, sketch=True, progress=advance)
+    try:
+        prediction = predictor.file(path, args.hop, sketch=True, progress=advance)
+    except InputError as error:
+        text = escape_bytes(str(error))
+        return text, [], text
     if len(prediction.windows) == 1:
-        return prediction, []
+        return prediction, [], None
     name = _unused_name(path.stem, timeline_names)
-    timeline = write_timeline(prediction, predictor.band_centers, args.timelines, name)
-    progress.console.print(f"Timeline: {printable(args.timelines / name)}.csv, .png and .txt (Audacity)")
-    return prediction, timeline
+    try:
+        timeline = write_timeline(prediction, predictor.band_centers, args.timelines, name)
+    except InputError as error:
+        # the prediction of a long recording may have taken hours
+        notes = (*prediction.notes, "no timeline, see the error")
+        return replace(prediction, notes=notes), [], escape_bytes(str(error))
+    progress.console.print(escape_bytes(f"Timeline: {args.timelines / name}.csv, .png and .txt (Audacity)"))
+    return prediction, timeline, None
 
 
 def _unused_name(stem: str, used: set[str]) -> str:

@@ -132,7 +132,10 @@ def loads_with_checksum(text: str, require_checksum: bool = False) -> dict[str, 
     Raises:
         ValueError: the text is not a JSON object, or its values do not match its checksum.
     """
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(values, dict):
         raise ValueError("it is not a JSON object")
     checksum = values.pop("checksum", None)
@@ -150,11 +153,14 @@ def _checksum(values: dict[str, Any]) -> str:
 
 def has_control_characters(name: str) -> bool:
     """Return whether a name contains a control character or a separator of lines or paragraphs."""
-    return any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name)
+    # the first test is the fast one
+    return not name.isprintable() and any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in name)
 
 
 def escapes_folder(name: str) -> bool:
     """Return whether a relative name leads out of its folder by the rules of Unix or of Windows."""
+    if ".." not in name and "\\" not in name and ":" not in name and not name.startswith("/"):
+        return False  # fast, for tables of a million rows
     path = PureWindowsPath(name)  # understands both slashes, and drives
     # splitdrive, because pathlib before Python 3.12 accepts only letters as drive names
     return bool(path.anchor or ntpath.splitdrive(name)[0] or ".." in path.parts)

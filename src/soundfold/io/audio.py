@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
@@ -23,6 +24,14 @@ MAX_AMPLITUDE = 1e10
 # peak of the average of channels, relative to theirs, below which they cancel: -40 dB
 CANCELED = 0.01
 AUDIBLE = 1e-3  # -60 dBFS
+
+
+def open_sound(path: Path) -> soundfile.SoundFile:
+    """Open an audio file, also one whose name is not UTF-8."""
+    try:
+        return soundfile.SoundFile(path)
+    except UnicodeEncodeError:
+        return soundfile.SoundFile(os.fsencode(path))
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Recording:
             # opening a pipe or a device could block forever
             if not path.is_file():
                 raise InputError(f"There is no audio file at {path}. Give an audio file, or a folder of audio files.")
-            with soundfile.SoundFile(path) as file:
+            with open_sound(path) as file:
                 recording = cls(path, file.samplerate, file.channels, file.frames)
         # soundfile raises TypeError for a .raw file
         except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
@@ -109,7 +118,7 @@ class Recording:
         """Yield consecutive blocks float32 (samples, channels) of about ``size`` values."""
         frames, offset = max(1, size // self.channels), 0
         try:
-            with soundfile.SoundFile(self.path) as file:
+            with open_sound(self.path) as file:
                 while len(block := file.read(frames, dtype="float32", always_2d=True)):
                     yield block
                     offset += len(block)

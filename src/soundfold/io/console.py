@@ -1,4 +1,4 @@
-"""The console for notes and progress: standard error, so that standard output can be piped."""
+"""The consoles: notes and progress on standard error, so that results on standard output can be piped."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ class Terminal(Console):
             is_plain = segment.control or segment.text.isprintable()
             yield segment if is_plain else segment._replace(text=printable(segment.text, "\n\t"))
 
+    def on_broken_pipe(self) -> None:
+        """Raise instead of exiting with 1: scripts end quietly with 141 when ``| head`` has read enough."""
+        raise BrokenPipeError
+
 
 console = Terminal(stderr=True)
 
@@ -38,3 +42,8 @@ console = Terminal(stderr=True)
 def escape_markdown(text: str) -> str:
     """Return a name as plain text of Markdown, also in a table: without HTML, links, pictures and line breaks."""
     return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(printable(text), quote=False))
+
+
+def escape_bytes(text: str) -> str:
+    r"""Escape the bytes of a file name that are not UTF-8, which Python reads as surrogates, like ``\xe9``."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from soundfold.config import flatten
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
-from soundfold.evaluation.results import CVResult, fold_folders, load_config, load_folds, summarise
+from soundfold.evaluation.results import MAX_JSON, CVResult, fold_folders, load_config, load_folds, summarise
 from soundfold.io.atomic import loads_with_checksum
+from soundfold.io.reading import read_text
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[FinishedRun
         where: conditions such as ``optim.lr=1e-3`` that a run must satisfy; values are compared as YAML.
 
     Returns:
-        The finished runs, newest last, and one description per unfinished or damaged run.
+        The finished runs, newest last, and one description per unfinished or unreadable run.
 
     Raises:
         InputError: a condition is malformed, or no run has its key.
@@ -75,7 +76,7 @@ def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[FinishedRun
             try:
                 configs[run] = load_config(path)
             except InputError as error:
-                unfinished.append(f"{run.name} ({error})")
+                unfinished.append(f"{run.name} (unreadable: {error})")
     conditions = _parse_conditions(where, {key for config in configs.values() for key in flatten(config)})
     for run, config in configs.items():
         values = flatten(config)
@@ -91,7 +92,7 @@ def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[FinishedRun
             elif not (run / "foldnone").is_dir():
                 unfinished.append(f"{run.name} (no fold is finished)")
         except InputError as error:
-            unfinished.append(f"{run.name} ({error})")
+            unfinished.append(f"{run.name} (unreadable: {error})")
     return sorted(finished, key=SORT_KEYS["finished"]), unfinished
 
 
@@ -120,11 +121,11 @@ def _finished_run(run: Path, total: CVResult, config: dict[str, Any]) -> Finishe
 def _interval(run: Path, total: CVResult) -> tuple[float, float]:
     """Return the interval in ``cv.json`` if that file summarizes these folds: the bootstrap takes a second per run."""
     try:
-        cached = loads_with_checksum((run / "cv.json").read_text(), require_checksum=True)
+        cached = loads_with_checksum(read_text(run / "cv.json", MAX_JSON), require_checksum=True)
         if cached["folds"] == total.folds and cached["interval"] is not None:
             low, high = cached["interval"]
-            return low, high
-    except (OSError, ValueError, KeyError):
+            return float(low), float(high)
+    except (OSError, ValueError, KeyError, TypeError):
         pass  # no usable cv.json: compute it
     return load_run(run).interval
 
