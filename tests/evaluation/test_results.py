@@ -110,7 +110,7 @@ def test_truncated_result_is_refused_by_name(tmp_path):
     ("changes", "config", "reason"),
     [
         ({"accuracy": 0.99}, "seed: 0", "its values do not match its checksum"),
-        ({"audit": {"same_clip": 0}}, "seed: 0", "its values do not match its checksum"),
+        ({"audit": {"train": 2, "same_clip": 0}}, "seed: 0", "its values do not match its checksum"),
         ({"config": None}, "seed: 0", "its values do not match its checksum"),
         ({"checksum": None, "accuracy": 0.99}, "seed: 0", "it has no checksum"),
         ({}, "seed: 1", r"config\.yaml in its folder was changed since"),
@@ -121,7 +121,7 @@ def test_a_result_is_bound_to_its_values_and_its_configuration(tmp_path, changes
     (tmp_path / "fold1").mkdir()
     path = tmp_path / "fold1" / "result.json"
     (tmp_path / "fold1" / "config.yaml").write_text("seed: 0")
-    original = result(1, audit={"same_clip": 2}, config=hashlib.sha256(b"seed: 0").hexdigest())
+    original = result(1, audit={"train": 2, "same_clip": 2}, config=hashlib.sha256(b"seed: 0").hexdigest())
     original.save(path)
     assert load_folds(tmp_path) == [original]
     values = json.loads(path.read_text()) | changes
