@@ -57,6 +57,12 @@ class MeanMaxPool(nn.Module):
         over_time = maps.mean(dim=2, keepdim=True)
         return over_time.mean(dim=3, keepdim=True) + over_time.amax(dim=3, keepdim=True)
 
+    def contributions(self, maps: Tensor) -> Tensor:
+        """Return the part of each position in the output: (B, C, M, T), whose sum over M and T is the output."""
+        loudest = maps.mean(dim=2, keepdim=True).argmax(dim=3, keepdim=True)
+        is_loudest = torch.zeros_like(maps[:, :, :1]).scatter(3, loudest, 1.0)
+        return maps / maps.shape[2] * (1 / maps.shape[3] + is_loudest)
+
 
 class ResNet18(nn.Module):
     """ResNet-18 with a one-channel 7x7 stem: images (B, 1, M, T) -> logits (B, classes).
@@ -115,6 +121,8 @@ class ResNet18(nn.Module):
         self.layer2 = _downsampling_stage(width, excite, drops[2:4])
         self.layer3 = _downsampling_stage(2 * width, excite, drops[4:6])
         self.layer4 = _downsampling_stage(4 * width, excite, drops[6:])
+        # pixels between neighboring positions of the last feature maps
+        self.stride = stem_stride * (2 if max_pool else 1) * 8
         self.avgpool = nn.AdaptiveAvgPool2d(1) if pooling == "mean" else MeanMaxPool()
         self.fc = nn.Linear(8 * width, classes)
         for module in self.modules():

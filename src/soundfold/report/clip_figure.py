@@ -50,6 +50,11 @@ def _draw_log_mel(
         rows, columns = activation.shape
         x, y = (np.arange(columns) + 0.5) / columns * seconds, (np.arange(rows) + 0.5) / rows * n_mels
         axes.contour(x, y, activation, levels=(0.5, 0.9), colors="white", linewidths=(0.9, 1.6))
+        if rows > 1 and not np.ptp(activation, axis=0).any():
+            # the last feature maps of few mels have one row
+            axes.text(
+                0.01, 0.97, "activation over time only", transform=axes.transAxes, va="top", fontsize=7, color="w"
+            )
     ticks = [hz for hz in TICKS_HZ if band_centers[0] <= hz <= band_centers[-1]]
     axes.set_yticks(np.interp(ticks, band_centers, np.arange(n_mels) + 0.5))
     axes.set_yticklabels([f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in ticks])
