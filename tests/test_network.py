@@ -17,13 +17,22 @@ TELEMETRY = "ORT_DISABLE_TELEMETRY"
 FONTS = ".cache/matplotlib"
 
 
-@pytest.mark.parametrize(("setting", "expected"), [(None, "1"), ("", "1"), ("0", "0")])
-def test_telemetry_of_onnx_runtime_is_off_unless_the_user_sets_it(setting, expected):
-    environment = {name: value for name, value in os.environ.items() if name != TELEMETRY}
-    code = f"import soundfold, os, sys; print(os.environ['{TELEMETRY}'], 'onnxruntime' in sys.modules)"
-    environment |= {} if setting is None else {TELEMETRY: setting}
+@pytest.mark.parametrize(
+    ("variable", "setting", "expected"),
+    [
+        (TELEMETRY, None, "1"),
+        (TELEMETRY, "", "1"),
+        (TELEMETRY, "0", "0"),
+        ("OMP_WAIT_POLICY", None, "PASSIVE"),
+        ("OMP_WAIT_POLICY", "ACTIVE", "ACTIVE"),
+    ],
+)
+def test_libraries_are_configured_before_they_are_imported_unless_the_user_did(variable, setting, expected):
+    environment = {name: value for name, value in os.environ.items() if name != variable}
+    code = f"import soundfold, os, sys; print(os.environ['{variable}'], *({{'onnxruntime', 'torch'}} & sys.modules.keys()))"
+    environment |= {} if setting is None else {variable: setting}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout.split() == [expected, "False"], done.stderr
+    assert done.stdout.split() == [expected], done.stderr
 
 
 def foreign_addresses(trace: str) -> set[str]:
