@@ -29,7 +29,8 @@ FONTS = ".cache/matplotlib"
 )
 def test_libraries_are_configured_before_they_are_imported_unless_the_user_did(variable, setting, expected):
     environment = {name: value for name, value in os.environ.items() if name != variable}
-    code = f"import soundfold, os, sys; print(os.environ['{variable}'], *({{'onnxruntime', 'torch'}} & sys.modules.keys()))"
+    loaded = "{'onnxruntime', 'torch'} & sys.modules.keys()"
+    code = f"import soundfold, os, sys; print(os.environ['{variable}'], *({loaded}))"
     environment |= {} if setting is None else {variable: setting}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == [expected], done.stderr

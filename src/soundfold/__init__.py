@@ -5,8 +5,8 @@ import os
 # ONNX Runtime, which torchmetrics imports, sends usage data and stores a device id in the home directory. It reads this
 # variable when it is imported, so this must precede every other import.
 os.environ["ORT_DISABLE_TELEMETRY"] = os.environ.get("ORT_DISABLE_TELEMETRY") or "1"
-# Threads of libgomp, which torch loads on Linux, spin while they wait. Beside another busy process, which takes the core
-# that they wait for, a training would need many times as long.
+# Threads of libgomp, which torch loads on Linux, spin while they wait. Beside another busy process, which takes the
+# core that they wait for, a training would need many times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
