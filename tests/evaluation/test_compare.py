@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from soundfold.config import NOT_IDENTITY
 from soundfold.errors import InputError
-from soundfold.evaluation.compare import compare, load_run, seed_groups
+from soundfold.evaluation.compare import compare, describe_seeds, ensemble, load_run, seed_groups
 from soundfold.evaluation.published import FIGURES, LeaderboardRow, published_rows
 from soundfold.report.terminal import print_published
 
@@ -113,6 +113,21 @@ def test_grouping_ignores_names_and_machines(tmp_path, key):
     assert [len(group) for group, _ in seed_groups([first, second])] == [2]
     OmegaConf.update(config, "data.seconds", 4.0, force_add=True)
     assert seed_groups([first, replace(second, config=OmegaConf.to_container(config))]) == []
+
+
+def test_ensemble_of_seeds_averages_probabilities(tmp_path):
+    runs = [load_run(write_run(tmp_path / f"run-{seed}", random_correct(0.8), seed=seed)) for seed in (1, 2)]
+    targets, rows = runs[0].targets, np.arange(len(runs[0].targets))
+    sure, unsure = np.zeros_like(runs[0].logits), np.zeros_like(runs[0].logits)
+    # the first model is sure of the true class and the second prefers the next one a little; the last ten: both are wrong
+    sure[rows, targets], unsure[rows, (targets + 1) % unsure.shape[1]] = 3, 0.5
+    sure[-10:] *= -1
+    runs = [replace(run, logits=logits) for run, logits in zip(runs, (sure, unsure), strict=True)]
+    correct = ensemble(runs)
+    assert correct[:-10].all()
+    assert not correct[-10:].any()
+    ((group, summary),) = seed_groups(runs)
+    assert f"Ensemble of the seeds: {100 * (1 - 10 / len(rows)):.2f} %, 95 % interval" in describe_seeds(group, summary)
 
 
 def test_runs_on_other_clips_are_not_grouped(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 
 from soundfold.config import NOT_IDENTITY, drop_keys
 from soundfold.errors import InputError
+from soundfold.evaluation.metrics import probabilities
 from soundfold.evaluation.predictions import load_fold_predictions
 from soundfold.evaluation.results import REDO, CVResult, load_config, load_folds, summarise
 from soundfold.evaluation.statistics import SeedSummary, accuracy_interval, mcnemar, over_seeds, source_interval
@@ -214,4 +215,19 @@ def describe_seeds(group: Sequence[RunResult], summary: SeedSummary) -> str:
         low, high = (100 * end for end in summary.interval)
         text += f", standard deviation over seeds {100 * summary.seed_sd:.2f}, over folds {100 * summary.fold_sd:.2f}"
         text += f"; 95 % interval over seeds {low:.2f} to {high:.2f} %"
+    if not group[0].total.leaky:  # otherwise each seed has its own clips
+        correct = ensemble(group)
+        low, high = (100 * end for end in accuracy_interval(correct, group[0].sources))
+        text += f". Ensemble of the seeds: {100 * correct.mean():.2f} %, 95 % interval {low:.2f} to {high:.2f} %"
     return text
+
+
+def ensemble(runs: Sequence[RunResult]) -> np.ndarray:
+    """Return whether the mean of the runs' probabilities is largest for the true class: bool (n,).
+
+    A clip is predicted only by the models of its own fold, which did not train on it.
+
+    Args:
+        runs: scored on the same clips.
+    """
+    return np.mean([probabilities(run.logits) for run in runs], axis=0).argmax(axis=1) == runs[0].targets
