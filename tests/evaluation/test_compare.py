@@ -119,7 +119,7 @@ def test_ensemble_of_seeds_averages_probabilities(tmp_path):
     runs = [load_run(write_run(tmp_path / f"run-{seed}", random_correct(0.8), seed=seed)) for seed in (1, 2)]
     targets, rows = runs[0].targets, np.arange(len(runs[0].targets))
     sure, unsure = np.zeros_like(runs[0].logits), np.zeros_like(runs[0].logits)
-    # the first model is sure of the true class, the second prefers the next one a little; both are wrong on the last ten
+    # the first model is sure of the true class, the second prefers the next one a little; both err on the last ten
     sure[rows, targets], unsure[rows, (targets + 1) % unsure.shape[1]] = 3, 0.5
     sure[-10:] *= -1
     runs = [replace(run, logits=logits) for run, logits in zip(runs, (sure, unsure), strict=True)]
