@@ -6,6 +6,7 @@ import pickle
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from soundfold.inference.fold_models import read_models
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline import audacity, labels, timeline_csv
+from soundfold.inference.timeline_figure import timeline_figure
 
 PREDICT = tiny.ROOT / "scripts" / "predict.py"
 
@@ -357,3 +359,20 @@ def test_models_with_other_features_are_not_averaged(tiny_run, tmp_path):
     )
     with pytest.raises(InputError, match="cannot be averaged"):
         Predictor([FoldModel("1", bundle, None, ""), FoldModel("2", other, None, "")])
+
+
+def test_the_timeline_shows_every_class_that_wins_a_window():
+    windows = np.full((12, 9), 0.01)
+    winners = [*range(6), *[0] * 6]
+    windows[range(12), winners] = 0.9
+    starts, classes = np.arange(12.0), tuple(f"class {name}" for name in "abcdefghi")
+    prediction = Prediction(
+        classes, windows.mean(axis=0), windows, starts, starts + 2, 13.0, True, (), (), np.zeros((16, 130)), 0.1
+    )
+    lower = timeline_figure(prediction, np.geomspace(100, 8000, 16)).axes[1]
+    assert [line.get_label() for line in lower.lines] == list(classes[:6])
+    looks = {(line.get_color(), line.get_linestyle()) for line in lower.lines}
+    assert len(looks) == 6
+    # one class wins all windows, and four are drawn
+    single = replace(prediction, windows=windows[6:], starts=starts[6:], ends=starts[6:] + 2)
+    assert len(timeline_figure(single, np.geomspace(100, 8000, 16)).axes[1].lines) == 4

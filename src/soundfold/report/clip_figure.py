@@ -58,8 +58,8 @@ def _draw_log_mel(
     ticks = [hz for hz in TICKS_HZ if band_centers[0] <= hz <= band_centers[-1]]
     axes.set_yticks(np.interp(ticks, band_centers, np.arange(n_mels) + 0.5))
     axes.set_yticklabels([f"{hz // 1000}k" if hz >= 1000 else str(hz) for hz in ticks])
-    axes.set_xlabel("s", labelpad=0)
-    axes.set_ylabel("Hz", labelpad=0)
+    axes.set_xlabel("time, s", labelpad=0)
+    axes.set_ylabel("frequency, Hz", labelpad=0)
     axes.set_xlim(0, seconds)
 
 
