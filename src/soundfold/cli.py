@@ -6,11 +6,15 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.config import Config, refuse_unknown_keys, register
@@ -50,6 +54,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
                 return
             try:
                 main()
+            except _Reported as reported:
+                raise reported.error from None
             finally:
                 failed = _print_jobs()
     except Stopped as stop:
@@ -74,6 +80,31 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         _exit(message, 2)
     if failed:
         sys.exit(1)
+
+
+class _Reported(BaseException):
+    """Carries an error with a message for the user past Hydra, which would print the overrides before it."""
+
+    def __init__(self, error: InputError | TrainingError) -> None:
+        self.error = error
+
+
+def plain_errors(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Decorate the function that ``hydra.main`` decorates, so that only the message of an error is printed.
+
+    In a sweep Hydra handles the error, so that the other jobs run.
+    """
+
+    @wraps(task)
+    def wrapper(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except (InputError, TrainingError) as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            raise _Reported(error) from error
+
+    return wrapper
 
 
 def _exit(message: str, code: int) -> NoReturn:
