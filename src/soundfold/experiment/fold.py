@@ -123,7 +123,10 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
     validated = trainer.validate(model, data, verbose=False)[0] if job.validates else {}
     scores = trainer.test(model, data, verbose=False)[0] if job.fold is not None else {}
     predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None
-    objective = scores.get("test/accuracy")
+    confusion = model.confusion.compute() if scores else torch.zeros(0, dtype=torch.int64)
+    # the exact ratio of counts, which torchmetrics rounds to float32
+    accuracy = int(confusion.trace()) / int(confusion.sum()) if scores else None
+    objective = accuracy
     if job.is_nested:
         # a search maximizes the objective
         sign = -1 if monitor_mode(job.cfg) == "min" else 1
@@ -137,11 +140,11 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
         seed=run.cfg.seed,
         classes=list(table.classes),
         n=len(data.split.test),
-        accuracy=scores.get("test/accuracy"),
+        accuracy=accuracy,
         f1=scores.get("test/f1"),
         top5=scores.get("test/top5"),
         loss=scores.get("test/loss"),
-        confusion=model.confusion.compute().tolist() if scores else [],
+        confusion=confusion.tolist(),
         val_accuracy=validated.get("val/accuracy"),
         objective=objective,
         epochs=epochs,
