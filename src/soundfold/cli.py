@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -18,7 +19,15 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.config import Config, refuse_unknown_keys, register
-from soundfold.errors import BROKEN_PIPE, InputError, TrainingError, discard_output, printable
+from soundfold.errors import (
+    BROKEN_PIPE,
+    MEMORY_ADVICE,
+    InputError,
+    TrainingError,
+    discard_output,
+    is_out_of_memory,
+    printable,
+)
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
 from soundfold.io.signals import Stopped, handle_stop_signals
 
@@ -74,6 +83,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         discard_output()
         sys.exit(BROKEN_PIPE)
     except Exception as error:
+        if is_out_of_memory(error):
+            _exit(f"Out of memory: {str(error) or type(error).__name__}. {MEMORY_ADVICE}", 1)
         message = _explain(error)
         if message is None:
             raise
@@ -168,6 +179,11 @@ def _explain(error: Exception) -> str | None:
         # the cause names the fault; Hydra's first line only locates it, and its others suggest a plus sign
         cause = error.__cause__
         return text if cause is None else f"{text.splitlines()[0]} {str(cause).splitlines()[0]}."
+    if isinstance(error, OSError) and _is_raised_by_hydra(error):
+        return (
+            f"Hydra cannot create its folder {error.filename}: {error.strerror}. Set hydra.run.dir or "
+            "hydra.sweep.dir to another folder, or omit it."
+        )
     # OmegaConf passes on `float`'s error for a huge integer, and appends the key
     if isinstance(error, OverflowError) and "full_key: " in text:
         return f"{text.split('full_key: ')[1].splitlines()[0]}: the number is too large."
@@ -180,3 +196,10 @@ def _explain(error: Exception) -> str | None:
             "as search=lr_wd, logger=wandb or augment=strong, or omit the key."
         )
     return None
+
+
+def _is_raised_by_hydra(error: OSError) -> bool:
+    """Return whether Hydra, and not a function that it called, used the path that the error names."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    callers = [name for name in modules if name.split(".")[0] not in ("pathlib", "os", "contextlib")]
+    return bool(callers) and callers[-1].split(".")[0] in ("hydra", "hydra_plugins")

@@ -1,5 +1,6 @@
 """Exceptions whose message is one paragraph for the user, and the exit codes that scripts return for them."""
 
+import errno
 import os
 import re
 import sys
@@ -9,6 +10,18 @@ from collections.abc import Callable
 CTRL_C, BROKEN_PIPE = 130, 141
 # C0, DEL and C1, bytes of a file name that are not UTF-8, line separators, and marks that reorder text
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# in the message of a RuntimeError or ImportError: of PyTorch's allocators, oneDNN, C++, the operating system, and of
+# Python's threads and imports
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "could not create a primitive",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "can't start new thread",
+    "failed to map segment from shared object",
+)
+MEMORY_ADVICE = "Close other programs, raise the limit of this process (ulimit -v), or use a machine with more memory."
 
 
 def printable(text: object, keep: str = "") -> str:
@@ -43,6 +56,16 @@ def check_between(name: str, value: float, lowest: float, highest: float) -> Non
         raise ArgumentError(f"`{name}`={value:g} must be between {lowest:g} and {highest:g}.")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory is exhausted, by an error of Python, PyTorch, oneDNN, C++ or the operating system."""
+    # PyTorch's class is named, because importing it takes seconds
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    typical = isinstance(error, RuntimeError | ImportError)
+    return named or (typical and any(text in str(error) for text in OUT_OF_MEMORY))
+
+
 class TrainingError(Exception):
     """Training started and cannot continue.
 
@@ -54,8 +77,8 @@ class TrainingError(Exception):
 def exit_code_of(main: Callable[[], int | None]) -> int:
     """Run a script's main function and return its exit code.
 
-    0 for None, 2 after printing an `InputError`, 130 after Ctrl-C, and 141 if the reader of standard output, such as
-    ``head``, ended.
+    0 for None, 2 after printing an `InputError`, 1 if memory is exhausted, 130 after Ctrl-C, and 141 if the reader of
+    standard output, such as ``head``, ended.
     """
     try:
         code = main() or 0
@@ -69,6 +92,11 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         discard_output()
         return BROKEN_PIPE
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: Out of memory: {str(error) or type(error).__name__}. {MEMORY_ADVICE}", file=sys.stderr)
+        return 1
     return code
 
 

@@ -130,3 +130,13 @@ def test_a_damaged_summary_is_computed_again(cached, outputs):
     expected = list_runs(outputs)[0][0].interval
     (outputs / "toy-a" / "cv.json").write_text(cached)
     assert list_runs(outputs)[0][0].interval == expected
+
+
+@pytest.mark.parametrize(("name", "kind"), [("report.html", "folder"), ("figures", "file"), ("cv.lock", "folder")])
+def test_a_folder_in_place_of_a_file_is_named(name, kind, outputs):
+    folder = outputs / "toy-b"
+    (folder / name).mkdir() if kind == "folder" else (folder / name).touch()
+    options = report_options([f"report.page={'full' if name == 'figures' else 'plain'}"])
+    with pytest.raises(InputError, match=rf"{name} cannot be written: .*remove or rename it"):
+        RunReporter().report_run(folder, load_run(folder), options, {})
+    assert not list(folder.glob("*.part"))

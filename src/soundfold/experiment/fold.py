@@ -56,7 +56,8 @@ def train_fold(
         TrainingError: a loss is not finite, or memory is exhausted.
     """
     started = time.perf_counter()
-    job = _prepare(run, fold, shard)
+    with explain_oom(run.cfg, fold):
+        job = _prepare(run, fold, shard)
     is_writer = shard.rank == 0
     opened: AbstractContextManager[list[Logger]] = fold_loggers(run, job.folder, fold) if is_writer else nullcontext([])
     with opened as loggers, explain_oom(run.cfg, fold):
@@ -102,7 +103,7 @@ def _prepare(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJob:
 
 def _fit(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Callback]) -> pl.Trainer:
     """Train the model, and load the weights to score into it: the last, their average, or the best epoch's."""
-    resume = not job.cfg.rerun and not job.cfg.debug and can_resume(job.checkpoints)
+    resume = not job.cfg.rerun and not job.cfg.debug and can_resume(job.checkpoints, job.model)
     if resume:
         console.print(f"Fold {job.fold or 'none'} resumes from its last checkpoint.")
     trainer = make_trainer(job, loggers, watchers)
