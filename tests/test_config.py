@@ -284,3 +284,17 @@ def test_published_preset_has_the_same_durations_at_every_rate(rate, sizes):
 def test_invalid_frame_sizes_are_refused_by_key(override, message):
     with pytest.raises(InputError, match=message):
         validate(composed(override))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "download"),
+    [
+        (["data=esc50"], "esc50"),
+        (["data=esc10"], "esc50"),
+        (["data=esc50", "data.root=/mistyped"], None),
+        (["data=esc50", "data.root=/elsewhere", "data.download=esc50"], "esc50"),
+        (["data=esc50", "data.download=null"], None),
+    ],
+)
+def test_esc50_is_downloaded_to_its_default_folder_or_on_request(overrides, download):
+    assert composed(*overrides).data.download == download
