@@ -178,7 +178,11 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         # the cause names the fault; Hydra's first line only locates it, and its others suggest a plus sign
         cause = error.__cause__
-        return text if cause is None else f"{text.splitlines()[0]} {str(cause).splitlines()[0]}."
+        if cause is None:
+            return text
+        reason = str(cause).splitlines()[0].rstrip(".")
+        override = re.match("Error merging override (.*)", text)
+        return f"{override[1]}: {reason}." if override else f"{text.splitlines()[0]} {reason}."
     if isinstance(error, OSError) and _is_raised_by_hydra(error):
         return (
             f"Hydra cannot create its folder {error.filename}: {error.strerror}. Set hydra.run.dir or "
@@ -190,9 +194,12 @@ def _explain(error: Exception) -> str | None:
     # OmegaConf's errors for a key of a section that is null
     section_errors = ("Unexpected type for root", "object_type=NoneType")
     if isinstance(error, AssertionError | AttributeError) and any(part in text for part in section_errors):
-        dotted = ", ".join(arg for arg in sys.argv[1:] if "." in arg.split("=")[0])
+        dotted = [arg for arg in sys.argv[1:] if "." in arg.split("=")[0]]
+        # most sections that can be null are within another one
+        dotted = [arg for arg in dotted if arg.split("=")[0].count(".") > 1 or arg.startswith("search.")] or dotted
+        which = f"{dotted[0]} sets" if len(dotted) == 1 else f"One of {', '.join(dotted)} sets"
         return (
-            f"One of {dotted} sets a key of a section that is null (off). Choose an option that has the section, such "
+            f"{which} a key of a section that is null (off). Choose an option that has the section, such "
             "as search=lr_wd, logger=wandb or augment=strong, or omit the key."
         )
     return None
