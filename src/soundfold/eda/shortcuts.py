@@ -23,8 +23,8 @@ from soundfold.evaluation.statistics import accuracy_interval
 # sets of cues by name, with their description
 CUE_SETS = {
     "file_facts": (FILE_FACTS, "duration, digital silence, clipping, bit depth, DC offset"),
-    "band_limit": (BAND_CUES, "band limit (also depends on content)"),
-    "all_cues": (CUES, "all cues, with level and roll-off (also depend on content)"),
+    "band_limit": (BAND_CUES, "bandwidth and low-pass edge, which also depend on the sound"),
+    "all_cues": (CUES, "also level, background and roll-off, which depend on the sound"),
 }
 N_PERMUTATIONS = 20
 MAX_PRINTED = 5
@@ -219,13 +219,14 @@ def shortcut_lines(audit: ShortcutAudit | None) -> Iterator[str]:
         f"{audit.clips} clips. Chance is {100 * audit.chance:.1f} %{largest}."
     )
     for name, score in audit.scores.items():
-        yield f"  {CUE_SETS[name][1]}: {score_sentence(score)}"
-        best = sorted(range(len(audit.classes)), key=lambda t: -(score.recall[t] or 0))[:MAX_PRINTED]
+        yield f"  {name.replace('_', ' ')} ({CUE_SETS[name][1]}): {score_sentence(score)}"
+        # not by recall: clips without a cue are all assigned to one class
+        best = sorted(range(len(audit.classes)), key=lambda t: -_f1(score.recall[t], score.precision[t]))[:MAX_PRINTED]
         found = "; ".join(
-            f"{audit.classes[t]} {_percent(score.recall[t])} ({_percent(score.precision[t])}, {score.strongest[t]})"
+            f"{audit.classes[t]} {_percent(score.recall[t])}, {_percent(score.precision[t])} ({score.strongest[t]})"
             for t in best
         )
-        yield f"    highest recall (precision, cue of largest weight): {found}"
+        yield f"    highest F1, with recall, precision and cue of largest weight: {found}"
 
 
 def score_sentence(score: CueScore) -> str:
@@ -252,6 +253,10 @@ def shortcut_rows(audit: ShortcutAudit) -> list[dict[str, Any]]:
             row[f"{name}_strongest_cue"] = score.strongest[t]
         rows.append(row)
     return rows
+
+
+def _f1(recall: float | None, precision: float | None) -> float:
+    return 2 * recall * precision / (recall + precision) if recall and precision else 0.0
 
 
 def _percent(value: float | None, unit: str = " %") -> str:
