@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from soundfold.data.store import Waveforms
-from soundfold.eda.checks import clipped_samples, silent_runs
+from soundfold.eda.checks import FULL_SCALE
+from soundfold.eda.file_scan import FileScan
 from soundfold.io.pcm import pcm_to_float
 
 FILE_FACTS = {
@@ -54,16 +55,18 @@ def measure_cues(
 def clip_cues(clip: np.ndarray, rate: int) -> list[float]:
     """Compute the cues of one clip: int16 (samples,) at ``rate`` Hz -> values in the order of `CUES`."""
     wave = pcm_to_float(clip)
-    leading, inner, trailing = _silence(np.abs(wave), rate)
-    audible = wave[leading : len(wave) - trailing]
+    scan = FileScan(rate, 1, FULL_SCALE)
+    scan.add(wave[:, None])
+    scan.end()
+    audible = wave[scan.leading : len(wave) - scan.trailing]
     frames = _frames(audible)
     bandwidth, cliff_db, cliff_hz, rolloff = _spectral_cues(frames, rate)
     return [
         len(clip) / rate,
-        leading / rate,
-        trailing / rate,
-        inner / len(clip),
-        clipped_samples(wave[:, None]) / len(clip),
+        scan.leading / rate,
+        scan.trailing / rate,
+        scan.inner / len(clip),
+        scan.clipped / len(clip),
         _step_bits(clip),
         _dc_offset_db(audible, rate),
         bandwidth,
@@ -74,14 +77,6 @@ def clip_cues(clip: np.ndarray, rate: int) -> list[float]:
         _floor_db(frames),
         rolloff,
     ]
-
-
-def _silence(magnitude: np.ndarray, rate: int) -> tuple[int, int, int]:
-    """Return the samples of digital silence at the start, inside and at the end; a silent clip has all at its start."""
-    runs = silent_runs(magnitude, rate)
-    leading = sum(end - start for start, end in runs if start == 0)
-    trailing = sum(end - start for start, end in runs if start > 0 and end == len(magnitude))
-    return leading, sum(end - start for start, end in runs) - leading - trailing, trailing
 
 
 def _step_bits(clip: np.ndarray) -> float:
