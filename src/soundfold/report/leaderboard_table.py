@@ -1,4 +1,4 @@
-"""The list of finished runs as a terminal table, Markdown or CSV."""
+"""The list of runs as a terminal table, Markdown or CSV."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rich.text import Text
 from soundfold.errors import printable
 from soundfold.io.console import Terminal, escape_markdown
 from soundfold.report.config_diff import differing_keys, grouped_differences
-from soundfold.report.leaderboard import FinishedRun
+from soundfold.report.leaderboard import ListedRun
 from soundfold.report.terminal import accuracy_text
 
 
-def print_leaderboard(runs: Sequence[FinishedRun]) -> None:
+def print_leaderboard(runs: Sequence[ListedRun]) -> None:
     """Print a row per run."""
     names, rows = _columns_and_rows(runs)
-    table = Table(title=f"Finished cross-validations: {len(runs)}")
+    incomplete = sum(not run.total.is_complete for run in runs)
+    table = Table(title=f"Runs: {len(runs)}{f', {incomplete} of them incomplete' if incomplete else ''}")
     for name in names:
         table.add_column(Text(printable(name)), justify="left" if name in ("run", "protocol") else "right")
     for row in rows:
@@ -30,7 +31,7 @@ def print_leaderboard(runs: Sequence[FinishedRun]) -> None:
     Terminal(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
-def as_markdown(runs: Sequence[FinishedRun]) -> str:
+def as_markdown(runs: Sequence[ListedRun]) -> str:
     """Return the rows of `print_leaderboard` as a Markdown table."""
     names, rows = _columns_and_rows(runs)
     header, *cells = ([escape_markdown(cell) for cell in row] for row in [names, *rows])
@@ -38,22 +39,33 @@ def as_markdown(runs: Sequence[FinishedRun]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def as_csv(runs: Sequence[FinishedRun]) -> str:
+def as_csv(runs: Sequence[ListedRun]) -> str:
     """Return a row per run in full precision: accuracies in [0, 1], seconds, and every key that differs."""
     columns = differing_keys([run.config for run in runs])
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     scores = ["accuracy", "accuracy_sd", "low", "high"]
-    writer.writerow(["run", "finished", "protocol", "leaky", "clips", *scores, "seconds", *columns])
+    writer.writerow(
+        ["run", "finished", "protocol", "leaky", "folds", "all_folds", "clips", *scores, "seconds", *columns]
+    )
     for i, run in enumerate(runs):
         total = run.total
         finished = datetime.fromtimestamp(run.finished).astimezone().isoformat(timespec="seconds")
-        row = [run.name, finished, total.protocol, str(total.leaky).lower(), total.n, total.accuracy, total.accuracy_sd]
-        writer.writerow([*row, *run.interval, total.seconds, *(values[i] for values in columns.values())])
+        row = [run.name, finished, total.protocol, str(total.leaky).lower(), len(total.folds), total.all_folds, total.n]
+        writer.writerow(
+            [
+                *row,
+                total.accuracy,
+                total.accuracy_sd,
+                *run.interval,
+                total.seconds,
+                *(values[i] for values in columns.values()),
+            ]
+        )
     return out.getvalue()
 
 
-def _columns_and_rows(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
+def _columns_and_rows(runs: Sequence[ListedRun]) -> tuple[list[str], list[list[str]]]:
     settings = grouped_differences([run.config for run in runs])
     rows = [
         [
