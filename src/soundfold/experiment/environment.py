@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "lightning", "torchmetrics", "numpy", "soundfile")
 
@@ -43,7 +44,9 @@ def command() -> str | None:
     # the folder of --config-dir; Hydra stores its absolute path
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     options = [part for folder in folders for part in ("--config-dir", os.path.relpath(folder, hydra.runtime.cwd))]
-    return shlex.join(["python", f"scripts/{hydra.job.name}.py", *options, *hydra.overrides.task])
+    # reading an item would resolve it
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return shlex.join(["python", f"scripts/{hydra.job.name}.py", *options, *overrides])
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
