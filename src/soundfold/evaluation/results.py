@@ -226,7 +226,7 @@ def load_folds(run: Path) -> list[FoldResult]:
         raise InputError(f"There is no run at {run}. A run's folder is outputs/<name>-<id>; train.py prints it.")
     results = []
     for name, folder in fold_folders(run).items():
-        if (path := folder / "result.json").is_file():
+        if (path := folder / "result.json").exists():
             result = FoldResult.load(path)
             if name != str(result.fold or "none"):
                 raise InputError(
