@@ -14,7 +14,15 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.config import Config, refuse_unknown_keys, register
-from soundfold.errors import BROKEN_PIPE, InputError, TrainingError, discard_output, printable
+from soundfold.errors import (
+    BROKEN_PIPE,
+    InputError,
+    TrainingError,
+    discard_output,
+    explain_output_error,
+    open_standard_streams,
+    printable,
+)
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
 from soundfold.io.signals import Stopped, handle_stop_signals
 
@@ -29,14 +37,15 @@ SECRET = re.compile(
 def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     """Run a function decorated by ``hydra.main``, and exit.
 
-    Exit codes: 2 for invalid input, after one paragraph; 1 if training or a job of a sweep failed; 143 and 130 after
-    SIGTERM and Ctrl-C. A sweep's jobs are listed at its end, also after an interruption.
+    Exit codes: 2 for invalid input, after one paragraph; 1 if training, a job of a sweep or writing to standard output
+    failed; 143 and 130 after SIGTERM and Ctrl-C. A sweep's jobs are listed at its end, also after an interruption.
 
     Args:
         main: the entry point.
         groups: the folder of configuration groups.
         schema: the type of the entry point's configuration.
     """
+    open_standard_streams()
     register()
     # otherwise Hydra prints its own summary of every exception and exits
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -68,6 +77,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         discard_output()
         sys.exit(BROKEN_PIPE)
     except Exception as error:
+        if message := explain_output_error(error):
+            _exit(message, 1)
         message = _explain(error)
         if message is None:
             raise

@@ -1,5 +1,6 @@
 """Exceptions whose message is one paragraph for the user, and the exit codes that scripts return for them."""
 
+import errno
 import os
 import re
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Callable
 
 # as a shell reports processes that SIGINT or SIGPIPE ended
 CTRL_C, BROKEN_PIPE = 130, 141
+# of a file that cannot be written: full disk, quota, file size limit, device
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # C0, DEL and C1, bytes of a file name that are not UTF-8, line separators, and marks that reorder text
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -54,24 +57,60 @@ class TrainingError(Exception):
 def exit_code_of(main: Callable[[], int | None]) -> int:
     """Run a script's main function and return its exit code.
 
-    0 for None, 2 after printing an `InputError`, 130 after Ctrl-C, and 141 if the reader of standard output, such as
-    ``head``, ended.
+    0 for None, 1 if standard output cannot be written, 2 after printing an `InputError`, 130 after Ctrl-C, and 141 if
+    the reader of standard output, such as ``head``, ended.
     """
+    open_standard_streams()
     try:
         code = main() or 0
         sys.stdout.flush()
-    except InputError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C.", file=sys.stderr)
         return CTRL_C
     except BrokenPipeError:
         discard_output()
         return BROKEN_PIPE
+    except (InputError, OSError) as error:
+        message = explain_output_error(error)
+        if message is None and not isinstance(error, InputError):
+            raise
+        print(f"error: {message or printable(error)}", file=sys.stderr)
+        return 2 if message is None else 1
     return code
 
 
+def open_standard_streams() -> None:
+    """Open standard streams that the caller closed, as a cron job may, on the null device.
+
+    Otherwise they are None, and the next file that is opened gets their number, and what libraries print.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def explain_output_error(error: Exception) -> str | None:
+    """Return the message if an exception was raised because standard output cannot be written, else None.
+
+    What was not written is discarded.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    if cause is None or cause.filename is not None or cause.errno not in OUTPUT_ERRORS:
+        return None
+    try:
+        # the error does not name its file, so try again
+        print(flush=True)
+    except OSError as again:
+        discard_output()
+        return f"Standard output cannot be written: {again.strerror}. Free some space, or redirect it to another file."
+    return None
+
+
 def discard_output() -> None:
-    """Discard what was not written to a closed standard output; Python would report it at exit."""
+    """Discard what was not written to standard output; Python would report it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
