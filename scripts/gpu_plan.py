@@ -10,7 +10,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Run the CUDA tests, the tables of speed, the four rows of the published table, the ablations and "
         "the recipe for as many steps as the time allows. Every result is written to plan.json as it ends, and all "
-        "small files to plan.tar.gz at the end. The same command in the same folder goes on where it ended.",
+        "small files to plan.zip at the end. The same command in the same folder goes on where it ended.",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs/gpu_plan"), help="default %(default)s")
     parser.add_argument("--minutes", type=float, default=9.0, help="time limit, default %(default)g")

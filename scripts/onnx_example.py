@@ -4,12 +4,18 @@ python onnx_example.py model.onnx recording.wav
 """
 
 import json
+import os
 import sys
 
 import numpy as np
-import onnxruntime
 import soundfile
 
+# otherwise ONNX Runtime sends usage data; it reads this when it is imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
+
+if len(sys.argv) != 3:
+    sys.exit("usage: python onnx_example.py model.onnx recording.wav")
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 metadata = session.get_modelmeta().custom_metadata_map
 classes, rate, samples = (json.loads(metadata[key]) for key in ("classes", "sample_rate", "samples"))

@@ -4,13 +4,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from soundfold.cli import run
+from soundfold.cli import plain_errors, run
 from soundfold.config import CONF
 from soundfold.experiment.sweep import record_job
 from soundfold.validation import validate
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+@plain_errors
 def main(cfg: DictConfig) -> float | None:
     with record_job(cfg) as record_folder:
         validate(cfg)

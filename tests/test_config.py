@@ -230,10 +230,18 @@ def test_max_steps_without_max_epochs_is_valid():
 
 
 @pytest.mark.parametrize(
-    ("key", "suggestion"), [("optim.lrr", "optim.lr"), ("foldd", "fold"), ("trainer.max_epoch", "trainer.max_epochs")]
+    ("key", "suggestion"),
+    [
+        ("optim.lrr", "optim.lr"),
+        ("foldd", "fold"),
+        ("trainer.max_epoch", "trainer.max_epochs"),
+        ("lr", "optim.lr"),
+        ("n_mels", "features.n_mels"),
+        ("model.seconds", "crops.seconds or data.seconds"),
+    ],
 )
 def test_unknown_key_is_refused_with_a_suggestion(key, suggestion):
-    with pytest.raises(InputError, match=f"{key} is not a key .* Did you mean {suggestion}?"):
+    with pytest.raises(InputError, match=rf"{key} is not a key .* Did you mean {suggestion}\?"):
         refuse_unknown_keys([key])
 
 
@@ -246,10 +254,10 @@ def test_invalid_benchmark_values_are_refused_by_key():
 
 
 def test_value_in_a_disabled_section_is_refused_by_key():
-    command = [sys.executable, "scripts/train.py", "search.trials=3"]
+    command = [sys.executable, "scripts/train.py", "optim.lr=1", "search.trials=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "search.trials=3 sets a key of a section that is null (off)" in done.stderr
+    assert "error: search.trials=3 sets a key of a section that is null (off)" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -284,3 +292,17 @@ def test_published_preset_has_the_same_durations_at_every_rate(rate, sizes):
 def test_invalid_frame_sizes_are_refused_by_key(override, message):
     with pytest.raises(InputError, match=message):
         validate(composed(override))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "download"),
+    [
+        (["data=esc50"], "esc50"),
+        (["data=esc10"], "esc50"),
+        (["data=esc50", "data.root=/mistyped"], None),
+        (["data=esc50", "data.root=/elsewhere", "data.download=esc50"], "esc50"),
+        (["data=esc50", "data.download=null"], None),
+    ],
+)
+def test_esc50_is_downloaded_to_its_default_folder_or_on_request(overrides, download):
+    assert composed(*overrides).data.download == download

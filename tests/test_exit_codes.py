@@ -1,5 +1,6 @@
 """Exit codes of scripts whose output is closed, or that Ctrl-C ends."""
 
+import errno
 import os
 import shlex
 import signal
@@ -7,6 +8,8 @@ import subprocess
 import sys
 
 import pytest
+
+from soundfold.errors import exit_code_of
 
 PRINT = {
     "print": "print('a line')",
@@ -58,3 +61,24 @@ def test_ctrl_c_ends_with_one_line():
         process.send_signal(signal.SIGINT)
         err = process.stderr.read()
     assert (process.returncode, err) == (130, b"Stopped by Ctrl-C.\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("could not create a primitive"), OSError(errno.ENOMEM, "Cannot allocate memory")],
+)
+def test_exhausted_memory_is_explained_in_one_line(error, capsys):
+    def fail() -> None:
+        raise error
+
+    assert exit_code_of(fail) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Out of memory: ")
+    assert "ulimit -v" in line
+
+
+def test_other_errors_pass_unchanged():
+    with pytest.raises(ZeroDivisionError):
+        exit_code_of(lambda: 1 // 0)
+    with pytest.raises(FileNotFoundError):
+        exit_code_of(lambda: open("absent/file").close())

@@ -145,9 +145,10 @@ HUGE = "1" + 400 * "0"
         (f"optim.lr={HUGE}", "optim.lr: the number is too large"),
         (f"augment.noise_colours=[{HUGE}]", "augment.noise_colours[0]: the number is too large"),
         (f"seed={20 * HUGE}", "A value cannot be read: Exceeds the limit (4300 digits)"),
+        ("optim.lr=abc", "error: optim.lr=abc: Value 'abc' of type 'str' could not be converted to Float."),
         ("features.image={frames: 60, size: 32}", "sets a key of a section that is null (off)"),
     ],
-    ids=["float", "list", "digits", "section"],
+    ids=["float", "list", "digits", "type", "section"],
 )
 def test_command_line_explains_values_that_no_type_can_hold(override, message):
     process = train(override, "data.root=missing", "data.download=null")

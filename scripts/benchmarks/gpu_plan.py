@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import tarfile
 import time
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -213,12 +213,12 @@ class Plan:
 
     def _archive(self) -> Path:
         """Pack the record, the tables, the logs and the small files of the runs; no weights and no audio."""
-        path = self.outputs / "plan.tar.gz"
+        path = self.outputs / "plan.zip"
         files = [self.outputs / "plan.json", *(self.outputs / "tables").glob("*"), *(self.outputs / "logs").glob("*")]
         files += [p for p in (self.outputs / "runs").rglob("*") if p.name in ARCHIVED]
-        with tarfile.open(path, "w:gz") as archive:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(files):
-                archive.add(file, file.relative_to(self.outputs))
+                archive.write(file, file.relative_to(self.outputs))
         return path
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.config import Config, refuse_unknown_keys, register
@@ -19,7 +24,7 @@ from soundfold.errors import (
     InputError,
     TrainingError,
     discard_output,
-    explain_output_error,
+    explain_exhaustion,
     open_standard_streams,
     printable,
 )
@@ -59,6 +64,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
                 return
             try:
                 main()
+            except _Reported as reported:
+                raise reported.error from None
             finally:
                 failed = _print_jobs()
     except Stopped as stop:
@@ -77,7 +84,7 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         discard_output()
         sys.exit(BROKEN_PIPE)
     except Exception as error:
-        if message := explain_output_error(error):
+        if message := explain_exhaustion(error):
             _exit(message, 1)
         message = _explain(error)
         if message is None:
@@ -85,6 +92,31 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         _exit(message, 2)
     if failed:
         sys.exit(1)
+
+
+class _Reported(BaseException):
+    """Carries an error with a message for the user past Hydra, which would print the overrides before it."""
+
+    def __init__(self, error: InputError | TrainingError) -> None:
+        self.error = error
+
+
+def plain_errors(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Decorate the function that ``hydra.main`` decorates, so that only the message of an error is printed.
+
+    In a sweep Hydra handles the error, so that the other jobs run.
+    """
+
+    @wraps(task)
+    def wrapper(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except (InputError, TrainingError) as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            raise _Reported(error) from error
+
+    return wrapper
 
 
 def _exit(message: str, code: int) -> NoReturn:
@@ -147,16 +179,35 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         # the cause names the fault; Hydra's first line only locates it, and its others suggest a plus sign
         cause = error.__cause__
-        return text if cause is None else f"{text.splitlines()[0]} {str(cause).splitlines()[0]}."
+        if cause is None:
+            return text
+        reason = str(cause).splitlines()[0].rstrip(".")
+        override = re.match("Error merging override (.*)", text)
+        return f"{override[1]}: {reason}." if override else f"{text.splitlines()[0]} {reason}."
+    if isinstance(error, OSError) and _is_raised_by_hydra(error):
+        return (
+            f"Hydra cannot create its folder {error.filename}: {error.strerror}. Set hydra.run.dir or "
+            "hydra.sweep.dir to another folder, or omit it."
+        )
     # OmegaConf passes on `float`'s error for a huge integer, and appends the key
     if isinstance(error, OverflowError) and "full_key: " in text:
         return f"{text.split('full_key: ')[1].splitlines()[0]}: the number is too large."
     # OmegaConf's errors for a key of a section that is null
     section_errors = ("Unexpected type for root", "object_type=NoneType")
     if isinstance(error, AssertionError | AttributeError) and any(part in text for part in section_errors):
-        dotted = ", ".join(arg for arg in sys.argv[1:] if "." in arg.split("=")[0])
+        dotted = [arg for arg in sys.argv[1:] if "." in arg.split("=")[0]]
+        # most sections that can be null are within another one
+        dotted = [arg for arg in dotted if arg.split("=")[0].count(".") > 1 or arg.startswith("search.")] or dotted
+        which = f"{dotted[0]} sets" if len(dotted) == 1 else f"One of {', '.join(dotted)} sets"
         return (
-            f"One of {dotted} sets a key of a section that is null (off). Choose an option that has the section, such "
+            f"{which} a key of a section that is null (off). Choose an option that has the section, such "
             "as search=lr_wd, logger=wandb or augment=strong, or omit the key."
         )
     return None
+
+
+def _is_raised_by_hydra(error: OSError) -> bool:
+    """Return whether Hydra, and not a function that it called, used the path that the error names."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    callers = [name for name in modules if name.split(".")[0] not in ("pathlib", "os", "contextlib")]
+    return bool(callers) and callers[-1].split(".")[0] in ("hydra", "hydra_plugins")

@@ -12,6 +12,18 @@ CTRL_C, BROKEN_PIPE = 130, 141
 OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # C0, DEL and C1, bytes of a file name that are not UTF-8, line separators, and marks that reorder text
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# in the message of a RuntimeError or ImportError: of PyTorch's allocators, oneDNN, C++, the operating system, and of
+# Python's threads and imports
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "could not create a primitive",
+    "bad_alloc",
+    "Cannot allocate memory",
+    "can't start new thread",
+    "failed to map segment from shared object",
+)
+MEMORY_ADVICE = "Close other programs, raise the limit of this process (ulimit -v), or use a machine with more memory."
 
 
 def printable(text: object, keep: str = "") -> str:
@@ -46,6 +58,16 @@ def check_between(name: str, value: float, lowest: float, highest: float) -> Non
         raise ArgumentError(f"`{name}`={value:g} must be between {lowest:g} and {highest:g}.")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory is exhausted, by an error of Python, PyTorch, oneDNN, C++ or the operating system."""
+    # PyTorch's class is named, because importing it takes seconds
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    typical = isinstance(error, RuntimeError | ImportError)
+    return named or (typical and any(text in str(error) for text in OUT_OF_MEMORY))
+
+
 class TrainingError(Exception):
     """Training started and cannot continue.
 
@@ -57,8 +79,8 @@ class TrainingError(Exception):
 def exit_code_of(main: Callable[[], int | None]) -> int:
     """Run a script's main function and return its exit code.
 
-    0 for None, 1 if standard output cannot be written, 2 after printing an `InputError`, 130 after Ctrl-C, and 141 if
-    the reader of standard output, such as ``head``, ended.
+    0 for None, 2 after printing an `InputError`, 1 if memory is exhausted or standard output cannot be written, 130
+    after Ctrl-C, and 141 if the reader of standard output, such as ``head``, ended.
     """
     open_standard_streams()
     try:
@@ -70,12 +92,14 @@ def exit_code_of(main: Callable[[], int | None]) -> int:
     except BrokenPipeError:
         discard_output()
         return BROKEN_PIPE
-    except (InputError, OSError) as error:
-        message = explain_output_error(error)
-        if message is None and not isinstance(error, InputError):
+    except (InputError, MemoryError, RuntimeError, OSError, ImportError) as error:
+        if message := explain_exhaustion(error):
+            print(f"error: {message}", file=sys.stderr)
+            return 1
+        if not isinstance(error, InputError):
             raise
-        print(f"error: {message or printable(error)}", file=sys.stderr)
-        return 2 if message is None else 1
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 2
     return code
 
 
@@ -92,11 +116,15 @@ def open_standard_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
-def explain_output_error(error: Exception) -> str | None:
-    """Return the message if an exception was raised because standard output cannot be written, else None.
+def explain_exhaustion(error: Exception) -> str | None:
+    """Return the message if memory, or the disk of standard output, is exhausted, else None."""
+    if is_out_of_memory(error):
+        return f"Out of memory: {str(error) or type(error).__name__}. {MEMORY_ADVICE}"
+    return _explain_output_error(error)
 
-    What was not written is discarded.
-    """
+
+def _explain_output_error(error: Exception) -> str | None:
+    """Return the message if standard output cannot be written; discard what was not written."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__

@@ -128,7 +128,7 @@ def root(tmp_path) -> Path:
 def is_complete(root: Path) -> bool:
     """The collection exists, with nothing else in its folder or beside it except the lock."""
     files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    return files == MEMBERS and siblings(root) == ["ESC-50", "ESC-50.lock"]
+    return files == MEMBERS and siblings(root) == ["ESC-50"]
 
 
 def siblings(root: Path) -> list[str]:

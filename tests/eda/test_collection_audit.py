@@ -78,11 +78,14 @@ def test_a_collection_is_prepared_and_audited(root, tmp_path, capsys):
     ]
     overrides += [f"paths.cache={tmp_path / 'cache'}", f"paths.outputs={tmp_path / 'out'}"]
     run_prepare(*overrides, "audit=true")
-    assert "0.wav and 7.wav: similarity 1.000" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0.wav and 7.wav: similarity 1.000" in printed
+    assert "Shortcuts: accuracy of a linear model" in printed
     written = json.loads((tmp_path / "out" / "audit-toy" / "audit.json").read_text())
     assert written["table"]["clips"] == 12
     assert written["sound"]["silent"] == ["5.wav"]
     assert written["sound"]["across_folds"] == 1
+    assert set(written["shortcuts"]["scores"]) == {"file_facts", "band_limit", "all_cues"}
     with (tmp_path / "out" / "audit-toy" / "duplicates.csv").open() as stream:
         (row,) = csv.DictReader(stream)
     assert (row["first"], row["second"], row["first_fold"], row["second_fold"]) == ("0.wav", "7.wav", "1", "2")

@@ -118,9 +118,21 @@ def test_numbers_of_the_classes(page):
     assert 0.0 < float(dog["silence"]) < 1.0
 
 
+def test_shortcuts_of_the_classes(page):
+    rows = rows_of(page.parent / "shortcuts.csv")
+    assert {row["class"] for row in rows} == {"dog", "crying_baby"}
+    assert all(0 <= float(row["all_cues_recall_percent"]) <= 100 for row in rows)
+    silent = next(row for row in rows_of(page.parent / "cues.csv") if row["file"] == "silent.wav")
+    assert (silent["leading_silence_s"], silent["trailing_silence_s"]) == ("5", "0")
+    text = page.read_text()
+    section = text[text.index('<section id="shortcuts">') : text.index('<section id="descriptors">')]
+    assert "permutations of the labels" in section
+    assert "trailing_silence_s" in section
+
+
 def test_every_figure_is_saved_in_three_formats(page):
     names = {path.stem for path in (page.parent / "figures").iterdir()}
-    assert {"clips", "durations", "silence", "descriptors", "plane", "map", "augmentations"} < names
+    assert {"clips", "durations", "silence", "shortcuts", "descriptors", "plane", "map", "augmentations"} < names
     assert len([name for name in names if name.startswith("clip-")]) >= 4
     for name in names:
         assert (page.parent / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")

@@ -30,7 +30,13 @@ def hardware(monkeypatch):
 
 @pytest.mark.parametrize(
     ("gpus", "mps", "wanted", "accelerator"),
-    [(1, False, "auto", "gpu"), (0, False, "auto", "cpu"), (0, True, "auto", "cpu"), (0, True, "mps", "mps")],
+    [
+        (1, False, "auto", "gpu"),
+        (1, False, "cuda", "gpu"),
+        (0, False, "auto", "cpu"),
+        (0, True, "auto", "cpu"),
+        (0, True, "mps", "mps"),
+    ],
 )
 def test_auto_chooses_cuda_or_the_cpu(hardware, gpus, mps, wanted, accelerator):
     hardware(gpus, mps)
@@ -44,6 +50,7 @@ def test_auto_chooses_cuda_or_the_cpu(hardware, gpus, mps, wanted, accelerator):
     [
         (0, config("gpu"), "trainer.accelerator=gpu is not available here"),
         (0, config("mps"), "trainer.accelerator=mps is not available here"),
+        (0, config("cuda"), "trainer.accelerator=cuda is not available here"),
         (2, config("gpu", devices=3), "trainer.devices=3 must be at most 2"),
         (2, config("cpu", compile="graphs"), "CUDA graphs require a CUDA device"),
     ],

@@ -20,6 +20,7 @@ from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.experiment import run as runs
+from soundfold.experiment.callbacks.checkpoints import can_resume
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.io.atomic import loads_with_checksum
 from soundfold.io.checkpoints import find_damage, load_checkpoint, save_checkpoint
@@ -182,6 +183,33 @@ def test_a_fold_with_a_damaged_checkpoint_is_trained_from_scratch_with_the_same_
     assert f"{name} is damaged" in capsys.readouterr().err
     assert epochs == [0, 1, 2]
     assert predictions(tmp_path) == predictions(reference)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("last.ckpt", lambda content: content.pop("state_dict")),
+        ("last.ckpt", lambda content: content.pop("loops")),
+        ("last.ckpt", lambda content: content["state_dict"].popitem()),
+        ("last.ckpt", lambda content: content.update(state_dict=[])),
+        ("best.ckpt", lambda content: content.clear()),
+        (
+            "best.ckpt",
+            lambda content: content["state_dict"].update(dict.fromkeys(content["state_dict"], torch.zeros(1))),
+        ),
+    ],
+)
+def test_an_intact_checkpoint_without_weights_or_state_is_deleted(name, change, reference, tmp_path, capsys):
+    folder = copy_run(reference, tmp_path) / "fold1" / "checkpoints"
+    last = load_checkpoint(folder / "last.ckpt")
+    model = mock.Mock(state_dict=lambda: last["state_dict"])
+    assert can_resume(folder, model)
+    content = load_checkpoint(folder / name)
+    change(content)
+    save_checkpoint(folder / name, content)
+    assert not can_resume(folder, model)
+    assert f"{name} is damaged (it lacks" in capsys.readouterr().err
+    assert not list(folder.glob("*.ckpt"))
 
 
 def test_a_missing_best_checkpoint_is_named(root, reference, tmp_path):

@@ -1,5 +1,6 @@
 """Failures while a fold trains: explained, and contained to that fold."""
 
+import errno
 import re
 
 import pytest
@@ -23,13 +24,13 @@ def root(tmp_path_factory):
 
 
 def test_a_diverging_loss_ends_the_command_with_step_batch_and_cause(root, tmp_path):
-    done = train(*overrides(root, tmp_path, *SHORT, "fold=1", "optim=sgd", "optim.lr=1e30", "schedule=constant"))
+    done = train(*overrides(root, tmp_path, *SHORT, "fold=1", "optim=sgd", "optim.lr=1e30", "schedule.warmup=0.5"))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     message = " ".join(done.stderr.split())
     where = r"error: Fold 1: The loss is (nan|inf) at step 2 \(epoch 0, a batch with \d+\.wav, \d+\.wav"
     assert re.search(where, message)
-    assert "The learning rate, 1e+30 here, is most likely too high" in message
+    assert "The learning rate, 1e+30 after the warmup, is most likely too high" in message
     assert not list(only(tmp_path).glob("fold1/checkpoints/*"))
     assert not (only(tmp_path) / "fold1" / "result.json").exists()
 
@@ -98,8 +99,12 @@ def test_out_of_memory_is_explained_with_remedies(root, tmp_path, monkeypatch):
         (torch.OutOfMemoryError(CUDA_MESSAGE), 16, 4, "with 4 clips at once.*lower data.batch_size"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: tried 1 byte"), 64, 1, "enforce"),
         (MemoryError(), 64, 1, "at once: MemoryError. Any of"),
+        (RuntimeError("could not create a primitive"), 64, 1, "at once: could not create a primitive. Any of"),
+        (RuntimeError("std::bad_alloc"), 64, 1, "at once: std::bad_alloc. Any of"),
+        (RuntimeError("can't start new thread"), 64, 1, "at once: can't start new thread. Any of"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 64, 1, "Cannot allocate memory. Any of"),
     ],
-    ids=["CUDA", "small batch", "CPU", "Python"],
+    ids=["CUDA", "small batch", "CPU", "Python", "oneDNN", "C++", "threads", "system"],
 )
 def test_every_allocator_is_recognized(error, size, micro_batches, message):
     trainer = {"micro_batches": micro_batches, "devices": 1, "precision": "16-mixed"}
@@ -111,6 +116,8 @@ def test_every_allocator_is_recognized(error, size, micro_batches, message):
 def test_other_errors_pass_unchanged():
     with pytest.raises(RuntimeError, match="^shapes differ$"), explain_oom(OmegaConf.create({}), 1):
         raise RuntimeError("shapes differ")
+    with pytest.raises(OSError, match="No space"), explain_oom(OmegaConf.create({}), 1):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_failed_fold_does_not_prevent_the_others(root, tmp_path, monkeypatch):

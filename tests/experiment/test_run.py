@@ -515,6 +515,7 @@ def test_a_table_of_one_fold_is_refused_before_training(tmp_path, options):
 def test_bad_input_exits_with_2_and_one_paragraph(root, tmp_path):
     done = train(*overrides(root, tmp_path, "fold=7"))
     assert done.returncode == 2
+    assert "Error executing job" not in done.stderr
     assert "error: fold=7 has no clips; the table's folds are 1, 2, 3." in done.stderr
     assert "Traceback" not in done.stderr
 

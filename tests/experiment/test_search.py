@@ -4,8 +4,11 @@ import importlib
 import json
 import multiprocessing
 import re
+import shutil
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
@@ -26,6 +29,7 @@ from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import run as runs
 from soundfold.experiment import search as searches
 from soundfold.experiment.setup import RunContext
+from soundfold.experiment.study import SearchStudy
 from soundfold.report.reporter import RunReporter
 from soundfold.validation import validate
 
@@ -98,6 +102,75 @@ def test_several_processes_share_a_study(root, tmp_path):
     assert len({tuple(trial.params.values()) for trial in trials}) == 8
     spans = sorted((trial.datetime_start, trial.datetime_complete) for trial in trials)
     assert any(next_start < end for (_, end), (next_start, _) in pairwise(spans))
+
+
+def run_sql(*statements: str):
+    def run(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    return run
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def lock(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection
+
+
+DAMAGES = {
+    "garbage": lambda path: path.write_bytes(b"garbage" * 1000),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "zeros": lambda path: path.write_bytes(path.read_bytes()[:8192] + bytes(40_000) + path.read_bytes()[48_192:]),
+    "folder": replace_by_folder,
+    "newer Optuna": run_sql("UPDATE alembic_version SET version_num = 'v99.0.0.a'"),
+    "distribution": run_sql("UPDATE trial_params SET distribution_json = '[]'"),
+    "state": run_sql("UPDATE trials SET state = 'NONSENSE'"),
+    "direction": run_sql("UPDATE study_directions SET direction = 'MINIMIZE'"),
+    "locked": lock,
+}
+SLOW = ("locked",)  # SQLite waits five seconds
+
+
+@pytest.fixture(scope="module")
+def finished_study(root, tmp_path_factory) -> Path:
+    outputs = tmp_path_factory.mktemp("study")
+    search(root, outputs, "search.trials=2")
+    return folder_of(outputs)
+
+
+@pytest.mark.parametrize(
+    "damage", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in DAMAGES]
+)
+def test_a_study_that_cannot_be_used_is_explained(damage, root, finished_study, tmp_path):
+    folder = shutil.copytree(finished_study, tmp_path / "study")
+    cfg = compose_train(*overrides(root, tmp_path, *OVERRIDES))
+    assert len(SearchStudy(folder, cfg).trials()) == 2
+    shutil.rmtree(folder)
+    shutil.copytree(finished_study, folder)
+    connection = DAMAGES[damage](folder / "study.db")
+    remedy = {"locked": "wait for its end", "newer Optuna": "Update Optuna"}.get(damage, "Move it away")
+    with pytest.raises(InputError, match=rf"study\.db cannot be used \(.+\)\. .*{remedy}") as error:
+        SearchStudy(folder, cfg)
+    assert "\n" not in str(error.value)
+    if damage == "locked":
+        connection.close()
+
+
+def test_a_study_that_is_damaged_during_a_search_is_explained(root, tmp_path, monkeypatch):
+    def damage(*_args):
+        (folder_of(tmp_path) / "study.db").write_bytes(b"garbage" * 30_000)
+        raise RuntimeError("cannot be trained")
+
+    monkeypatch.setattr(formula_folds, "formula_result", damage)
+    with pytest.raises(InputError, match=r"study\.db cannot be used"):
+        search(root, tmp_path, "search.trials=2")
 
 
 NESTED = ("search.nested=true", "search.sampler=random", "search.prune_after=null")

@@ -24,7 +24,7 @@ from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment import run as runs
 from soundfold.experiment.callbacks.checkpoints import PeriodicCheckpoint
-from soundfold.experiment.callbacks.progress import ThrottledProgressBar
+from soundfold.experiment.callbacks.progress import FoldProgress
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import RunContext
 from soundfold.features.batch_transform import FULL_BATCH, BatchTransform
@@ -155,7 +155,7 @@ def test_no_step_reads_from_the_device(tmp_path, watcher, monkeypatch):
     Augmentation is off, because the CPU's front end reads the drawn parameters. For other devices see
     `test_a_step_of_the_model_reads_nothing`.
     """
-    monkeypatch.setattr(ThrottledProgressBar, "SECONDS_BETWEEN", 0)
+    monkeypatch.setattr(FoldProgress, "SECONDS_BETWEEN_LINES", 0)
     options = ("trainer.max_epochs=3", "trainer.enable_progress_bar=true", "augment=none", "optim=sgd", "average=ema")
     cfg = compose_config(*overrides(tmp_path, tmp_path, *options, "fold=1"))
     reads = ReadBacks()

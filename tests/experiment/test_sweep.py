@@ -136,6 +136,34 @@ def test_a_fixed_folder_has_the_jobs_of_the_last_sweep_only(train_here, tmp_path
     assert len(read_jobs(tmp_path / "fixed")) == 2
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"number": "x"}', "[" * 100_000, '{"number": 1}', None])
+def test_a_damaged_record_is_listed_as_failed(content, train_here, tmp_path):
+    def task(cfg, reporter, record_folder):
+        if cfg.seed == 2:
+            for path in tmp_path.glob("fixed/0/job.json"):
+                path.unlink()
+                path.mkdir() if content is None else path.write_text(content)
+        return 0.5
+
+    code, out, err = train_here(task, "-m", "seed=1,2", f"hydra.sweep.dir={tmp_path}/fixed")
+    assert code == 1
+    assert [job.status for job in read_jobs(tmp_path / "fixed")] == ["failed", "finished"]
+    assert re.search(r"error: job 0 .*0/job.json cannot be read", err)
+    assert "Traceback" not in err
+    assert len([line for line in out.splitlines() if re.match(r"│ +\d ", line)]) == 2
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_hydra_folder_that_is_a_file_is_refused(key, below, train_here, tmp_path):
+    (tmp_path / "file").touch()
+    jobs = ["-m", "seed=1,2"] if key == "hydra.sweep.dir" else []
+    code, _, err = train_here(lambda *_, **__: pytest.fail("ran"), *jobs, f"{key}={tmp_path}/file{below}")
+    assert code == 2
+    assert err.startswith(f"error: Hydra cannot create its folder {tmp_path}/file")
+    assert len(err.splitlines()) == 1
+
+
 def test_each_process_claims_another_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(sweep, "_gpu_locks", [])

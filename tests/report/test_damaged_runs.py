@@ -166,3 +166,13 @@ def test_learning_curves_that_cannot_be_read_are_named(outputs, monkeypatch):
     monkeypatch.setattr(results, "read_text", refuse)
     with pytest.raises(InputError, match=r"metrics.csv is damaged \(.*Permission denied"):
         load_curves(outputs / "toy-b", [1])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("report.html", "folder"), ("figures", "file"), ("cv.lock", "folder")])
+def test_a_folder_in_place_of_a_file_is_named(name, kind, outputs):
+    folder = outputs / "toy-b"
+    (folder / name).mkdir() if kind == "folder" else (folder / name).touch()
+    options = report_options([f"report.page={'full' if name == 'figures' else 'plain'}"])
+    with pytest.raises(InputError, match=rf"{name} cannot be written: .*remove or rename it"):
+        RunReporter().report_run(folder, load_run(folder), options, {})
+    assert not list(folder.glob("*.part"))

@@ -18,7 +18,11 @@ CONF = Path(__file__).resolve().parents[3] / "conf"
 
 
 def register() -> None:
-    """Register the schemas with Hydra, and the resolver ``at_most_nyquist: HZ, SAMPLE_RATE``."""
+    """Register the schemas with Hydra, and two resolvers.
+
+    ``at_most_nyquist: HZ, SAMPLE_RATE`` is the smaller of HZ and half the rate. ``only_if_equal: VALUE, A, B`` is VALUE
+    if A equals B, and null otherwise.
+    """
     store = ConfigStore.instance()
     schema: Any = OmegaConf.structured(Config)
     schema.logger = {}
@@ -31,6 +35,7 @@ def register() -> None:
     for name, node in OPTIMIZERS.items():
         store.store(group="schema/optim", name=name, node=node)
     OmegaConf.register_new_resolver("at_most_nyquist", lambda hz, rate: min(float(hz), rate / 2), replace=True)
+    OmegaConf.register_new_resolver("only_if_equal", lambda value, a, b: value if a == b else None, replace=True)
 
 
 def compose_config(*overrides: str) -> DictConfig:

@@ -70,11 +70,22 @@ def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
             raise InputError(f"{key} was removed: {reason}")
         if (renamed := new_name(key)) in known:
             raise InputError(f"{key} was renamed: set {renamed} instead.")
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         section, _, _ = key.rpartition(".")
         siblings = sorted(k for k in known if k.rpartition(".")[0] == section and "._" not in k)
-        choice = f" Keys of {section}: {', '.join(s.rpartition('.')[2] for s in siblings)}." if siblings else ""
-        raise InputError(f"{key} is not a key of the configuration. Did you mean {near[0]}?{choice}")
+        names = ", ".join(s.rpartition(".")[2] for s in siblings)
+        choice = f" Keys of {section}: {names}." if section and siblings else ""
+        near = " or ".join(_nearest(key, known))
+        raise InputError(f"{key} is not a key of the configuration. Did you mean {near}?{choice}")
+
+
+def _nearest(key: str, known: set[str]) -> list[str]:
+    """Return the keys of this name in other sections, such as optim.lr for lr; else the key with the nearest spelling.
+
+    At most three.
+    """
+    leaf = key.rpartition(".")[2]
+    same_name = sorted(k for k in known if k.rpartition(".")[2] == leaf)
+    return same_name[:3] or difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
 
 
 def _is_custom_logger(key: str) -> bool:

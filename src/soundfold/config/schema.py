@@ -186,7 +186,7 @@ class Average:
 
 @dataclass
 class Trainer:
-    accelerator: str = key(choices=("auto", "cpu", "gpu", "mps"))
+    accelerator: str = key(choices=("auto", "cpu", "gpu", "cuda", "mps"))
     devices: int = key(low=1)
     micro_batches: int = key(low=1)
     precision: str = key(choices=("32-true", "16-mixed", "bf16-mixed"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from soundfold.data.resampling import resample_blocks
-from soundfold.errors import InputError
+from soundfold.errors import InputError, is_out_of_memory
 from soundfold.io.atomic import atomic_folder, dumps_with_checksum, explain_write_errors, loads_with_checksum
 from soundfold.io.audio import CANCELED, Recording
 from soundfold.io.console import console
@@ -233,9 +233,9 @@ def _load(path: Path) -> Waveforms:
             actual = list(pool.map(_row_hash, samples, lengths))
         if actual != hashes or any(row[length:].any() for row, length in zip(samples, lengths, strict=True)):
             raise ValueError("its samples do not match their hashes")
-    except MemoryError:
-        raise
     except Exception as error:  # a damaged .npy header raises errors of Python's parser
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"The packed store {path} is damaged: {error or type(error).__name__}.") from error
     return Waveforms(
         samples=samples,

@@ -18,6 +18,7 @@ from soundfold.eda.class_map import Projection, Thirds, class_means, project, th
 from soundfold.eda.collection_audit import SoundAudit, audit_sound
 from soundfold.eda.descriptors import Descriptors, describe
 from soundfold.eda.duplicates import fingerprints, near_pairs
+from soundfold.eda.shortcuts import ShortcutAudit, audit_shortcuts
 from soundfold.errors import InputError
 from soundfold.features.logmel import LogMel
 from soundfold.io.pcm import pcm_to_float
@@ -60,6 +61,7 @@ class CollectionAnalysis:
         waves: packed store of the usable clips.
         descriptors: arrays (U, ...) by name, see `Descriptors`.
         sound: duplicates among the clips that have sound.
+        shortcuts: accuracy from file-level cues of the usable clips; None for a table of one fold.
     """
 
     name: str
@@ -70,6 +72,7 @@ class CollectionAnalysis:
     waves: Waveforms
     descriptors: dict[str, np.ndarray]
     sound: SoundAudit
+    shortcuts: ShortcutAudit | None
 
     @cached_property
     def audible(self) -> np.ndarray:
@@ -183,6 +186,7 @@ def analyze_collection(
         waves=waves,
         descriptors=_describe_all(waves, logmel, device, progress),
         sound=_find_duplicates(table, usable, reports, waves, progress),
+        shortcuts=audit_shortcuts(table.rows(usable), waves, progress),
     )
 
 

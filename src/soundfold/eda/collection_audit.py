@@ -13,6 +13,7 @@ from soundfold.data.leakage import audit
 from soundfold.data.splits import Protocol, make_split
 from soundfold.data.tables import ClipTable
 from soundfold.eda.duplicates import Pair
+from soundfold.eda.shortcuts import ShortcutAudit, shortcut_lines
 from soundfold.io.console import Terminal
 
 # as in a published notebook: 15 % of the clips for test, 30 % of the others for validation
@@ -138,10 +139,11 @@ def duplicates_csv(sound: SoundAudit) -> str:
     return frame[columns].to_csv(index=False, lineterminator="\n")
 
 
-def print_audit(name: str, table: TableAudit, sound: SoundAudit | None) -> None:
+def print_audit(name: str, table: TableAudit, sound: SoundAudit | None, shortcuts: ShortcutAudit | None) -> None:
     """Print the audit as sentences."""
     console = Terminal()
-    for line in (*_table_lines(name, table), *(_sound_lines(sound) if sound else ())):
+    sound_lines = (*_sound_lines(sound), *shortcut_lines(shortcuts)) if sound else ()
+    for line in (*_table_lines(name, table), *sound_lines):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

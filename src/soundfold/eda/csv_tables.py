@@ -8,6 +8,8 @@ import numpy as np
 
 from soundfold.eda.analysis import CollectionAnalysis
 from soundfold.eda.class_map import THIRDS, class_means
+from soundfold.eda.cues import CUES
+from soundfold.eda.shortcuts import ShortcutAudit, shortcut_rows
 
 
 def clips_csv(analysis: CollectionAnalysis) -> str:
@@ -77,6 +79,21 @@ def classes_csv(analysis: CollectionAnalysis) -> str:
                 "centroid_third": THIRDS[profiles.centroid_thirds.third[i]],
             }
         rows.append(values)
+    return _to_csv(rows)
+
+
+def shortcuts_csv(audit: ShortcutAudit) -> str:
+    """Return a row per class: recall, precision and strongest cue with each set of file-level cues."""
+    return _to_csv(shortcut_rows(audit))
+
+
+def cues_csv(analysis: CollectionAnalysis, audit: ShortcutAudit) -> str:
+    """Return a row per usable clip with its file-level cues."""
+    table = analysis.table.rows(analysis.usable)
+    rows = []
+    for file, target, values in zip(table.files, table.targets, audit.cues, strict=True):
+        cues = {name: f"{value:.6g}" for name, value in zip(CUES, values, strict=True)}
+        rows.append({"file": file, "class": table.classes[target], **cues})
     return _to_csv(rows)
 
 

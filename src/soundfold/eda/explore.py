@@ -15,7 +15,7 @@ from soundfold.data.layouts import LAYOUTS
 from soundfold.eda.analysis import CollectionAnalysis, Progress, analyze_collection
 from soundfold.eda.clip_cards import ClipCards
 from soundfold.eda.collection_audit import duplicates_csv
-from soundfold.eda.csv_tables import classes_csv, clips_csv
+from soundfold.eda.csv_tables import classes_csv, clips_csv, cues_csv, shortcuts_csv
 from soundfold.eda.page import Media, write_eda_page
 from soundfold.errors import InputError
 from soundfold.experiment import build
@@ -50,6 +50,9 @@ def explore(cfg: DictConfig) -> Path:
         write_text(folder / "clips.csv", clips_csv(analysis))
         write_text(folder / "classes.csv", classes_csv(analysis))
         write_text(folder / "duplicates.csv", duplicates_csv(analysis.sound))
+        if analysis.shortcuts is not None:
+            write_text(folder / "shortcuts.csv", shortcuts_csv(analysis.shortcuts))
+            write_text(folder / "cues.csv", cues_csv(analysis, analysis.shortcuts))
         front_end = _front_end(cfg, analysis)
         cards = ClipCards(analysis, front_end.logmel, read_attributions(root), folder / "figures", cfg.audio)
         examples = progress("Drawing examples", cards.examples(cfg.examples), len(analysis.table.classes))

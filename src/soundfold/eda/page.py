@@ -15,6 +15,8 @@ from soundfold.eda.analysis import CollectionAnalysis
 from soundfold.eda.checks import KINDS, FileReport, common_seconds
 from soundfold.eda.class_map import THIRDS
 from soundfold.eda.clip_cards import Card
+from soundfold.eda.cues import BAND_CUES, FILE_FACTS, LEVEL_CUES
+from soundfold.eda.shortcuts import CUE_SETS, score_sentence, shortcut_rows
 from soundfold.report.drawing import inline_svg, save_figure
 from soundfold.report.page import display_name, write_page
 
@@ -22,6 +24,7 @@ SECTIONS = {
     "clips": "Clips",
     "integrity": "Integrity",
     "silence": "Silence",
+    "shortcuts": "Shortcuts",
     "descriptors": "Descriptors",
     "plane": "Energy and centroid",
     "map": "Map",
@@ -63,7 +66,11 @@ def write_eda_page(folder: Path, analysis: CollectionAnalysis, media: Media) -> 
     figures = eda_figures(analysis)
     for name, figure in figures.items():
         save_figure(figure, folder / "figures", name)
-    omitted = {"examples": not media.examples, "augmentations": not media.augmentations}
+    omitted = {
+        "shortcuts": analysis.shortcuts is None,
+        "examples": not media.examples,
+        "augmentations": not media.augmentations,
+    }
     path = folder / "explore.html"
     write_page(
         path,
@@ -78,6 +85,7 @@ def write_eda_page(folder: Path, analysis: CollectionAnalysis, media: Media) -> 
         **_clip_values(analysis),
         **_integrity_values(analysis),
         **_class_values(analysis),
+        **_shortcut_values(analysis),
     )
     return path
 
@@ -117,16 +125,32 @@ def _class_values(analysis: CollectionAnalysis) -> dict[str, Any]:
     }
 
 
+def _shortcut_values(analysis: CollectionAnalysis) -> dict[str, Any]:
+    if (audit := analysis.shortcuts) is None:
+        return {}
+    groups = {"file fact": FILE_FACTS, "band limit": BAND_CUES, "level, roll-off": LEVEL_CUES}
+    return {
+        "shortcut_scores": [
+            (name.replace("_", " "), description, score_sentence(audit.scores[name]))
+            for name, (_, description) in CUE_SETS.items()
+        ],
+        "shortcut_rows": [[display_name(row["class"]), *list(row.values())[1:]] for row in shortcut_rows(audit)],
+        "cue_rows": [[name, group, text] for group, cues in groups.items() for name, text in cues.items()],
+    }
+
+
 def eda_figures(analysis: CollectionAnalysis) -> dict[str, Figure]:
     """Return the figures that show more than one clip, by name."""
     names, rows = analysis.table.classes, analysis.audible
     durations = np.array([report.seconds for report in analysis.reports])
     values = {name: array[rows] for name, array in analysis.descriptors.items()}
     values["seconds"] = durations[analysis.usable[rows]]
+    shortcuts = {} if analysis.shortcuts is None else {"shortcuts": plots.shortcut_bars(analysis.shortcuts)}
     return {
         "clips": plots.fold_counts(analysis.table),
         "durations": plots.durations(analysis.reports),
         "silence": plots.silence_bars(analysis.silence, names),
+        **shortcuts,
         "descriptors": plots.descriptor_boxes(values, analysis.targets, names),
         "plane": plots.class_plane(analysis.profiles, names),
         "map": plots.clip_map(analysis.projection, analysis.targets, names),
@@ -139,6 +163,7 @@ def _alt_text(name: str, analysis: CollectionAnalysis) -> str:
         "clips": f"Number of clips of {len(table.classes)} classes in {len(table.fold_numbers)} folds",
         "durations": f"Histogram of durations. {_duration_sentence(analysis.reports)}",
         "silence": "Digital silence by class; the table next to the figure has the numbers",
+        "shortcuts": "Recall by class from file-level cues; the table next to the figure has the numbers",
         "descriptors": "Box plots of RMS energy, centroid, bandwidth, roll-off, zero crossings and duration by class",
         "plane": "Classes by energy and spectral centroid; the table below lists the classes of each third",
         "map": f"{len(analysis.targets)} clips on two principal components with {explained:.0f} % of the variance",

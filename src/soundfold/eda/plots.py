@@ -17,6 +17,7 @@ from soundfold.eda.analysis import ClassProfiles
 from soundfold.eda.augmentation_gallery import GalleryItem
 from soundfold.eda.checks import FileReport
 from soundfold.eda.class_map import THIRDS, Projection
+from soundfold.eda.shortcuts import CUE_SETS, ShortcutAudit
 from soundfold.report.drawing import COLORS, FOREGROUND, LOG_MEL_CMAP, MARKERS, new_figure, styled
 from soundfold.report.page import display_name
 from soundfold.report.point_labels import label_points
@@ -101,6 +102,24 @@ def silence_bars(silence: np.ndarray, names: Sequence[str]) -> Figure:
     axes.set_xlim(0, max(1.0, total.max() * 1.1))
     axes.set_xlabel("digital silence, % of clip duration")
     figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
+@styled
+def shortcut_bars(audit: ShortcutAudit) -> Figure:
+    """Draw the recall of each class from file-level cues, one panel per set of cues; dashed lines mark chance."""
+    order = sorted(range(len(audit.classes)), key=lambda t: audit.scores["all_cues"].recall[t] or 0)
+    figure = new_figure(9.2, 0.95 + 0.22 * len(order))
+    panels = figure.subplots(1, len(CUE_SETS), sharey=True)
+    for axes, name, color in zip(panels, CUE_SETS, COLORS, strict=False):
+        axes.grid(visible=False, axis="y")
+        axes.barh(range(len(order)), [100 * (audit.scores[name].recall[t] or 0) for t in order], color=color)
+        axes.axvline(100 * audit.chance, color=FOREGROUND, linewidth=0.8, linestyle="--")
+        axes.set_yticks(range(len(order)), [display_name(audit.classes[t]) for t in order], fontsize=8)
+        axes.set_ylim(-0.6, len(order) - 0.4)
+        axes.set_xlim(0, 100)
+        axes.set_title(name.replace("_", " "))
+        axes.set_xlabel("recall, %")
     return figure
 
 

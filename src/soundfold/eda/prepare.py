@@ -17,6 +17,7 @@ from soundfold.data.layouts import LAYOUTS
 from soundfold.data.tables import ClipTable
 from soundfold.eda.collection_audit import SoundAudit, audit_sound, audit_table, duplicates_csv, print_audit
 from soundfold.eda.duplicates import fingerprints, near_pairs
+from soundfold.eda.shortcuts import ShortcutAudit, audit_shortcuts
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.io.atomic import write_text
@@ -38,7 +39,7 @@ def prepare(cfg: DictConfig) -> None:
     layout, options = LAYOUTS[cfg.data.layout], build.table_options(cfg)
     if cfg.audit and layout.lacks_audio(root):
         console.print(f"There is no audio under {root}, so only the table is audited.", soft_wrap=True)
-        _write_audit(cfg, layout.read(root, cache, options), None, console)
+        _write_audit(cfg, layout.read(root, cache, options), None, None, console)
         return
     collection = open_collection(
         root,
@@ -54,7 +55,8 @@ def prepare(cfg: DictConfig) -> None:
     size = f"{len(collection.table)} clips, {hours:.2f} h, {gigabytes:.2f} GB in {cache}"
     console.print(f"{cfg.data.name}: {size}", soft_wrap=True)
     if cfg.audit:
-        _write_audit(cfg, collection.table, _audit_audio(collection), console)
+        shortcuts = audit_shortcuts(collection.table, waves, _progress)
+        _write_audit(cfg, collection.table, _audit_audio(collection), shortcuts, console)
 
 
 def _audit_audio(collection: Collection) -> SoundAudit:
@@ -65,13 +67,19 @@ def _audit_audio(collection: Collection) -> SoundAudit:
     return audit_sound(collection.table, waves.hashes, pairs, silent.tolist())
 
 
-def _write_audit(cfg: DictConfig, table: ClipTable, sound: SoundAudit | None, console: Terminal) -> None:
+def _write_audit(
+    cfg: DictConfig, table: ClipTable, sound: SoundAudit | None, shortcuts: ShortcutAudit | None, console: Terminal
+) -> None:
     table_audit = audit_table(table)
-    print_audit(cfg.data.name, table_audit, sound)
+    print_audit(cfg.data.name, table_audit, sound, shortcuts)
     folder = Path(cfg.paths.outputs) / f"audit-{cfg.data.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        audits = {"table": asdict(table_audit), "sound": None if sound is None else asdict(sound)}
+        audits = {
+            "table": asdict(table_audit),
+            "sound": None if sound is None else asdict(sound),
+            "shortcuts": None if shortcuts is None else shortcuts.summary(),
+        }
         write_text(folder / "audit.json", json.dumps(audits, indent=1))
         if sound is not None:
             write_text(folder / "duplicates.csv", duplicates_csv(sound))

@@ -39,10 +39,10 @@ def choose_accelerator(cfg: DictConfig) -> str:
     name = cfg.trainer.accelerator
     if name == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
-    available = {"cpu": True, "gpu": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[name]:
+    is_available = {"cpu": True, "mps": torch.backends.mps.is_available()}.get(name, torch.cuda.is_available())
+    if not is_available:
         raise InputError(f"trainer.accelerator={name} is not available here. Set trainer=auto or trainer=cpu.")
-    return name
+    return "gpu" if name == "cuda" else name
 
 
 def check_accelerator(cfg: DictConfig) -> None:

@@ -56,7 +56,8 @@ def train_fold(
         TrainingError: a loss is not finite, or memory is exhausted.
     """
     started = time.perf_counter()
-    job = _prepare(run, fold, shard)
+    with explain_oom(run.cfg, fold):
+        job = _prepare(run, fold, shard)
     is_writer = shard.rank == 0
     set_rank(shard.rank)
     opened: AbstractContextManager[list[Logger]] = fold_loggers(run, job.folder, fold) if is_writer else nullcontext([])
@@ -103,7 +104,7 @@ def _prepare(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJob:
 
 def _fit(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Callback]) -> pl.Trainer:
     """Train the model, and load the weights to score into it: the last, their average, or the best epoch's."""
-    resume = not job.cfg.rerun and not job.cfg.debug and can_resume(job.checkpoints)
+    resume = not job.cfg.rerun and not job.cfg.debug and can_resume(job.checkpoints, job.model)
     if resume:
         console.print(f"Fold {job.fold or 'none'} resumes from its last checkpoint.")
     trainer = make_trainer(job, loggers, watchers)
@@ -124,7 +125,10 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
     validated = trainer.validate(model, data, verbose=False)[0] if job.validates else {}
     scores = trainer.test(model, data, verbose=False)[0] if job.fold is not None else {}
     predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None
-    objective = scores.get("test/accuracy")
+    confusion = model.confusion.compute() if scores else torch.zeros(0, dtype=torch.int64)
+    # the exact ratio of counts, which torchmetrics rounds to float32
+    accuracy = int(confusion.trace()) / int(confusion.sum()) if scores else None
+    objective = accuracy
     if job.is_nested:
         # a search maximizes the objective
         sign = -1 if monitor_mode(job.cfg) == "min" else 1
@@ -138,11 +142,11 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
         seed=run.cfg.seed,
         classes=list(table.classes),
         n=len(data.split.test),
-        accuracy=scores.get("test/accuracy"),
+        accuracy=accuracy,
         f1=scores.get("test/f1"),
         top5=scores.get("test/top5"),
         loss=scores.get("test/loss"),
-        confusion=model.confusion.compute().tolist() if scores else [],
+        confusion=confusion.tolist(),
         val_accuracy=validated.get("val/accuracy"),
         objective=objective,
         epochs=epochs,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from omegaconf import DictConfig
 
-from soundfold.errors import TrainingError
+from soundfold.errors import TrainingError, is_out_of_memory
 
 
 @contextmanager
@@ -24,9 +23,8 @@ def explain_oom(cfg: DictConfig, fold: int | None) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # PyTorch's CPU allocator raises a plain RuntimeError
-        if isinstance(error, RuntimeError) and not _is_oom(error):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
             raise
         micro_batches, size = cfg.trainer.micro_batches, cfg.data.batch_size
         n_shards = micro_batches * cfg.trainer.devices
@@ -40,12 +38,6 @@ def explain_oom(cfg: DictConfig, fold: int | None) -> Iterator[None]:
             f"Fold {fold or 'none'}: Out of memory with {-(-size // n_shards)} clips at once: "
             f"{_first_sentences(str(error) or type(error).__name__)} Any of these saves memory: {'; '.join(advice)}."
         ) from error
-
-
-def _is_oom(error: RuntimeError) -> bool:
-    message = str(error)
-    is_cuda = isinstance(error, torch.OutOfMemoryError)
-    return is_cuda or "can't allocate memory" in message or "out of memory" in message
 
 
 def _first_sentences(message: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from soundfold.config import parse_stored
 from soundfold.data.leakage import SeenClips
-from soundfold.errors import InputError
+from soundfold.errors import InputError, is_out_of_memory
 from soundfold.experiment import build
 from soundfold.features.pipeline import FrontEnd
 from soundfold.io.checkpoints import load_checkpoint, save_checkpoint
@@ -71,6 +71,8 @@ class ModelBundle:
         except InputError:
             raise
         except Exception as error:  # torch raises many types for a file of another format
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{path} is not a trained model ({_reason(error)}). Give checkpoints/weights.pt of a finished fold. If "
                 "the file is damaged, train the fold again with rerun=true."
@@ -113,7 +115,9 @@ def seen_by_weights(weights: str) -> SeenClips:
         return SeenClips()
     try:
         return _seen_clips(load_checkpoint(Path(weights)))
-    except Exception:  # an unreadable file is reported by the code that loads its weights
+    except Exception as error:  # an unreadable file is reported by the code that loads its weights
+        if is_out_of_memory(error):
+            raise
         return SeenClips()
 
 

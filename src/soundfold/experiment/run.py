@@ -17,9 +17,11 @@ from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.evaluation.summary import write_summary
 from soundfold.experiment import build, environment
+from soundfold.experiment.callbacks.progress import duration
 from soundfold.experiment.fold_checks import check_folds
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import RunContext, open_run
+from soundfold.experiment.trainer import fold_name
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
@@ -134,7 +136,9 @@ def _reuse_or_train(run: RunContext, fold: int | None) -> FoldResult:
             _discard(run, folder)
         path = folder / "result.json"
         if run.cfg.debug or not path.is_file():
-            return run_fold(run, fold)
+            result = run_fold(run, fold)
+            _print_result(run, result)
+            return result
         result = FoldResult.load(path)
         console.print(f"Fold {fold or 'none'} is finished; its result is reused (rerun=true trains it again).")
         if run.cfg.checkpoints.keep != "none" and not (folder / "checkpoints" / "weights.pt").is_file():
@@ -147,6 +151,18 @@ def _reuse_or_train(run: RunContext, fold: int | None) -> FoldResult:
         if changed:
             console.print(f"warning: Its result was made with other code: {'; '.join(changed)}.", style="yellow")
         return result
+
+
+def _print_result(run: RunContext, result: FoldResult) -> None:
+    """Print a line when a fold ends."""
+    name = fold_name(run, result.fold)
+    scores = []
+    if result.val_accuracy is not None:
+        scores.append(f"validation accuracy {100 * result.val_accuracy:.2f} %")
+    if result.accuracy is not None:
+        scores.append(f"accuracy {100 * result.accuracy:.2f} %{' LEAKY' if result.leaky else ''}")
+    end = f"epoch {result.epochs}, {result.steps} steps, {duration(result.seconds)}"
+    console.print(f"{name.capitalize()}: {', '.join([*scores, end])}.", highlight=False, soft_wrap=True)
 
 
 def _discard(run: RunContext, folder: Path) -> None:

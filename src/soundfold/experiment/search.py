@@ -27,7 +27,7 @@ from optuna.trial import Trial, TrialState
 
 from soundfold.experiment.nested import score_nested
 from soundfold.experiment.search_summary import summarize_search
-from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides
+from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides, explain_study_errors
 
 # a fault of the machine, such as a full disk, fails every trial: stop before it has used them all
 MAX_CONSECUTIVE_FAILURES = 5
@@ -54,6 +54,11 @@ def search(cfg: DictConfig, overrides: list[str], reporter: Reporter) -> float:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = SearchStudy(_study_folder(cfg), cfg)
+    with explain_study_errors(study.folder / "study.db"):
+        return _search(study, cfg, overrides, reporter)
+
+
+def _search(study: SearchStudy, cfg: DictConfig, overrides: list[str], reporter: Reporter) -> float:
     n_trials = len(study.trials())
     console.print(f"{study.folder.name}: {n_trials} of {cfg.search.trials} trials exist", soft_wrap=True)
     failures = 0

@@ -12,7 +12,10 @@ import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig
+from optuna.exceptions import StorageInternalError
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from soundfold.config import Parameter
 from soundfold.errors import InputError
@@ -22,11 +25,35 @@ from soundfold.io.console import console
 MAX_GRID_SIZE = 10_000
 # user attribute of a trial: its validation objective by test fold
 OBJECTIVES = "objectives"
+STORAGE_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError, StorageInternalError)
 
 
 def as_overrides(params: dict[str, Any]) -> list[str]:
     """Return settings as Hydra overrides."""
     return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
+
+
+@contextmanager
+def explain_study_errors(path: Path, *types: type[Exception]) -> Iterator[None]:
+    """Convert errors of Optuna's storage, and of other types, to one sentence.
+
+    Raises:
+        InputError: the file of the study is damaged, of a newer Optuna, locked, or not a file.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (*STORAGE_ERRORS, *types) as error:
+        # StorageInternalError replaces the error of SQLite
+        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+        reason = str(getattr(cause, "orig", cause) or type(cause).__name__).splitlines()[0].removesuffix(".")
+        remedy = "Move it away: the same command starts the study again, and reuses the folds of its trials."
+        if "locked" in reason:
+            remedy = "Another process holds it: wait for its end, or end it."
+        elif "no longer compatible" in reason:
+            reason, remedy = "a newer Optuna wrote it", "Update Optuna."
+        raise InputError(f"The study {path} cannot be used ({reason}). {remedy}") from error
 
 
 class SearchStudy:
@@ -41,7 +68,8 @@ class SearchStudy:
         cfg: the composed configuration of the search.
 
     Raises:
-        InputError: the folder cannot be written, or a stored trial has settings outside of the search space.
+        InputError: the folder cannot be written, the file of the study cannot be used, or a stored trial has settings
+            outside of the search space.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig) -> None:
@@ -50,13 +78,17 @@ class SearchStudy:
             (folder / "locks").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error}. Set paths.outputs=DIRECTORY.") from error
-        with self._lock("study"):
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{(folder / 'study.db').resolve()}")
+        path = folder / "study.db"
+        # reading a damaged file raises errors of many types
+        with self._lock("study"), explain_study_errors(path, Exception):
+            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}")
             self.study = optuna.create_study(
                 storage=self._storage, study_name=cfg.search.name, direction="maximize", load_if_exists=True
             )
-        for trial in self.study.get_trials(deepcopy=False):
-            _refuse_foreign_settings(trial, self.search.space, folder / "study.db")
+            if self.study.direction != StudyDirection.MAXIMIZE:
+                raise ValueError("its direction is not to maximize")
+            for trial in self.study.get_trials(deepcopy=False):
+                _refuse_foreign_settings(trial, self.search.space, path)
         self.study.pruner = optuna.pruners.NopPruner()
         if cfg.search.prune_after is not None:
             # the median needs a few complete trials to be meaningful

@@ -25,7 +25,7 @@ from soundfold.experiment.callbacks.checkpoints import (
 from soundfold.experiment.callbacks.epoch_seed import EpochSeed
 from soundfold.experiment.callbacks.finite_loss import FiniteLoss
 from soundfold.experiment.callbacks.metrics_csv import MetricsCsv
-from soundfold.experiment.callbacks.progress import ThrottledProgressBar
+from soundfold.experiment.callbacks.progress import FoldProgress
 from soundfold.experiment.device import choose_accelerator
 from soundfold.experiment.fold_checks import count_epochs
 from soundfold.experiment.lightning_compat import disable_signal_handlers, resume_at_epoch_end
@@ -80,6 +80,14 @@ class FoldJob:
         return self.is_nested or (self.protocol.name == "random_clips" and self.fold is not None)
 
 
+def fold_name(run: RunContext, fold: int | None) -> str:
+    """Return a fold's name for messages: ``fold 2/5`` if the folds are numbered from 1 on."""
+    numbers = run.collection.table.fold_numbers
+    if fold is None:
+        return "all clips"
+    return f"fold {fold}/{len(numbers)}" if numbers[-1] == len(numbers) else f"fold {fold}"
+
+
 def monitor_mode(cfg: DictConfig) -> str:
     """Return whether the smallest (``min``) or largest (``max``) value of ``selection.monitor`` is best."""
     return "min" if cfg.selection.monitor == "val/loss" else "max"
@@ -91,6 +99,7 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
     options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     del options["micro_batches"], options["tf32"]  # no options of Lightning's
     options["accelerator"] = choose_accelerator(cfg)
+    options["enable_progress_bar"] = False  # Lightning's; see `FoldProgress`
     # also if trainer.max_steps ends the run, because the progress bar counts epochs
     n_clips = len(make_split(job.run.collection.table, job.protocol, job.fold, cfg.seed).train)
     options["max_epochs"] = count_epochs(cfg, n_clips)
@@ -99,7 +108,6 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
         options["strategy"] = DDPStrategy(process_group_backend="nccl" if is_gpu else "gloo")
         # statistics of the entire batch; PyTorch has no synchronized batch norm on the CPU
         options["sync_batchnorm"] = is_gpu
-        options["enable_progress_bar"] &= shard.rank == 0
     if options["limit_train_batches"] is not None:
         options["limit_train_batches"] *= shard.accumulate  # Lightning counts micro-batches
     trainer = pl.Trainer(
@@ -134,7 +142,7 @@ def _make_callbacks(job: FoldJob, watchers: Sequence[pl.Callback]) -> list[pl.Ca
         *watchers,
     ]
     if cfg.trainer.enable_progress_bar and rank == 0:
-        callbacks.append(ThrottledProgressBar())
+        callbacks.append(FoldProgress(fold_name(job.run, job.fold)))
     if job.selects_best:
         monitor: dict[str, Any] = {"monitor": cfg.selection.monitor, "mode": monitor_mode(cfg)}
         callbacks.append(ResumableEarlyStopping(patience=cfg.selection.patience, **monitor))

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from soundfold.errors import ArgumentError
 
 # errors that the user can fix: no space, no permission, or a file in place of a folder
-WRITE_ERRORS = ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
+WRITE_ERRORS = ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EISDIR", "ENAMETOOLONG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         _flush(path.parent)
     except OSError as error:
         # a failed write does not name its file
-        error.filename = error.filename or str(path)
+        error.filename = str(path) if error.errno == errno.EISDIR else error.filename or str(path)
         raise
     finally:
         part.unlink(missing_ok=True)
@@ -115,7 +115,10 @@ def explain_write_errors(folder: Path, remedy: str) -> Iterator[None]:
     except OSError as error:
         if errno.errorcode.get(error.errno or 0) not in WRITE_ERRORS:
             raise
-        raise ArgumentError(f"{error.filename or folder} cannot be written: {error.strerror}. {remedy}") from error
+        path = error.filename or folder
+        if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
+            remedy = f"A file and a folder have the same name: remove or rename it. {remedy}"
+        raise ArgumentError(f"{path} cannot be written: {error.strerror}. {remedy}") from error
 
 
 def dumps_with_checksum(values: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from soundfold.errors import is_out_of_memory
 from soundfold.io.atomic import atomic_file
 
 
@@ -56,7 +57,7 @@ def find_damage(path: Path) -> str | None:
         return str(error)
     except Exception as error:  # both raise many types, and PyTorch's message recommends loading it unsafely
         # EINVAL: a damaged directory may point before the file. Other OSErrors are not the file's fault
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
+        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
         return f"it cannot be read: {type(error).__name__}"
     return None

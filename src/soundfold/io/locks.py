@@ -23,6 +23,10 @@ def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
     only within one machine with ``localflock``. Writers also rename complete files into place, so a file system
     without locks leads to duplicate work or a failed process, never to a partial file.
 
+    The file is removed when the work is complete, after which it is harmless if two processes enter. After an error it
+    stays: without it, a process that has opened it and one that creates a new one could both work (filelock notices a
+    removed file, but not on NFS, where it has another name until it is closed).
+
     Args:
         path: the lock file. The holder writes one line about itself into it.
         activity: the verb phrase of the message for waiting processes, such as ``is training fold 1``.
@@ -39,6 +43,7 @@ def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
         if isinstance(lock, UnixFileLock):
             path.write_text(f"Process {os.getpid()} on {platform.node()}, since {time.strftime('%d %b %H:%M:%S')},")
         yield
+        path.unlink(missing_ok=True)
     finally:
         lock.release()
 

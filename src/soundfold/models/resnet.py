@@ -14,7 +14,7 @@ from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
-from soundfold.errors import ArgumentError
+from soundfold.errors import ArgumentError, is_out_of_memory
 from soundfold.io.checkpoints import load_checkpoint
 
 STEMS = ("sum", "random")
@@ -235,6 +235,8 @@ def _load_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = load_checkpoint(path)
     except Exception as error:  # torch raises many types for files of another kind
+        if is_out_of_memory(error):
+            raise
         # without torch's own message, which suggests unsafe loading
         raise ArgumentError(
             f"`weights`={path} is not a file of weights that torch can load safely ({type(error).__name__})."

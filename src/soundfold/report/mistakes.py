@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 
 from soundfold.data import store
 from soundfold.data.attribution import Attribution, attribution, read_attributions
@@ -17,6 +18,7 @@ from soundfold.data.layouts import LAYOUTS
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.metrics import probabilities
+from soundfold.evaluation.results import REDO
 from soundfold.experiment import build
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.io.atomic import escapes_folder
@@ -98,6 +100,8 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
     """
     source = folder / f"fold{run.total.folds[0]['fold']}" / "config.yaml"
     cfg = build.stored_sections(run.config, str(source))
+    if OmegaConf.is_missing(cfg.data, "root"):
+        raise InputError(f"{source} lacks data.root, the folder of the audio. {REDO}")
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
     samples = round(cfg.data.seconds * rate)
     attributions = read_attributions(root)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -14,6 +15,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from soundfold.errors import InputError
 from soundfold.io.checkpoints import find_damage, load_checkpoint, save_checkpoint
 from soundfold.io.console import console
+
+# what Lightning restores
+REQUIRED = ("state_dict", "epoch", "global_step", "optimizer_states", "lr_schedulers", "loops", "callbacks")
 
 
 class PeriodicCheckpoint(ModelCheckpoint):
@@ -82,18 +86,37 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load_checkpoint(Path(path))
 
 
-def can_resume(folder: Path) -> bool:
+def can_resume(folder: Path, model: pl.LightningModule | None = None) -> bool:
     """Return whether training can resume from the checkpoints in a folder.
 
-    If one is damaged, all are deleted with a warning: training from scratch reaches the same result.
+    If one is damaged, or incomplete, all are deleted with a warning: training from scratch reaches the same result.
+
+    Args:
+        folder: of the checkpoints.
+        model: the checkpoints must have its weights; None does not compare them.
     """
     # last.ckpt first: a process killed while deleting must not leave it without best.ckpt
     paths = sorted(folder.glob("*.ckpt"), key=lambda path: path.name != "last.ckpt")
     for path in paths:
-        if reason := find_damage(path):
+        if reason := find_damage(path) or _find_missing(path, model):
             warning = f"warning: The checkpoint {path} is damaged ({reason}). Training the fold from scratch."
             console.print(warning, style="yellow", soft_wrap=True)
             for checkpoint in paths:
                 checkpoint.unlink()
             return False
     return bool(paths) and paths[0].name == "last.ckpt"
+
+
+def _find_missing(path: Path, model: pl.LightningModule | None) -> str | None:
+    """Return what an intact checkpoint lacks to be resumed from, or None."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(content, dict):
+        return "it is not a checkpoint of a training"
+    required = REQUIRED if path.name == "last.ckpt" else ("state_dict",)
+    if missing := [key for key in required if key not in content]:
+        return f"it lacks {missing[0]}"
+    weights = content["state_dict"]
+    for name, value in model.state_dict().items() if model else ():
+        if getattr(weights.get(name) if isinstance(weights, dict) else None, "shape", None) != value.shape:
+            return f"it lacks the weights {name}"
+    return None

@@ -1,4 +1,4 @@
-"""Progress bar with bounded cost."""
+"""Progress of a fold: a bar in a terminal, otherwise a line at intervals."""
 
 from __future__ import annotations
 
@@ -6,46 +6,84 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from soundfold.io.console import console
 
 
-class ThrottledProgressBar(RichProgressBar):
-    """A progress bar that is drawn a few times per second instead of at every step and epoch.
+class FoldProgress(pl.Callback):
+    """Shows fold, epoch, time left and the metrics of the last epoch.
 
-    Metrics are read from the device only when the end of an epoch is drawn.
+    Metrics are read from the device at the end of an epoch only, and only if they are shown, so no step waits for it.
+
+    Args:
+        fold: such as ``fold 2/5``.
     """
 
-    SECONDS_BETWEEN = 0.25
+    SECONDS_BETWEEN_DRAWINGS = 0.25
+    SECONDS_BETWEEN_LINES = 60.0
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._drawn_at, self._drawn_epoch = 0.0, -1
+    def __init__(self, fold: str) -> None:
+        self.fold = fold
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._metrics = ""
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        pass  # an epoch may be shorter than SECONDS_BETWEEN, so `_start_epoch` starts the bar at its first drawing
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # a resumed fold is not at step 0
+        self._started_at, self._first_step = time.monotonic(), trainer.global_step
+        self._shown_at = self._started_at
+        self._steps = int(trainer.estimated_stepping_batches)
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[metrics]}"),
+            )
+            self._bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+            self._task = self._bar.add_task(self.fold, total=self._steps, metrics="")
+            self._bar.start()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._is_due():
-            self._start_epoch(trainer, pl_module)
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            self._show(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        is_last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
-        if self._is_due() or is_last:
-            self._start_epoch(trainer, pl_module)
-            # fills the bar, of which the last batches may not have been drawn, and updates the metrics
-            super().on_train_batch_end(trainer, pl_module, None, None, int(trainer.num_training_batches) - 1)
+        if self._is_due():
+            self._metrics = "  ".join(f"{name} {value:.3f}" for name, value in trainer.progress_bar_metrics.items())
+            self._show(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
 
     def _is_due(self) -> bool:
-        now = time.monotonic()
-        if now - self._drawn_at < self.SECONDS_BETWEEN:
-            return False
-        self._drawn_at = now
-        return True
+        between = self.SECONDS_BETWEEN_LINES if self._bar is None else self.SECONDS_BETWEEN_DRAWINGS
+        return time.monotonic() - self._shown_at >= between
 
-    def _start_epoch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._drawn_epoch != trainer.current_epoch:
-            self._drawn_epoch = trainer.current_epoch
-            super().on_train_epoch_start(trainer, pl_module)
+    def _show(self, trainer: pl.Trainer) -> None:
+        self._shown_at = time.monotonic()
+        done = trainer.global_step - self._first_step
+        seconds = (self._shown_at - self._started_at) / max(1, done) * (self._steps - trainer.global_step)
+        text = f"{self.fold} - epoch {trainer.current_epoch + 1}/{trainer.max_epochs} - {duration(seconds)} left"
+        if self._bar is None:
+            console.print(f"{text}  {self._metrics}".rstrip(), highlight=False, soft_wrap=True)
+            return
+        self._bar.update(self._task, completed=trainer.global_step, description=text, metrics=self._metrics)
+        self._bar.refresh()
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in the largest unit that it fills, such as ``40 s``, ``12 min`` or ``3.2 h``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
