@@ -15,7 +15,8 @@ def main() -> None:
         description="Summarize the folds of a run and write its report.html, with figures and sounds of the most "
         "confident mistakes. Given several runs, compare them: of runs scored on the same clips, test whether their "
         "accuracies differ, and write comparison-<id>/report.html in the folder of the runs. Given a folder of runs, "
-        "list the finished ones with the settings in which they differ.",
+        "list those with a finished fold, and the settings in which they differ. A run with missing folds is marked "
+        '"1 of 5 folds"; runs are compared on the folds that both finished.',
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, outputs/<name>-<id>")
     parser.add_argument(
@@ -61,7 +62,7 @@ def main() -> None:
 
 
 def list_finished(folder: Path, where: list[str], sort: str, format: str) -> None:
-    """Print the finished runs of a folder, and the unfinished ones to stderr."""
+    """Print the runs of a folder, and those with missing folds to stderr."""
     from soundfold.report.leaderboard import list_runs, sort_runs
     from soundfold.report.leaderboard_table import as_csv, as_markdown, print_leaderboard
 

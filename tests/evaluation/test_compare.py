@@ -179,6 +179,12 @@ def test_run_on_a_subset_is_not_ranked(capsys):
     assert "subset" not in out
 
 
+def keep_folds(folder: Path, *folds: int) -> None:
+    for path in folder.glob("fold*/result.json"):
+        if path.parent.name not in {f"fold{fold}" for fold in folds}:
+            path.unlink()
+
+
 def report(*folders: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "scripts" / "report.py"), *map(str, folders)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
@@ -202,8 +208,28 @@ def test_report_script_compares_runs(tmp_path):
     process = report(a, a)
     assert process.returncode == 2
     assert "named twice" in process.stderr
-    (b / "fold3" / "result.json").unlink()
-    process = report(a, b)
-    assert process.returncode == 2
-    assert "Fold(s) 3 of run-b are not finished" in process.stderr
-    assert "Traceback" not in process.stderr
+
+
+def test_an_incomplete_run_is_compared_on_the_folds_that_both_finished(tmp_path):
+    low, high = random_correct(0.5), np.ones(120, dtype=bool)
+    baseline = load_run(write_run(tmp_path / "baseline", low))
+    folders = [write_run(tmp_path / name, high, seed=seed) for seed, name in enumerate(("one", "two", "other"))]
+    keep_folds(folders[0], 2)
+    keep_folds(folders[1], 2)
+    keep_folds(folders[2], 3)
+    one, two, other = map(load_run, folders)
+    assert one.total.part == "1 of 3 folds"
+    comparison = compare(baseline, one)
+    assert (comparison.clips, comparison.sources, comparison.folds) == (40, 20, (2,))
+    assert comparison.difference == pytest.approx(1 - low[40:80].mean())
+    assert compare(one, baseline).difference == -comparison.difference
+    assert comparison.p < 1e-3
+    assert "on fold 2" in comparison.describe()
+    assert compare(one, two).folds == (2,)
+    with pytest.raises(InputError, match="one and other were scored on different clips"):
+        compare(one, other)
+    ((group, summary),) = seed_groups([one, two, other])
+    assert [run.name for run in group] == ["one", "two"]
+    assert summary.fold_sd is None
+    assert "2 seeds x 1 of 3 folds (one, two): 100.00 %" in describe_seeds(group, summary)
+    assert "over folds" not in describe_seeds(group, summary)

@@ -58,16 +58,22 @@ def test_summary_over_folds():
     assert [fold["fold"] for fold in total.folds] == [1, 2, 3]
 
 
+def test_a_summary_of_some_folds_says_so():
+    one, two, all_three = (summarise([result(fold, 0.1 * fold) for fold in range(1, n + 1)]) for n in (1, 2, 3))
+    assert [total.part for total in (one, two, all_three)] == ["1 of 3 folds", "2 of 3 folds", ""]
+    assert (one.accuracy, one.accuracy_sd, one.f1_sd, one.loss_sd) == (0.1, None, None, None)
+    assert two.accuracy_sd == pytest.approx(np.std([0.1, 0.2], ddof=1))
+
+
 @pytest.mark.parametrize(
     ("results", "message"),
     [
         ([], "no finished fold"),
-        ([result(1), result(3)], r"Fold\(s\) 2 "),
         ([result(1), result(2), result(2), result(3)], "Fold 2 .* twice"),
         ([result(1), result(2), result(3, cv_id="ffffffff")], "ffffffff"),
     ],
 )
-def test_incomplete_duplicate_and_mixed_folds_are_refused(results, message):
+def test_no_duplicate_and_mixed_folds_are_refused(results, message):
     with pytest.raises(InputError, match=message):
         summarise(results)
 

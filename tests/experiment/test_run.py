@@ -106,9 +106,14 @@ def test_a_result_of_other_code_is_reused_with_a_warning(root, finished, tmp_pat
     assert "made with other code: torch 0.1" in capsys.readouterr().err
 
 
-def test_a_fold_per_job_gives_the_summary_of_one_job(root, finished, tmp_path):
-    for k in (3, 1, 2):
-        cross_validate(root, tmp_path, f"fold={k}")
+def test_a_fold_per_job_gives_the_summary_of_one_job(root, finished, tmp_path, capsys):
+    for count, k in enumerate((3, 1, 2), start=1):
+        cross_validate(root, tmp_path, f"fold={k}", "report.page=plain")
+        page, out = (only(tmp_path) / "report.html").read_text(), capsys.readouterr().out
+        # the report of an incomplete run: marked, without a deviation of one fold, and without a summary file
+        assert (f"{count} of 3 folds" in page) == (f"{count} of 3 folds" in out) == (count < 3)
+        assert ("mean ± sd" in page) == ("mean ± sd" in out) == (count > 1)
+        assert (only(tmp_path) / "cv.json").exists() == (count == 3)
     assert only(tmp_path).name == only(finished).name
     single, jobs = (json.loads((only(o) / "cv.json").read_text()) for o in (finished, tmp_path))
     for total in (single, jobs):

@@ -18,7 +18,7 @@ from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
 from soundfold.io.atomic import dumps_with_checksum
 from soundfold.report.config_diff import differing_keys, grouped_differences
-from soundfold.report.leaderboard import FinishedRun, holds_runs, list_runs, sort_runs
+from soundfold.report.leaderboard import ListedRun, holds_runs, list_runs, sort_runs
 from soundfold.report.leaderboard_table import as_csv, as_markdown, print_leaderboard
 
 PLAIN = """
@@ -56,7 +56,7 @@ def outputs(tmp_path) -> Path:
     return tmp_path
 
 
-def configs(runs: list[FinishedRun]) -> list[dict]:
+def configs(runs: list[ListedRun]) -> list[dict]:
     return [run.config for run in runs]
 
 
@@ -72,26 +72,43 @@ def test_holds_runs_is_false_for_a_run(outputs):
     assert not holds_runs(outputs / "nowhere")
 
 
-def test_lists_finished_runs_newest_last_and_missing_folds_of_the_others(outputs):
+def test_lists_runs_newest_last_and_missing_folds(outputs):
+    (outputs / "toy-e" / "fold1").mkdir(parents=True)
+    (outputs / "toy-e" / "fold1" / "config.yaml").write_text(PLAIN % ("/a", "0.01"))
     runs, unfinished = list_runs(outputs)
-    assert [run.name for run in runs] == ["toy-c", "toy-leaky-b", "toy-a"]
-    assert unfinished == ["toy-d (missing: 2, 3)"]
+    assert [run.name for run in runs] == ["toy-c", "toy-leaky-b", "toy-a", "toy-d"]
+    assert unfinished == ["toy-d (missing: 2, 3)", "toy-e (no fold is finished)"]
+
+
+def test_an_incomplete_run_is_marked_and_never_ranks_best(outputs):
+    folder = finish(outputs, "toy-f", PLAIN % ("/a", "0.03"), correct=6, mtime=100)
+    (folder / "fold3" / "result.json").unlink()
+    runs = sort_runs(list_runs(outputs)[0], "accuracy")
+    assert [run.name for run in runs] == ["toy-d", "toy-f", "toy-c", "toy-a", "toy-leaky-b"]
+    lines = as_markdown(runs).splitlines()[2:]
+    assert "75.00 (1 of 3 folds)" in lines[0]
+    assert "100.00 ± 0.00 (2 of 3 folds)" in lines[1]
+    assert not any("of 3 folds" in line for line in lines[2:])
+    rows = list(csv.DictReader(io.StringIO(as_csv(runs))))
+    assert [(row["folds"], row["all_folds"]) for row in rows] == [("1", "3"), ("2", "3"), *[("3", "3")] * 3]
+    assert rows[0]["accuracy_sd"] == ""
+    assert not list(outputs.glob("*/cv.json"))
 
 
 def test_columns_are_the_differing_keys_that_affect_results(outputs):
     runs, _ = list_runs(outputs)
     assert differing_keys(configs(runs)) == {
-        "augment.polarity": ["0.0", "0.5", "0.0"],
-        "augment.time_stretch.low": ["", "0.8", ""],
-        "augment.time_stretch.high": ["", "1.2", ""],
+        "augment.polarity": ["0.0", "0.5", "0.0", "0.0"],
+        "augment.time_stretch.low": ["", "0.8", "", ""],
+        "augment.time_stretch.high": ["", "1.2", "", ""],
         # missing in the stored configuration: the values that it was computed with
-        "augment.time_stretch.p": ["", "1.0", ""],
-        "augment.time_stretch.integer": ["", "false", ""],
-        "optim.lr": ["0.001", "0.001", "0.0003"],
+        "augment.time_stretch.p": ["", "1.0", "", ""],
+        "augment.time_stretch.integer": ["", "false", "", ""],
+        "optim.lr": ["0.001", "0.001", "0.0003", "0.01"],
     }
     assert grouped_differences(configs(runs)) == {
-        "augment.polarity and 4 more": ["0.0", "0.5", "0.0"],
-        "optim.lr": ["0.001", "0.001", "0.0003"],
+        "augment.polarity and 4 more": ["0.0", "0.5", "0.0", "0.0"],
+        "optim.lr": ["0.001", "0.001", "0.0003", "0.01"],
     }
 
 
@@ -109,7 +126,8 @@ def test_where_compares_values_as_yaml(outputs):
     assert [run.name for run in list_runs(outputs, ["optim.lr=1e-3", "augment.time_stretch=null"])[0]] == ["toy-c"]
     # a run without the key does not match
     assert [run.name for run in list_runs(outputs, ["augment.time_stretch.low=0.8"])[0]] == ["toy-leaky-b"]
-    assert list_runs(outputs, ["optim.lr=0.01"]) == ([], ["toy-d (missing: 2, 3)"])
+    (run,), unfinished = list_runs(outputs, ["optim.lr=0.01"])
+    assert (run.name, unfinished) == ("toy-d", ["toy-d (missing: 2, 3)"])
 
 
 @pytest.mark.parametrize(
@@ -122,9 +140,9 @@ def test_bad_conditions_are_refused(outputs, condition, message):
 
 def test_sorting(outputs):
     runs, _ = list_runs(outputs)
-    assert [run.name for run in sort_runs(runs, "accuracy")] == ["toy-c", "toy-a", "toy-leaky-b"]
-    assert [run.name for run in sort_runs(runs, "name")] == ["toy-a", "toy-c", "toy-leaky-b"]
-    assert [run.name for run in sort_runs(runs, "optim.lr")] == ["toy-a", "toy-c", "toy-leaky-b"]
+    assert [run.name for run in sort_runs(runs, "accuracy")] == ["toy-d", "toy-c", "toy-a", "toy-leaky-b"]
+    assert [run.name for run in sort_runs(runs, "name")] == ["toy-a", "toy-c", "toy-d", "toy-leaky-b"]
+    assert [run.name for run in sort_runs(runs, "optim.lr")] == ["toy-a", "toy-c", "toy-leaky-b", "toy-d"]
     assert [run.name for run in sort_runs(runs, "augment.time_stretch.low")][-1] == "toy-leaky-b"
     with pytest.raises(InputError, match="Did you mean accuracy"):
         sort_runs(runs, "acuracy")
@@ -147,17 +165,17 @@ def test_the_interval_in_cv_json_is_used_while_its_folds_match(outputs):
 
 def test_csv_has_every_differing_key_and_full_precision(outputs):
     rows = list(csv.DictReader(io.StringIO(as_csv(list_runs(outputs)[0]))))
-    assert [row["run"] for row in rows] == ["toy-c", "toy-leaky-b", "toy-a"]
-    assert [row["leaky"] for row in rows] == ["false", "true", "false"]
-    assert [float(row["accuracy"]) for row in rows] == pytest.approx([2 / 6, 5 / 6, 4 / 6])
-    assert [row["augment.time_stretch.high"] for row in rows] == ["", "1.2", ""]
+    assert [row["run"] for row in rows] == ["toy-c", "toy-leaky-b", "toy-a", "toy-d"]
+    assert [row["leaky"] for row in rows] == ["false", "true", "false", "false"]
+    assert [float(row["accuracy"]) for row in rows] == pytest.approx([2 / 6, 5 / 6, 4 / 6, 3 / 4])
+    assert [row["augment.time_stretch.high"] for row in rows] == ["", "1.2", "", ""]
     assert float(rows[0]["seconds"]) == 3.0
 
 
 def test_markdown_marks_leaky_runs(outputs):
     lines = as_markdown(list_runs(outputs)[0]).splitlines()
     assert len({line.count("|") for line in lines}) == 1
-    assert [("LEAKY" in line) for line in lines[2:]] == [False, True, False]
+    assert [("LEAKY" in line) for line in lines[2:]] == [False, True, False, False]
 
 
 def test_a_hostile_name_of_a_run_is_plain_text(outputs, capsys):
@@ -175,8 +193,9 @@ def test_report_lists_a_folder_of_runs(outputs):
     assert result.returncode == 0, result.stderr
     assert result.stderr == "Not finished: toy-d (missing: 2, 3).\n"
     rows = [line for line in result.stdout.splitlines() if line.startswith("│")]
-    assert [row.split()[1] for row in rows] == ["toy-c", "toy-a"]
-    assert "33.33 ± " in rows[0]
+    assert [row.split()[1] for row in rows] == ["toy-d", "toy-c", "toy-a"]
+    assert "1 of 3 folds" in rows[0]
+    assert "33.33 ± " in rows[1]
     refused = report(str(outputs / "toy-a"), "--format", "csv")
     assert refused.returncode == 2
     assert "require a folder of runs" in refused.stderr
@@ -185,7 +204,7 @@ def test_report_lists_a_folder_of_runs(outputs):
 def test_a_damaged_result_is_reported_and_the_other_runs_are_listed(outputs):
     (outputs / "toy-c" / "fold1" / "result.json").write_text("{")
     runs, unfinished = list_runs(outputs)
-    assert [run.name for run in runs] == ["toy-leaky-b", "toy-a"]
+    assert [run.name for run in runs] == ["toy-leaky-b", "toy-a", "toy-d"]
     assert "is not a fold's result" in unfinished[0]
 
 
@@ -196,7 +215,7 @@ def test_a_damaged_configuration_is_reported(outputs, damage):
     with pytest.raises(InputError, match=r"fold1/config.yaml cannot be read .* rerun=true"):
         load_run(outputs / "toy-c")
     runs, unfinished = list_runs(outputs)
-    assert [run.name for run in runs] == ["toy-leaky-b", "toy-a"]
+    assert [run.name for run in runs] == ["toy-leaky-b", "toy-a", "toy-d"]
     assert "config.yaml cannot be read" in unfinished[0]
 
 

@@ -1,10 +1,10 @@
-"""Finished runs: reading them with their predictions, comparing two of them, and summarizing seeds."""
+"""Runs: reading them with their predictions, comparing two of them, and summarizing seeds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from soundfold.evaluation.statistics import SeedSummary, accuracy_interval, mcne
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished cross-validation with its predictions.
+    """The finished folds of a cross-validation with their predictions.
 
     Attributes:
         name: of its folder.
@@ -92,10 +92,10 @@ def _range(values: Sequence[int]) -> str:
 
 
 def load_run(folder: Path) -> RunResult:
-    """Read a finished run: result.json, predictions.csv and config.yaml of its folds.
+    """Read the finished folds of a run: result.json, predictions.csv and config.yaml of each.
 
     Raises:
-        InputError: a fold is missing, or its files cannot be read or do not match.
+        InputError: no fold is finished, or a fold's files cannot be read or do not match.
     """
     results = sorted(load_folds(folder), key=lambda result: result.fold or 0)
     total = summarise(results)
@@ -128,6 +128,7 @@ class Comparison:
         a, b: names of the runs.
         difference: pooled accuracy of b minus that of a.
         interval: its 95 % interval, see `source_interval`.
+        folds: the compared folds, if only some of those of a run are, else empty.
         p: exact McNemar test; None if a clip was scored several times, as the trials are then not independent.
         clips, sources: their numbers.
     """
@@ -139,6 +140,7 @@ class Comparison:
     p: float | None
     clips: int
     sources: int
+    folds: tuple[int, ...]
 
     def describe(self) -> str:
         """Describe the difference and its significance."""
@@ -150,6 +152,8 @@ class Comparison:
             test = f"{self.clips} scores, several of them of the same clip"
         else:
             test = f"exact McNemar test over {self.clips} clips: p = {self.p:.2g}"
+        if self.folds:
+            test += f", on fold{'s' * (len(self.folds) > 1)} {', '.join(map(str, self.folds))}"
         evidence = f"({interval}; {test})"
         if self.difference == 0:
             return f"{self.a} and {self.b} have equal accuracy {evidence}."
@@ -165,11 +169,15 @@ class Comparison:
 
 
 def compare(a: RunResult, b: RunResult) -> Comparison:
-    """Compare two runs clip by clip.
+    """Compare two runs clip by clip; if one is incomplete, on the folds that both finished.
 
     Raises:
         InputError: they were scored on different clips.
     """
+    complete = a.total.is_complete and b.total.is_complete
+    folds = {fold for fold, _ in a.clips} & {fold for fold, _ in b.clips}
+    if not complete and folds:
+        a, b = _on_folds(a, folds), _on_folds(b, folds)
     if a.clips != b.clips:
         only_a, only_b = len(set(a.clips) - set(b.clips)), len(set(b.clips) - set(a.clips))
         raise InputError(
@@ -187,7 +195,17 @@ def compare(a: RunResult, b: RunResult) -> Comparison:
         p=mcnemar(a.correct, b.correct) if independent else None,
         clips=len(a.clips),
         sources=len(set(a.sources)),
+        folds=() if complete else tuple(sorted(folds)),
     )
+
+
+def _on_folds(run: RunResult, folds: set[int]) -> RunResult:
+    """Return the clips of some folds with their scores; ``total`` and ``interval`` remain those of the run."""
+    chosen = np.array([fold in folds for fold, _ in run.clips])
+    pairs = zip(run.clips, run.sources, chosen, strict=True)
+    clips, sources = zip(*((clip, source) for clip, source, is_chosen in pairs if is_chosen), strict=True)
+    arrays = {name: getattr(run, name)[chosen] for name in ("targets", "logits", "correct")}
+    return replace(run, clips=clips, sources=sources, **arrays)
 
 
 def seed_groups(runs: Sequence[RunResult]) -> list[tuple[list[RunResult], SeedSummary]]:
@@ -197,7 +215,8 @@ def seed_groups(runs: Sequence[RunResult]) -> list[tuple[list[RunResult], SeedSu
         config = drop_keys(run.config, (*NOT_IDENTITY, "seed", "label"))
         # data.root is not compared, so the clips are; with random_clips they depend on the seed
         clips = None if run.total.leaky else run.clips
-        key = json.dumps([config, run.total.classes, run.total.n, clips], sort_keys=True)
+        folds = [fold["fold"] for fold in run.total.folds]
+        key = json.dumps([config, run.total.classes, run.total.n, folds, clips], sort_keys=True)
         groups.setdefault(key, []).append(run)
     return [
         (group, over_seeds(np.array([[fold["accuracy"] for fold in run.total.folds] for run in group])))
@@ -209,11 +228,13 @@ def seed_groups(runs: Sequence[RunResult]) -> list[tuple[list[RunResult], SeedSu
 def describe_seeds(group: Sequence[RunResult], summary: SeedSummary) -> str:
     """Describe a group of `seed_groups` in one sentence."""
     mark = "LEAKY: " if group[0].total.leaky else ""
-    text = f"{mark}{summary.seeds} seeds x {len(group[0].total.folds)} folds ({', '.join(r.name for r in group)}): "
+    folds = group[0].total.part or f"{len(group[0].total.folds)} folds"
+    text = f"{mark}{summary.seeds} seeds x {folds} ({', '.join(r.name for r in group)}): "
     text += f"{100 * summary.accuracy:.2f} %"
     if summary.interval and summary.seed_sd is not None:
         low, high = (100 * end for end in summary.interval)
-        text += f", standard deviation over seeds {100 * summary.seed_sd:.2f}, over folds {100 * summary.fold_sd:.2f}"
+        text += f", standard deviation over seeds {100 * summary.seed_sd:.2f}"
+        text += "" if summary.fold_sd is None else f", over folds {100 * summary.fold_sd:.2f}"
         text += f"; 95 % interval over seeds {low:.2f} to {high:.2f} %"
     if not group[0].total.leaky:  # otherwise each seed has its own clips
         correct = ensemble(group)

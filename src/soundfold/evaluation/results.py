@@ -125,13 +125,15 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class CVResult:
-    """All folds of one cross-validation.
+    """The finished folds of one cross-validation.
 
     Attributes:
-        accuracy, f1, loss, objective: mean over folds; ``*_sd`` is the standard deviation over folds (n - 1).
+        accuracy, f1, loss, objective: mean over folds; ``*_sd`` is the standard deviation over folds (n - 1), None for
+            a single fold.
         leaky: the protocol makes the scores too high.
         n, seconds, confusion: sums over folds; see `FoldResult`.
         folds: values of each `FoldResult` without its confusion, classes and configuration, ascending.
+        all_folds: number of folds of the collection, finished or not.
         interval: 95 % interval of the pooled accuracy, see `source_interval`; None if predictions were not read.
     """
 
@@ -141,28 +143,39 @@ class CVResult:
     seed: int
     n: int
     accuracy: float
-    accuracy_sd: float
+    accuracy_sd: float | None
     f1: float
-    f1_sd: float
+    f1_sd: float | None
     loss: float
-    loss_sd: float
+    loss_sd: float | None
     objective: float
     seconds: float
     classes: list[str]
     confusion: list[list[int]]
     folds: list[dict[str, Any]]
+    all_folds: int
     interval: tuple[float, float] | None = None
 
     def save(self, path: Path) -> None:
         """Write atomically as JSON with a checksum."""
         write_text(path, dumps_with_checksum(asdict(self)))
 
+    @property
+    def is_complete(self) -> bool:
+        """Return whether all folds are finished."""
+        return len(self.folds) == self.all_folds
+
+    @property
+    def part(self) -> str:
+        """Return ``1 of 5 folds`` for an incomplete cross-validation, else an empty string."""
+        return "" if self.is_complete else f"{len(self.folds)} of {self.all_folds} folds"
+
 
 def summarise(results: Sequence[FoldResult]) -> CVResult:
-    """Compute mean and spread over the folds of one cross-validation.
+    """Compute mean and spread over the finished folds of one cross-validation.
 
     Raises:
-        InputError: a fold is missing, occurs twice, or belongs to another cross-validation.
+        InputError: no fold is finished, one occurs twice, or one belongs to another cross-validation.
     """
     if not results:
         raise InputError("There is no finished fold to summarize.")
@@ -177,18 +190,12 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
     repeated = [fold for fold, count in counts.items() if count > 1]
     if repeated:
         raise InputError(f"Fold {repeated[0]} of {first.cv_id} occurs twice; each clip may be scored only once.")
-    missing = [fold for fold in first.folds if fold not in counts]
-    if missing or len(counts) != len(first.folds):
-        raise InputError(
-            f"Fold(s) {', '.join(map(str, missing))} of {first.cv_id} are not finished. Run the same command with "
-            "fold=all: finished folds are reused."
-        )
     ordered = sorted(results, key=lambda r: r.fold or 0)
 
     scores: dict[str, Any] = {}
     for name in ("accuracy", "f1", "loss"):
         values = [getattr(r, name) for r in ordered]
-        scores |= {name: mean(values), f"{name}_sd": stdev(values)}
+        scores |= {name: mean(values), f"{name}_sd": stdev(values) if len(values) > 1 else None}
     return CVResult(
         cv_id=first.cv_id,
         protocol=first.protocol,
@@ -203,6 +210,7 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
             {key: value for key, value in asdict(r).items() if key not in ("confusion", "classes", "folds", "config")}
             for r in ordered
         ],
+        all_folds=len(first.folds),
         **scores,
     )
 
@@ -226,7 +234,7 @@ def load_folds(run: Path) -> list[FoldResult]:
         raise InputError(f"There is no run at {run}. A run's folder is outputs/<name>-<id>; train.py prints it.")
     results = []
     for name, folder in fold_folders(run).items():
-        if (path := folder / "result.json").exists():
+        if (path := folder / "result.json").exists():  # a folder of that name is an error, not a missing fold
             result = FoldResult.load(path)
             if name != str(result.fold or "none"):
                 raise InputError(

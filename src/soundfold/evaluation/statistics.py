@@ -86,7 +86,7 @@ class SeedSummary:
         seeds: number of cross-validations.
         accuracy: mean over seeds of the mean over folds.
         seed_sd: standard deviation over seeds of the mean over folds (n - 1); None for one seed.
-        fold_sd: standard deviation over folds (n - 1), averaged over seeds.
+        fold_sd: standard deviation over folds (n - 1), averaged over seeds; None for one fold.
         interval: 95 % interval of the accuracy over seeds, by Student's t; None for one seed. It covers other seeds on
             the same clips, not other clips.
     """
@@ -94,7 +94,7 @@ class SeedSummary:
     seeds: int
     accuracy: float
     seed_sd: float | None
-    fold_sd: float
+    fold_sd: float | None
     interval: tuple[float, float] | None
 
 
@@ -102,7 +102,7 @@ def over_seeds(accuracies: np.ndarray) -> SeedSummary:
     """Summarize accuracies (seeds, folds)."""
     means = accuracies.mean(axis=1)
     seeds, mean = len(means), float(means.mean())
-    fold_sd = float(accuracies.std(axis=1, ddof=1).mean())
+    fold_sd = float(accuracies.std(axis=1, ddof=1).mean()) if accuracies.shape[1] > 1 else None
     if seeds == 1:
         return SeedSummary(seeds, mean, None, fold_sd, None)
     from scipy.stats import t

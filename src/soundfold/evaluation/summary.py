@@ -11,7 +11,9 @@ from soundfold.io.locks import exclusive_lock
 
 
 def write_summary(folder: Path) -> RunResult:
-    """Summarize a run's folds in its ``cv.json``: means, standard deviations and the confidence interval.
+    """Summarize a run in its ``cv.json``: means, standard deviations and the confidence interval.
+
+    An incomplete run has no ``cv.json``, which other programs take for the score of a cross-validation.
 
     Args:
         folder: the run's folder.
@@ -20,9 +22,11 @@ def write_summary(folder: Path) -> RunResult:
         The run, see `load_run`.
 
     Raises:
-        InputError: a fold is missing or damaged, or the file cannot be written.
+        InputError: no fold is finished, a fold is damaged, or the file cannot be written.
     """
     run = load_run(folder)
+    if not run.total.is_complete:
+        return run
     remedy = "Free some space, or copy the run to a folder that can be written."
     with explain_write_errors(folder, remedy), exclusive_lock(folder / "cv.lock", "is summarizing this run"):
         remove_partial_files(folder.glob("cv.json.*"))

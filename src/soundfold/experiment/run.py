@@ -34,12 +34,12 @@ class Reporter(Protocol):
     """Shows results: in the terminal, as a page, in W&B."""
 
     def print_folds(self, results: Sequence[FoldResult]) -> None:
-        """Print the finished folds of an incomplete run."""
+        """Print a row per fold."""
 
     def report_run(
         self, folder: Path, run: RunResult, options: DictConfig, logger: DictConfig | None, *, show_table: bool
     ) -> None:
-        """Show a complete run, see `soundfold.report.reporter.RunReporter`."""
+        """Show the finished folds of a run, see `soundfold.report.reporter.RunReporter`."""
 
 
 def cross_validate(
@@ -48,7 +48,7 @@ def cross_validate(
     watch: Callable[[list[FoldResult]], None] | None = None,
     record_folder: Callable[[Path], None] | None = None,
 ) -> float | None:
-    """Train and score the folds of ``cfg.fold``; summarize the run once all its folds are finished.
+    """Train and score the folds of ``cfg.fold``, and report all finished folds of the run.
 
     Finished folds are reused, and an interrupted one resumes from its last checkpoint. Writes
     ``<outputs>/<name>-<id>/fold<k>/`` and, after the last fold, ``cv.json``.
@@ -192,7 +192,7 @@ def _mark_failed_trial(run: RunContext) -> Iterator[None]:
 
 
 def _report(run: RunContext, results: list[FoldResult], reporter: Reporter, *, show_table: bool) -> None:
-    """Show the entire run if all its folds are finished, else the given folds."""
+    """Report the finished folds of the run; a job of a sweep only prints its own unless the run is complete."""
     cfg = run.cfg
     if cfg.debug:
         reporter.print_folds(results)
@@ -200,8 +200,8 @@ def _report(run: RunContext, results: list[FoldResult], reporter: Reporter, *, s
         return
     # processes that finish at the same time may all find the run complete; they write the same files in turn
     is_complete = len(load_folds(run.folder)) == len(run.collection.table.fold_numbers)
-    if is_complete:
+    if is_complete or show_table:
         summary = write_summary(run.folder)
         reporter.report_run(run.folder, summary, cfg.report, cfg.logger, show_table=show_table)
-    if not (is_complete and show_table):
+    if not show_table:
         reporter.print_folds(results)

@@ -20,6 +20,7 @@ from soundfold.report import plots
 from soundfold.report.config_diff import differing_keys
 from soundfold.report.drawing import inline_svg, save_figure
 from soundfold.report.page import display_name, write_page
+from soundfold.report.terminal import mean_and_sd
 
 ALT_TEXTS = {
     "accuracies": "Accuracy of each run with its 95 % interval and its folds; the table holds the values",
@@ -77,7 +78,7 @@ def write_comparison_page(folders: Sequence[Path], runs: Sequence[RunResult]) ->
 def _figures(folders: Sequence[Path], runs: Sequence[RunResult]) -> dict[str, Figure]:
     figures = {
         "accuracies": plots.accuracies(
-            [run.name for run in runs],
+            [f"{run.name} ({run.total.part})" if run.total.part else run.name for run in runs],
             np.array([run.correct.mean() for run in runs]),
             np.array([run.interval for run in runs]),
             [[fold["accuracy"] for fold in run.total.folds] for run in runs],
@@ -96,11 +97,11 @@ def _figures(folders: Sequence[Path], runs: Sequence[RunResult]) -> dict[str, Fi
 def _run_row(run: RunResult) -> list[Any]:
     total, (low, high) = run.total, run.interval
     return [
-        run.name,
+        f"{run.name} ({total.part})" if total.part else run.name,
         f"{total.protocol}{', LEAKY' if total.leaky else ''}",
         run.trained_on(),
         total.n,
-        f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}",
+        mean_and_sd(total, "accuracy"),
         f"{100 * low:.2f} to {100 * high:.2f}",
         f"{100 * total.f1:.2f}",
         f"{100 * calibration(probabilities(run.logits).max(axis=1), run.correct).error:.1f}",

@@ -1,4 +1,4 @@
-"""Finished cross-validations in a folder: list, filter, sort."""
+"""Runs in a folder: list, filter, sort."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from soundfold.io.reading import read_text
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """A cross-validation whose folds are all scored.
+class ListedRun:
+    """A run with at least one scored fold.
 
     Attributes:
         name: name of its folder.
         total: mean and spread over folds.
         interval: 95 % interval of the pooled accuracy.
-        finished: modification time of the last fold's result, seconds since 1970.
+        finished: modification time of its newest fold's result, seconds since 1970.
         config: nested configuration of its first fold.
     """
 
@@ -37,9 +37,10 @@ class FinishedRun:
     config: dict[str, Any]
 
 
-SORT_KEYS: dict[str, Callable[[FinishedRun], Any]] = {
+SORT_KEYS: dict[str, Callable[[ListedRun], Any]] = {
     "finished": lambda run: run.finished,
-    "accuracy": lambda run: run.total.accuracy,
+    # a mean over some folds is not comparable to one over all: incomplete runs first, so that none ranks best
+    "accuracy": lambda run: (run.total.is_complete, run.total.accuracy),
     "name": lambda run: run.name,
     "protocol": lambda run: run.total.protocol,
     "time": lambda run: run.total.seconds,
@@ -55,7 +56,7 @@ def _config_files(run: Path) -> list[Path]:
     return [path for folder in fold_folders(run).values() if (path := folder / "config.yaml").is_file()]
 
 
-def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[FinishedRun], list[str]]:
+def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[ListedRun], list[str]]:
     """Find the cross-validations in a folder.
 
     Args:
@@ -63,13 +64,13 @@ def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[FinishedRun
         where: conditions such as ``optim.lr=1e-3`` that a run must satisfy; values are compared as YAML.
 
     Returns:
-        The finished runs, newest last, and one description per unfinished or unreadable run.
+        The runs with a finished fold, newest last; and one description per run with a missing fold or unreadable one.
 
     Raises:
         InputError: a condition is malformed, or no run has its key.
     """
     configs: dict[Path, dict[str, Any]] = {}
-    finished: list[FinishedRun] = []
+    listed: list[ListedRun] = []
     unfinished: list[str] = []
     for run in sorted(folder.glob("*/")):
         for path in _config_files(run)[:1]:
@@ -84,16 +85,16 @@ def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[FinishedRun
             continue
         try:
             results = load_folds(run)
-            if results and not (missing := set(results[0].folds) - {r.fold for r in results}):
-                finished.append(_finished_run(run, summarise(results), config))
-            elif results:
-                unfinished.append(f"{run.name} (missing: {', '.join(map(str, sorted(missing)))})")
+            if results:
+                listed.append(_listed_run(run, summarise(results), config))
+                if missing := set(results[0].folds) - {r.fold for r in results}:
+                    unfinished.append(f"{run.name} (missing: {', '.join(map(str, sorted(missing)))})")
             # a model trained on every clip (fold=none) has no scored folds
             elif not (run / "foldnone").is_dir():
                 unfinished.append(f"{run.name} (no fold is finished)")
         except InputError as error:
             unfinished.append(f"{run.name} (unreadable: {error})")
-    return sorted(finished, key=SORT_KEYS["finished"]), unfinished
+    return sorted(listed, key=SORT_KEYS["finished"]), unfinished
 
 
 def _parse_conditions(where: Sequence[str], keys: set[str]) -> dict[str, Any]:
@@ -113,9 +114,9 @@ def _closest(name: str, names: Iterable[str]) -> str:
     return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
 
 
-def _finished_run(run: Path, total: CVResult, config: dict[str, Any]) -> FinishedRun:
+def _listed_run(run: Path, total: CVResult, config: dict[str, Any]) -> ListedRun:
     newest = max((run / f"fold{fold['fold']}" / "result.json").stat().st_mtime for fold in total.folds)
-    return FinishedRun(run.name, total, _interval(run, total), newest, config)
+    return ListedRun(run.name, total, _interval(run, total), newest, config)
 
 
 def _interval(run: Path, total: CVResult) -> tuple[float, float]:
@@ -130,7 +131,7 @@ def _interval(run: Path, total: CVResult) -> tuple[float, float]:
     return load_run(run).interval
 
 
-def sort_runs(runs: Sequence[FinishedRun], key: str) -> list[FinishedRun]:
+def sort_runs(runs: Sequence[ListedRun], key: str) -> list[ListedRun]:
     """Sort ascending by one of `SORT_KEYS` or by a configuration key; runs without the key come first.
 
     Raises:
@@ -145,7 +146,7 @@ def sort_runs(runs: Sequence[FinishedRun], key: str) -> list[FinishedRun]:
             f"Did you mean {_closest(key, {*SORT_KEYS, *known})}?"
         )
 
-    def rank(run: FinishedRun) -> tuple[int, Any]:
+    def rank(run: ListedRun) -> tuple[int, Any]:
         value = flatten(run.config).get(key)
         if isinstance(value, int | float):
             return 1, value

@@ -1,4 +1,4 @@
-"""The list of finished runs as a terminal table, Markdown or CSV."""
+"""The list of runs as a terminal table, Markdown or CSV."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from soundfold.errors import printable
 from soundfold.io.console import Terminal, escape_markdown
 from soundfold.io.csv_text import csv_text
 from soundfold.report.config_diff import differing_keys, grouped_differences
-from soundfold.report.leaderboard import FinishedRun
+from soundfold.report.leaderboard import ListedRun
 from soundfold.report.terminal import accuracy_text
 
 
-def print_leaderboard(runs: Sequence[FinishedRun]) -> None:
+def print_leaderboard(runs: Sequence[ListedRun]) -> None:
     """Print a row per run."""
     names, rows = _columns_and_rows(runs)
-    table = Table(title=f"Finished cross-validations: {len(runs)}")
+    incomplete = sum(not run.total.is_complete for run in runs)
+    table = Table(title=f"Runs: {len(runs)}{f', {incomplete} of them incomplete' if incomplete else ''}")
     for name in names:
         table.add_column(Text(printable(name)), justify="left" if name in ("run", "protocol") else "right")
     for row in rows:
@@ -29,7 +30,7 @@ def print_leaderboard(runs: Sequence[FinishedRun]) -> None:
     Terminal(width=None if sys.stdout.isatty() else 1000).print(table)
 
 
-def as_markdown(runs: Sequence[FinishedRun]) -> str:
+def as_markdown(runs: Sequence[ListedRun]) -> str:
     """Return the rows of `print_leaderboard` as a Markdown table."""
     names, rows = _columns_and_rows(runs)
     header, *cells = ([escape_markdown(cell) for cell in row] for row in [names, *rows])
@@ -37,20 +38,22 @@ def as_markdown(runs: Sequence[FinishedRun]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def as_csv(runs: Sequence[FinishedRun]) -> str:
+def as_csv(runs: Sequence[ListedRun]) -> str:
     """Return a row per run in full precision: accuracies in [0, 1], seconds, and every key that differs."""
     columns = differing_keys([run.config for run in runs])
     scores = ["accuracy", "accuracy_sd", "low", "high"]
-    rows: list[list[object]] = [["run", "finished", "protocol", "leaky", "clips", *scores, "seconds", *columns]]
+    header = ["run", "finished", "protocol", "leaky", "folds", "all_folds", "clips", *scores, "seconds", *columns]
+    rows: list[list[object]] = [header]
     for i, run in enumerate(runs):
         total = run.total
         finished = datetime.fromtimestamp(run.finished).astimezone().isoformat(timespec="seconds")
-        row = [run.name, finished, total.protocol, str(total.leaky).lower(), total.n, total.accuracy, total.accuracy_sd]
-        rows.append([*row, *run.interval, total.seconds, *(values[i] for values in columns.values())])
+        row = [run.name, finished, total.protocol, str(total.leaky).lower(), len(total.folds), total.all_folds, total.n]
+        values = (column[i] for column in columns.values())
+        rows.append([*row, total.accuracy, total.accuracy_sd, *run.interval, total.seconds, *values])
     return csv_text(rows)
 
 
-def _columns_and_rows(runs: Sequence[FinishedRun]) -> tuple[list[str], list[list[str]]]:
+def _columns_and_rows(runs: Sequence[ListedRun]) -> tuple[list[str], list[list[str]]]:
     settings = grouped_differences([run.config for run in runs])
     rows = [
         [

@@ -35,7 +35,7 @@ class RunReporter:
         *,
         show_table: bool = True,
     ) -> None:
-        """Print the table of a complete run, write its ``report.html``, and log it to W&B if it uses W&B.
+        """Print the finished folds of a run and write its ``report.html``; log a complete run to W&B if it uses W&B.
 
         Args:
             folder: of the run.
@@ -58,7 +58,7 @@ class RunReporter:
 
                 console.print(f"Report: {write_run_page(folder, run, options)}", soft_wrap=True)
             wandb = wandb_options(run.config["logger"] if logger is None else logger)
-            if wandb is not None:
+            if wandb is not None and run.total.is_complete:
                 _log_to_wandb(folder, run, options, wandb)
 
 

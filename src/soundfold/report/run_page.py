@@ -1,4 +1,4 @@
-"""``report.html`` of one cross-validation."""
+"""``report.html`` of one run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from soundfold.report import plots, run_tables
 from soundfold.report.drawing import inline_svg, save_figure
 from soundfold.report.mistakes import Mistake, list_mistakes, mistake_cards
 from soundfold.report.page import write_page
+from soundfold.report.terminal import mean_and_sd
 
 SECTIONS = {
     "folds": "Folds",
@@ -69,6 +70,7 @@ def write_run_page(folder: Path, run: RunResult, report: DictConfig) -> Path:
         run=run,
         total=run.total,
         unit="repeat" if run.total.leaky else "fold",
+        means={name: mean_and_sd(run.total, name) for name in ("accuracy", "f1", "loss")},
         top5=np.mean([fold["top5"] for fold in run.total.folds]),
         leaderboard_rows=published_leaderboard([run]),
         mean_confidence=confidence.mean(),

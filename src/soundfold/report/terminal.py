@@ -23,25 +23,26 @@ from soundfold.io.console import Terminal
 def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
     """Print a row per fold and, given ``total``, the mean ± standard deviation."""
     first, clips = results[0], sum(r.n for r in results)
-    title = f"{first.cv_id}: split={first.protocol}, {clips} clips scored once"
+    part = f"{len(results)} of {len(first.folds)} folds, " if len(results) < len(first.folds) else ""
+    title = f"{first.cv_id}: {part}split={first.protocol}, {clips} clips scored once"
     columns = ["fold", "clips", "accuracy %", "macro F1 %", "loss", "seconds"]
     if first.leaky:
         # random_clips draws a test set per repeat, so a clip may be scored several times
-        title = f"{first.cv_id}: LEAKY split={first.protocol}, {clips} clips scored"
+        title = f"{first.cv_id}: {part}LEAKY split={first.protocol}, {clips} clips scored"
         columns[0], columns[2] = "repeat", "accuracy % LEAKY"
     table = _table(title, columns, right=columns)
     for r in sorted(results, key=lambda r: r.fold or 0):
         if r.accuracy is not None and r.f1 is not None:
             scores = f"{100 * r.accuracy:.2f}", f"{100 * r.f1:.2f}", f"{r.loss:.4f}"
             table.add_row(str(r.fold), str(r.n), *scores, f"{r.seconds:.1f}")
-    if total:
+    if total and total.accuracy_sd is not None:
         table.add_section()
         table.add_row(
             "mean ± sd",
             str(total.n),
-            f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}",
-            f"{100 * total.f1:.2f} ± {100 * total.f1_sd:.2f}",
-            f"{total.loss:.4f} ± {total.loss_sd:.4f}",
+            mean_and_sd(total, "accuracy"),
+            mean_and_sd(total, "f1"),
+            mean_and_sd(total, "loss"),
             f"{total.seconds:.1f}",
         )
     _print(table)
@@ -50,15 +51,16 @@ def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) ->
 def print_interval(run: RunResult) -> None:
     """Print the pooled accuracy with its interval, and the overlap with training."""
     low, high = (100 * end for end in run.interval)
+    part = f"{run.total.part}: " if run.total.part else ""
     _print(
-        f"{'LEAKY, so too high: ' if run.total.leaky else ''}Pooled accuracy {100 * run.correct.mean():.2f} % "
+        f"{part}{'LEAKY, so too high: ' if run.total.leaky else ''}Pooled accuracy {100 * run.correct.mean():.2f} % "
         f"over {len(run.correct)} clips; 95 % interval {low:.2f} to {high:.2f} % "
         f"(bootstrap over {len(set(run.sources))} sources). Shared with training: {run.leaks()}."
     )
 
 
 def print_run(results: Sequence[FoldResult], run: RunResult) -> None:
-    """Print a finished cross-validation: folds, interval, and its rank among published results."""
+    """Print a run: its finished folds, interval, and, if it is complete, its rank among published results."""
     print_folds(results, run.total)
     print_interval(run)
     print_published([run])
@@ -142,8 +144,16 @@ def print_published(runs: Sequence[RunResult]) -> None:
 
 
 def accuracy_text(total: CVResult) -> str:
-    """Return mean ± standard deviation over folds in %, with ``LEAKY`` where the protocol leaks."""
-    return f"{100 * total.accuracy:.2f} ± {100 * total.accuracy_sd:.2f}{' LEAKY' if total.leaky else ''}"
+    """Return mean ± standard deviation over folds in %; marked if the protocol leaks or folds are missing."""
+    part = f" ({total.part})" if total.part else ""
+    return f"{mean_and_sd(total, 'accuracy')}{part}{' LEAKY' if total.leaky else ''}"
+
+
+def mean_and_sd(total: CVResult, name: str) -> str:
+    """Return mean ± standard deviation over folds of ``accuracy`` or ``f1`` in %, or ``loss``; no deviation of one."""
+    scale, digits = (1, 4) if name == "loss" else (100, 2)
+    values = [getattr(total, name), getattr(total, f"{name}_sd")]
+    return " ± ".join(f"{scale * value:.{digits}f}" for value in values if value is not None)
 
 
 def _table(title: str, columns: Sequence[str], right: Sequence[str]) -> Table:
