@@ -1,6 +1,8 @@
 """Exit codes of scripts whose output is closed, or that Ctrl-C ends."""
 
 import errno
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,6 +28,29 @@ def test_a_closed_pipe_ends_quietly(how):
         process.stdin.close()
         err = process.stderr.read()
     assert (process.returncode, err) == (141, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize(("how", "entry"), [*((how, "exit_code_of") for how in PRINT), ("print", "run")])
+def test_a_full_standard_output_is_named(how, entry):
+    code = "import sys; from pathlib import Path; from soundfold.errors import exit_code_of\n"
+    code += "from soundfold.io.atomic import explain_write_errors; from soundfold.io.console import Terminal\n"
+    code += f"def main():\n    with explain_write_errors(Path('run'), ''):\n        {PRINT[how]}\n"
+    end = "sys.exit(exit_code_of(main))"
+    if entry == "run":
+        end = "from soundfold.cli import run; sys.argv = ['train.py']; run(main, Path('conf'))"
+    with open("/dev/full", "w") as full:
+        process = subprocess.run([sys.executable, "-c", code + end], stdout=full, stderr=subprocess.PIPE, text=True)
+    message = "Standard output cannot be written: No space left on device. Free some space, or redirect it to another"
+    assert (process.returncode, process.stderr) == (1, f"error: {message} file.\n")
+
+
+def test_closed_standard_streams_do_not_stop_a_script(tmp_path):
+    code = "import sys; from soundfold.errors import exit_code_of\n"
+    code += f"def main():\n    file = open({str(tmp_path / 'file')!r}, 'w')\n    sys.stdout.isatty()\n"
+    code += "    print('a line', file.fileno()); print('a line', file=sys.stderr); return 3 + (file.fileno() <= 2)\n"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code + 'sys.exit(exit_code_of(main))')} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command]).returncode == 3
 
 
 def test_ctrl_c_ends_with_one_line():

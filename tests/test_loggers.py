@@ -7,6 +7,7 @@ import pytest
 import yaml
 from helpers.recording_logger import RecordingLogger
 from helpers.tiny import ROOT, cross_validate, only, overrides, render
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from soundfold.config import Explore, compose_config, cv_id, refuse_unknown_keys
 from soundfold.errors import InputError
@@ -122,7 +123,11 @@ def test_other_commands_have_no_loggers():
 
 
 def test_a_logger_of_a_user_has_the_metrics_of_its_fold(tmp_path, monkeypatch):
-    """Its option from the environment, which may be a secret, is in no file."""
+    """Its option from the environment, which may be a secret, is in no file.
+
+    The rank of another job, such as SLURM_PROCID, does not silence it.
+    """
+    monkeypatch.setattr(rank_zero_only, "rank", 3)
     secret = "5ec2e7fedcba98"
     monkeypatch.setenv("SOUNDFOLD_SECRET", secret)
     root, outputs = render(tmp_path / "root"), tmp_path / "outputs"

@@ -25,6 +25,7 @@ FONTS = ".cache/matplotlib"
         (TELEMETRY, "0", "0"),
         ("OMP_WAIT_POLICY", None, "PASSIVE"),
         ("OMP_WAIT_POLICY", "ACTIVE", "ACTIVE"),
+        ("OPENBLAS_NUM_THREADS", None, "1"),
     ],
 )
 def test_libraries_are_configured_before_they_are_imported_unless_the_user_did(variable, setting, expected):

@@ -98,3 +98,23 @@ def test_interpolated_options_of_loggers_are_not_stored(monkeypatch):
     assert cfg.logger.mine.tags[0] == SECRET
     assert stored_values(cfg)["logger"]["mine"] == {"word": "<interpolated>", "tags": ["<interpolated>", "b"]}
     assert SECRET not in to_yaml(cfg)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "reason"),
+    [
+        ("data", {"seconds": 1e9}, "data.seconds=1000000000.0 must be between 1 sample and"),
+        ("data", {"seconds": float("nan")}, "data.seconds=nan must be a number"),
+        ("data", {"seconds": "long"}, "could not be converted to Float"),
+        ("data", {"layout": "other"}, "data.layout=other must be one of"),
+        ("features", {"n_fft": 10**9}, "features.n_fft=1000000000 must be between"),
+    ],
+)
+def test_a_stored_value_obeys_the_rules_of_a_configuration(section, values, reason):
+    """Otherwise a stranger's file could exhaust memory, or end a report with a traceback."""
+    stored = load_config(GOLDEN / "fold1" / "config.yaml")
+    stored_sections(stored)
+    with pytest.raises(InputError, match="run/config.yaml has an invalid value: ") as error:
+        stored_sections({**stored, section: {**stored[section], **values}}, "run/config.yaml")
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)

@@ -8,5 +8,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = os.environ.get("ORT_DISABLE_TELEMETRY") or
 # Threads of libgomp, which torch loads on Linux, spin while they wait. Beside another busy process, which takes the
 # core that they wait for, a training would need many times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# NumPy's threads spin, too, and its matrices are small here: PyTorch does the large ones.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __version__ = "0.1.0"

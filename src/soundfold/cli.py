@@ -21,11 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 from soundfold.config import Config, refuse_unknown_keys, register
 from soundfold.errors import (
     BROKEN_PIPE,
-    MEMORY_ADVICE,
     InputError,
     TrainingError,
     discard_output,
-    is_out_of_memory,
+    explain_exhaustion,
+    open_standard_streams,
     printable,
 )
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
@@ -42,14 +42,15 @@ SECRET = re.compile(
 def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     """Run a function decorated by ``hydra.main``, and exit.
 
-    Exit codes: 2 for invalid input, after one paragraph; 1 if training or a job of a sweep failed; 143 and 130 after
-    SIGTERM and Ctrl-C. A sweep's jobs are listed at its end, also after an interruption.
+    Exit codes: 2 for invalid input, after one paragraph; 1 if training, a job of a sweep or writing to standard output
+    failed; 143 and 130 after SIGTERM and Ctrl-C. A sweep's jobs are listed at its end, also after an interruption.
 
     Args:
         main: the entry point.
         groups: the folder of configuration groups.
         schema: the type of the entry point's configuration.
     """
+    open_standard_streams()
     register()
     # otherwise Hydra prints its own summary of every exception and exits
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -83,8 +84,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         discard_output()
         sys.exit(BROKEN_PIPE)
     except Exception as error:
-        if is_out_of_memory(error):
-            _exit(f"Out of memory: {str(error) or type(error).__name__}. {MEMORY_ADVICE}", 1)
+        if message := explain_exhaustion(error):
+            _exit(message, 1)
         message = _explain(error)
         if message is None:
             raise

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 # as a shell reports processes that SIGINT or SIGPIPE ended
 CTRL_C, BROKEN_PIPE = 130, 141
+# of a file that cannot be written: full disk, quota, file size limit, device
+OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # C0, DEL and C1, bytes of a file name that are not UTF-8, line separators, and marks that reorder text
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # in the message of a RuntimeError or ImportError: of PyTorch's allocators, oneDNN, C++, the operating system, and of
@@ -77,29 +79,66 @@ class TrainingError(Exception):
 def exit_code_of(main: Callable[[], int | None]) -> int:
     """Run a script's main function and return its exit code.
 
-    0 for None, 2 after printing an `InputError`, 1 if memory is exhausted, 130 after Ctrl-C, and 141 if the reader of
-    standard output, such as ``head``, ended.
+    0 for None, 2 after printing an `InputError`, 1 if memory is exhausted or standard output cannot be written, 130
+    after Ctrl-C, and 141 if the reader of standard output, such as ``head``, ended.
     """
+    open_standard_streams()
     try:
         code = main() or 0
         sys.stdout.flush()
-    except InputError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C.", file=sys.stderr)
         return CTRL_C
     except BrokenPipeError:
         discard_output()
         return BROKEN_PIPE
-    except (MemoryError, RuntimeError, OSError, ImportError) as error:
-        if not is_out_of_memory(error):
+    except (InputError, MemoryError, RuntimeError, OSError, ImportError) as error:
+        if message := explain_exhaustion(error):
+            print(f"error: {message}", file=sys.stderr)
+            return 1
+        if not isinstance(error, InputError):
             raise
-        print(f"error: Out of memory: {str(error) or type(error).__name__}. {MEMORY_ADVICE}", file=sys.stderr)
-        return 1
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 2
     return code
 
 
+def open_standard_streams() -> None:
+    """Open standard streams that the caller closed, as a cron job may, on the null device.
+
+    Otherwise they are None, and the next file that is opened gets their number, and what libraries print.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def explain_exhaustion(error: Exception) -> str | None:
+    """Return the message if memory, or the disk of standard output, is exhausted, else None."""
+    if is_out_of_memory(error):
+        return f"Out of memory: {str(error) or type(error).__name__}. {MEMORY_ADVICE}"
+    return _explain_output_error(error)
+
+
+def _explain_output_error(error: Exception) -> str | None:
+    """Return the message if standard output cannot be written; discard what was not written."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    if cause is None or cause.filename is not None or cause.errno not in OUTPUT_ERRORS:
+        return None
+    try:
+        # the error does not name its file, so try again
+        print(flush=True)
+    except OSError as again:
+        discard_output()
+        return f"Standard output cannot be written: {again.strerror}. Free some space, or redirect it to another file."
+    return None
+
+
 def discard_output() -> None:
-    """Discard what was not written to a closed standard output; Python would report it at exit."""
+    """Discard what was not written to standard output; Python would report it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

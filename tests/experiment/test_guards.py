@@ -24,13 +24,13 @@ def root(tmp_path_factory):
 
 
 def test_a_diverging_loss_ends_the_command_with_step_batch_and_cause(root, tmp_path):
-    done = train(*overrides(root, tmp_path, *SHORT, "fold=1", "optim=sgd", "optim.lr=1e30", "schedule=constant"))
+    done = train(*overrides(root, tmp_path, *SHORT, "fold=1", "optim=sgd", "optim.lr=1e30", "schedule.warmup=0.5"))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     message = " ".join(done.stderr.split())
     where = r"error: Fold 1: The loss is (nan|inf) at step 2 \(epoch 0, a batch with \d+\.wav, \d+\.wav"
     assert re.search(where, message)
-    assert "The learning rate, 1e+30 here, is most likely too high" in message
+    assert "The learning rate, 1e+30 after the warmup, is most likely too high" in message
     assert not list(only(tmp_path).glob("fold1/checkpoints/*"))
     assert not (only(tmp_path) / "fold1" / "result.json").exists()
 

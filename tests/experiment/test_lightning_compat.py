@@ -6,9 +6,16 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
-from soundfold.experiment.lightning_compat import count_last_epoch, disable_signal_handlers, resume_at_epoch_end
+from soundfold.experiment.lightning_compat import (
+    count_last_epoch,
+    disable_signal_handlers,
+    resume_at_epoch_end,
+    set_rank,
+)
 
 
 class Regression(pl.LightningModule):
@@ -86,3 +93,14 @@ def test_the_last_epoch_of_a_complete_run_is_counted_when_it_is_resumed(tmp_path
         assert trainer.current_epoch == (1 if resume else 2)
         count_last_epoch(trainer)
         assert trainer.current_epoch == 2
+
+
+@pytest.mark.parametrize("is_patched", [True, False])
+def test_loggers_write_although_another_job_set_a_rank(tmp_path, monkeypatch, is_patched):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)  # as SLURM_PROCID=1 does at import
+    if is_patched:
+        set_rank(0)
+    logger = CSVLogger(tmp_path)
+    logger.log_metrics({"loss": 1.0}, 0)
+    logger.save()
+    assert bool(list(tmp_path.rglob("metrics.csv"))) is is_patched

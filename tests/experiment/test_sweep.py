@@ -209,6 +209,7 @@ def predictions(outputs: Path) -> dict[str, str]:
     return {str(p.relative_to(outputs)): p.read_text() for p in outputs.glob("tiny-*/fold*/predictions.csv")}
 
 
+@pytest.mark.slow
 def test_folds_in_killed_and_restarted_processes_equal_those_of_one_process(root, tmp_path, train_here):
     # fold 9 does not exist; its job fails without stopping the others
     folds = ("hydra/launcher=processes", "fold=3,1,9,2")

@@ -254,6 +254,16 @@ def test_a_run_that_w_and_b_cannot_open_is_an_input_error(root, tmp_path, monkey
     assert os.environ["WANDB_MODE"] == "online"
 
 
+def test_an_invalid_variable_of_w_and_b_is_named(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    monkeypatch.setenv("WANDB_API_KEY", "5ec2e7")
+    with pytest.raises(
+        InputError, match=r"the setting mode: .*'offline'.* one of WANDB_API_KEY, .*WANDB_MODE"
+    ) as error:
+        cross_validate(root, tmp_path, "logger=wandb", "fold=1")
+    assert "5ec2e7" not in str(error.value)
+
+
 def test_a_rerun_is_another_run(root, tmp_path):
     args = ("logger=wandb", "fold=1", "trainer.max_epochs=1")
     cross_validate(root, tmp_path, *args)

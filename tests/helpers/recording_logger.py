@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 class LoggerWithoutFolder(Logger):
@@ -25,6 +26,7 @@ class LoggerWithoutFolder(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         pass
 
+    @rank_zero_only  # as Lightning's documentation recommends
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.metrics |= metrics
 

@@ -49,6 +49,13 @@ def write_noise(path: Path, seconds: float = 0.5) -> Path:
     return (path.parent / "noise.wav").rename(path)
 
 
+def test_a_csv_of_a_file_name_with_a_line_break_is_read_back(predict, tmp_path):
+    path = write_noise(tmp_path / "a\rb\n.wav")
+    code, out, _ = predict(path, "--format", "csv")
+    header, row = csv.reader(io.StringIO(out, newline=""))
+    assert (code, header[0], row[0]) == (0, "file", str(path))
+
+
 @pytest.mark.parametrize("format", ["table", "csv", "jsonl"])
 def test_a_file_name_that_is_not_utf_8_is_escaped(format, predict, tmp_path):
     folder = tmp_path / "clips"

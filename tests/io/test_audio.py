@@ -1,5 +1,8 @@
+import errno
+import os
 import struct
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,7 +89,35 @@ def test_audio_files_lists_folders_and_takes_files_as_given(tmp_path):
         tmp_path / "notes.txt",
     ]
     (tmp_path / "empty").mkdir()
+    # a folder is read once, through whichever link; what cannot be read is listed, and reported when it is opened
+    folder = tmp_path / "links"
+    (folder / "x.wav").mkdir(parents=True)
+    (folder / "x.wav" / "loop").symlink_to(folder)
+    (folder / "sub").symlink_to(tmp_path / "sub")
+    (folder / "again").symlink_to(tmp_path / "sub")
+    (folder / "broken.wav").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.wav")
+    assert audio_files([folder]) == [folder / "again" / "a.FLAC", folder / "broken.wav", folder / "pipe.wav"]
+    for path in ("broken.wav", "pipe.wav"):
+        with pytest.raises(InputError, match="There is no audio file"):
+            Recording.open(folder / path)
     with pytest.raises(InputError, match=r"contains no file with an audio extension \(\.wav"):
         audio_files([tmp_path / "empty"])
     with pytest.raises(InputError, match="There is no audio file"):
         Recording.open(tmp_path / "absent.wav")
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    """Root reads every folder, so the error is simulated."""
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.wav").touch()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"closed cannot be read \(Permission denied\), so its files would be missing"):
+        audio_files([tmp_path])

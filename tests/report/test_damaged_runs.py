@@ -1,18 +1,22 @@
 """Damaged files of runs: one sentence each, and the other runs are listed."""
 
+import csv
 import json
+import os
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from helpers.runs import write_run
+from helpers.runs import rebind, write_run
 
 from soundfold.errors import InputError
 from soundfold.evaluation import predictions, results
 from soundfold.evaluation.compare import load_run
 from soundfold.evaluation.results import FoldResult, load_config, load_curves
 from soundfold.io.atomic import dumps_with_checksum
+from soundfold.io.csv_text import csv_text
 from soundfold.report.leaderboard import list_runs, sort_runs
 from soundfold.report.leaderboard_table import as_csv, as_markdown
 from soundfold.report.reporter import RunReporter
@@ -44,14 +48,25 @@ def damage_json(path: Path, **changes) -> None:
     path.write_text(dumps_with_checksum({**values, **changes}))
 
 
-@pytest.mark.parametrize("damage", ["deep", "list", "truncated", "binary", "empty", "large", "directory", "unknown"])
-@pytest.mark.parametrize("name", ["result.json", "config.yaml"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *product(
+            ("result.json", "config.yaml"),
+            # opening a pipe would block, and reading /dev/zero would exhaust memory
+            ("deep", "list", "truncated", "binary", "empty", "large", "directory", "unknown", "pipe", "endless"),
+        ),
+    ],
+)
 def test_a_damaged_file_is_explained_and_the_other_runs_are_listed(name, damage, outputs, monkeypatch):
     path = outputs / "toy-b" / "fold1" / name
     content = path.read_bytes()
     if damage == "directory":
         path.unlink()
         path.mkdir()
+    elif damage in ("pipe", "endless"):
+        path.unlink()
+        os.mkfifo(path) if damage == "pipe" else path.symlink_to("/dev/zero")
     elif damage == "unknown":
         path.write_bytes(content.replace(b"seed", b"seeds" if name == "result.json" else b"data"))
     else:
@@ -130,6 +145,27 @@ def test_a_damaged_summary_is_computed_again(cached, outputs):
     expected = list_runs(outputs)[0][0].interval
     (outputs / "toy-a" / "cv.json").write_text(cached)
     assert list_runs(outputs)[0][0].interval == expected
+
+
+def test_a_logit_that_is_not_finite_is_refused(outputs):
+    fold = outputs / "toy-b" / "fold1"
+    header, first, *rest = csv.reader((fold / "predictions.csv").read_text().splitlines())
+    (fold / "predictions.csv").write_text(csv_text([header, [*first[:-1], "nan"], *rest]))
+    rebind(fold)
+    with pytest.raises(InputError, match=r"predictions.csv cannot be read \(a logit is not a finite number\)"):
+        load_run(outputs / "toy-b")
+
+
+def test_learning_curves_that_cannot_be_read_are_named(outputs, monkeypatch):
+    path = outputs / "toy-b" / "fold1" / "metrics.csv"
+    path.touch()
+
+    def refuse(*args):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(results, "read_text", refuse)
+    with pytest.raises(InputError, match=r"metrics.csv is damaged \(.*Permission denied"):
+        load_curves(outputs / "toy-b", [1])
 
 
 @pytest.mark.parametrize(("name", "kind"), [("report.html", "folder"), ("figures", "file"), ("cv.lock", "folder")])

@@ -4,6 +4,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from soundfold.models.resnet import single_channel_resnet18
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.comparison_page import write_comparison_page
 from soundfold.report.drawing import FOREGROUND, inline_svg, save_figure
-from soundfold.report.mistakes import most_confident
+from soundfold.report.mistakes import most_confident, render_mistakes
 from soundfold.report.page import audio_uri
 from soundfold.report.plots import confusion_matrix, learning_curves, learning_curves_of_runs
 from soundfold.report.run_page import write_run_page
@@ -216,6 +217,15 @@ def test_most_confident_mistakes_are_sorted_and_unique(real_run):
     assert (np.diff(confidence[indices]) <= 0).all()
     assert confidence[indices].min() >= np.sort(confidence[~run.correct])[-20]
     assert len({run.clips[i][1] for i in indices}) == 20
+
+
+@pytest.mark.parametrize("name", ["../../private.wav", "/home/me/private.wav"])
+def test_a_sound_outside_of_the_collection_is_not_shown(name, tiny_run):
+    """The names in a stranger's predictions.csv could lead to any file of this machine."""
+    run = load_run(tiny_run)
+    run = replace(run, clips=tuple((fold, name) for fold, _ in run.clips))
+    with pytest.raises(InputError, match=r"has the clip '.*private.wav', which is outside of the collection"):
+        next(render_mistakes(tiny_run, run, 3))
 
 
 def test_class_activation_is_grad_cam():

@@ -9,8 +9,11 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from soundfold.io.reading import read_text
+
 # a configuration has about 4 kB and 5 levels
 MAX_CHARACTERS = 100_000
+MAX_BYTES = 4 * MAX_CHARACTERS
 MAX_LEVELS = 20
 # replaces an interpolated option of a logger, which may be a secret of the environment
 INTERPOLATED = "<interpolated>"
@@ -38,8 +41,7 @@ def read_stored(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it is not a stored configuration.
     """
-    with path.open(encoding="utf-8") as stream:
-        return parse_stored(stream.read(MAX_CHARACTERS + 1))
+    return parse_stored(read_text(path, MAX_BYTES))
 
 
 def parse_stored(text: Any) -> dict[str, Any]:

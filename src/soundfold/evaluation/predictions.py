@@ -60,7 +60,7 @@ def load_predictions(path: Path, classes: Sequence[str], digest: str | None = No
         digest: expected SHA-256, `FoldResult.predictions`; None skips the check.
 
     Raises:
-        InputError: the file cannot be read, has other classes, or has another SHA-256.
+        InputError: the file cannot be read, has other classes, another SHA-256, or a logit that is not finite.
     """
     index = {name: target for target, name in enumerate(classes)}
     try:
@@ -68,11 +68,14 @@ def load_predictions(path: Path, classes: Sequence[str], digest: str | None = No
         if digest not in (None, hashlib.sha256(content.encode()).hexdigest()):
             raise ValueError("it is not the file that result.json refers to")
         rows = list(csv.DictReader(io.StringIO(content, newline="")))
+        logits = np.array([row[f"logit_{name}"] for row in rows for name in classes], np.float32)
+        if not np.isfinite(logits).all():
+            raise ValueError("a logit is not a finite number")
         return Predictions(
             tuple(row["filename"] for row in rows),
             tuple(row["source"] for row in rows),
             np.array([index[row["target"]] for row in rows], dtype=np.int64),
-            np.array([row[f"logit_{name}"] for row in rows for name in classes], np.float32).reshape(-1, len(classes)),
+            logits.reshape(-1, len(classes)),
         )
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}). {REDO}") from None

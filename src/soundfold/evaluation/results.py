@@ -97,8 +97,8 @@ class FoldResult:
             result = cls(**values)
             result._check_values()
             if result.config is not None:
-                content = (path.parent / "config.yaml").read_bytes()
-                if hashlib.sha256(content).hexdigest() != result.config:
+                content = read_text(path.parent / "config.yaml", MAX_JSON)
+                if hashlib.sha256(content.encode()).hexdigest() != result.config:
                     raise ValueError("config.yaml in its folder was changed since")
             return result
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
@@ -275,6 +275,6 @@ def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
             for name in rows[0] if rows else ():
                 if name != "leaky":
                     curves.setdefault(name, []).append(np.array([float(row[name] or "nan") for row in rows]))
-        except (ValueError, TypeError, csv.Error) as error:
+        except (OSError, ValueError, TypeError, csv.Error) as error:
             raise InputError(f"{path} is damaged ({error}). Redo the fold, or delete the file.") from None
     return curves

@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from soundfold import config
 from soundfold.data.copies import OfflineCopies
@@ -26,7 +27,7 @@ from soundfold.features.pipeline import FrontEnd
 from soundfold.models.averaging import Averaging
 from soundfold.models.classifier import Classifier
 from soundfold.models.resnet import ResNet18, single_channel_resnet18
-from soundfold.validation import config_keys
+from soundfold.validation import config_keys, validate_data, validate_features
 
 # sections of a stored configuration that a model is rebuilt from
 IMAGE_SECTIONS: dict[str, Any] = {
@@ -48,14 +49,20 @@ def stored_sections(stored: dict[str, Any], source: str = "the stored configurat
         source: where it was read, for the error message.
 
     Raises:
-        InputError: see `refuse_foreign_keys`.
+        InputError: see `refuse_foreign_keys`; or a value is invalid, and might exhaust memory.
     """
     refuse_foreign_keys(stored, source)
     values = config.migrate({name: {} for name in IMAGE_SECTIONS} | stored)
     sections: Any = {}
-    for name, schema in IMAGE_SECTIONS.items():
-        sections[name] = OmegaConf.merge(OmegaConf.structured(schema), values[name])
-    return OmegaConf.create(sections)
+    try:
+        for name, schema in IMAGE_SECTIONS.items():
+            sections[name] = OmegaConf.merge(OmegaConf.structured(schema), values[name])
+        cfg = OmegaConf.create(sections)
+        validate_data(cfg)
+        validate_features(cfg)
+    except (InputError, OmegaConfBaseException) as error:
+        raise InputError(f"{source} has an invalid value: {str(error).splitlines()[0]}") from None
+    return cfg
 
 
 def refuse_foreign_keys(stored: dict[str, Any], source: str) -> None:

@@ -6,6 +6,7 @@ Every use of a private attribute of Lightning is here.
 from __future__ import annotations
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 def disable_signal_handlers(trainer: pl.Trainer) -> None:
@@ -31,3 +32,12 @@ def count_last_epoch(trainer: pl.Trainer) -> None:
     """
     progress = trainer.fit_loop.epoch_progress.current
     progress.completed = progress.processed  # type: ignore[attr-defined]
+
+
+def set_rank(rank: int) -> None:
+    """Let loggers write if this process has rank 0 of its run.
+
+    Lightning takes the rank from variables such as ``SLURM_PROCID`` and ``LOCAL_RANK``, which a job that is not part of
+    this run may have set. Loggers of other ranks write nothing, without notice.
+    """
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]

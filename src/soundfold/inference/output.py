@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from soundfold.errors import printable
 from soundfold.inference.fold_models import FoldModel
 from soundfold.inference.prediction import Prediction
 from soundfold.io.console import Terminal, escape_bytes
+from soundfold.io.csv_text import csv_text
 
 # a file with its prediction, or with the error that prevented it
 FileResult = tuple[Path, Prediction | str]
@@ -61,18 +60,16 @@ def print_predictions(results: Sequence[FileResult], top: int) -> None:
 
 def predictions_as_csv(results: Sequence[FileResult], classes: Sequence[str]) -> str:
     """Return a CSV row per predicted file, with the probability of every class."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     header = ["file", "seconds", "windows", "calibrated", "seen_in_training", "notes", "prediction", "probability"]
-    writer.writerow([*header, *(f"p_{name}" for name in classes)])
+    rows: list[list[object]] = [[*header, *(f"p_{name}" for name in classes)]]
     for path, result in results:
         if isinstance(result, str):
             continue
         name, value = result.top(1)[0]
-        about = [f"{result.seconds:.3f}", len(result.windows), result.calibrated]
+        about: list[object] = [path, f"{result.seconds:.3f}", len(result.windows), result.calibrated]
         about += [" ".join(result.seen_in_training), "; ".join(result.notes)]
-        writer.writerow([path, *about, name, f"{value:.6f}", *(f"{p:.6f}" for p in result.probabilities)])
-    return out.getvalue()
+        rows.append([*about, name, f"{value:.6f}", *(f"{p:.6f}" for p in result.probabilities)])
+    return csv_text(rows)
 
 
 def prediction_as_json(

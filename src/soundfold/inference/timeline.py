@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,18 +10,18 @@ import numpy as np
 from soundfold.errors import InputError
 from soundfold.inference.prediction import Prediction
 from soundfold.io.atomic import write_text
+from soundfold.io.csv_text import csv_text
 
 
 def timeline_csv(prediction: Prediction) -> str:
     """Return a row per window: start and end in seconds, top class and its probability, probability of every class."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["start", "end", "prediction", "probability", *(f"p_{name}" for name in prediction.classes)])
+    names = (f"p_{name}" for name in prediction.classes)
+    rows: list[list[object]] = [["start", "end", "prediction", "probability", *names]]
     for start, end, row in zip(prediction.starts, prediction.ends, prediction.windows, strict=True):
         best = int(row.argmax())
         values = [f"{value:.6f}" for value in (row[best], *row)]
-        writer.writerow([f"{start:.3f}", f"{end:.3f}", prediction.classes[best], *values])
-    return out.getvalue()
+        rows.append([f"{start:.3f}", f"{end:.3f}", prediction.classes[best], *values])
+    return csv_text(rows)
 
 
 def labels(prediction: Prediction) -> list[tuple[float, float, str]]:

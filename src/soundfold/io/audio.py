@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import soundfile
@@ -161,8 +162,11 @@ def to_mono(block: np.ndarray, name: str, offset: int, sample_rate: int) -> np.n
 def audio_files(paths: list[Path]) -> list[Path]:
     """List audio files: files as given, and the audio files within folders, sorted, without hidden ones.
 
+    Links to folders are followed, each folder is read once. Broken links and pipes with the name of an audio file are
+    listed, so that they are reported when they are read.
+
     Raises:
-        InputError: a folder contains no audio file.
+        InputError: a folder contains no audio file, or cannot be read.
     """
     files: list[Path] = []
     for path in paths:
@@ -177,10 +181,21 @@ def audio_files(paths: list[Path]) -> list[Path]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in EXTENSIONS
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
+    def refuse(error: OSError) -> NoReturn:
+        raise InputError(
+            f"{error.filename} cannot be read ({error.strerror}), so its files would be missing. Restore access to it, "
+            "or name other folders."
+        ) from error
+
+    files: list[Path] = []
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (path := os.path.realpath(parent)) in visited:
+            folders.clear()
+            continue
+        visited.add(path)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [
+            Path(parent, name) for name in names if Path(name).suffix.lower() in EXTENSIONS and not name.startswith(".")
+        ]
+    return sorted(files)

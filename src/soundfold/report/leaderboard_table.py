@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -13,6 +11,7 @@ from rich.text import Text
 
 from soundfold.errors import printable
 from soundfold.io.console import Terminal, escape_markdown
+from soundfold.io.csv_text import csv_text
 from soundfold.report.config_diff import differing_keys, grouped_differences
 from soundfold.report.leaderboard import ListedRun
 from soundfold.report.terminal import accuracy_text
@@ -42,27 +41,27 @@ def as_markdown(runs: Sequence[ListedRun]) -> str:
 def as_csv(runs: Sequence[ListedRun]) -> str:
     """Return a row per run in full precision: accuracies in [0, 1], seconds, and every key that differs."""
     columns = differing_keys([run.config for run in runs])
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     scores = ["accuracy", "accuracy_sd", "low", "high"]
-    writer.writerow(
-        ["run", "finished", "protocol", "leaky", "folds", "all_folds", "clips", *scores, "seconds", *columns]
-    )
+    header: list[object] = [
+        "run",
+        "finished",
+        "protocol",
+        "leaky",
+        "folds",
+        "all_folds",
+        "clips",
+        *scores,
+        "seconds",
+        *columns,
+    ]
+    rows: list[list[object]] = [header]
     for i, run in enumerate(runs):
         total = run.total
         finished = datetime.fromtimestamp(run.finished).astimezone().isoformat(timespec="seconds")
         row = [run.name, finished, total.protocol, str(total.leaky).lower(), len(total.folds), total.all_folds, total.n]
-        writer.writerow(
-            [
-                *row,
-                total.accuracy,
-                total.accuracy_sd,
-                *run.interval,
-                total.seconds,
-                *(values[i] for values in columns.values()),
-            ]
-        )
-    return out.getvalue()
+        values = (column[i] for column in columns.values())
+        rows.append([*row, total.accuracy, total.accuracy_sd, *run.interval, total.seconds, *values])
+    return csv_text(rows)
 
 
 def _columns_and_rows(runs: Sequence[ListedRun]) -> tuple[list[str], list[list[str]]]:

@@ -21,6 +21,7 @@ from soundfold.evaluation.metrics import probabilities
 from soundfold.evaluation.results import REDO
 from soundfold.experiment import build
 from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.io.atomic import escapes_folder
 from soundfold.io.pcm import pcm_to_float
 from soundfold.models.scoring import ClipScorer
 from soundfold.report.clip_figure import clip_figure
@@ -94,7 +95,8 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
         folder: folder of the run. Pictures have no class activation in folds without saved weights.
 
     Raises:
-        InputError: the audio files are no longer at ``data.root``, or a model cannot be read.
+        InputError: the audio files are no longer at ``data.root``, a name leads out of it, a model cannot be read, or
+            the stored configuration is invalid.
     """
     source = folder / f"fold{run.total.folds[0]['fold']}" / "config.yaml"
     cfg = build.stored_sections(run.config, str(source))
@@ -107,6 +109,11 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
     logmel = build.logmel(cfg)
     band_centers = logmel.edges[1:-1].numpy()
     for mistake, i in zip(list_mistakes(run, limit), most_confident(run, limit), strict=True):
+        if escapes_folder(mistake.filename):
+            raise InputError(
+                f"{source.parent.parent} has the clip {mistake.filename!r}, which is outside of the collection. Only "
+                "report on runs that you trust."
+            )
         if mistake.fold not in scorers:
             weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
             scorers[mistake.fold] = _load_scorer(weights) if weights.is_file() else None

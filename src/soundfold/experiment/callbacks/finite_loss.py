@@ -46,7 +46,9 @@ class FiniteLoss(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         image, clips = batch[0], batch[2]
-        lr = trainer.optimizers[0].param_groups[-1]["lr"]
+        group = trainer.optimizers[0].param_groups[-1]
+        # the highest rate so far is the cause; the schedule may have lowered the current one to 0
+        lr = group.get("initial_lr", group["lr"])
         # Lightning divides the loss of a micro-batch by their number
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
         self._steps.append(_Step(trainer.current_epoch, trainer.global_step, loss, image.isfinite().all(), clips, lr))
@@ -98,8 +100,9 @@ class FiniteLoss(pl.Callback):
                 "trainer.precision=bf16-mixed or trainer.precision=32-true."
             )
         return (
-            f"{where} Its images are finite, so the weights have diverged. The learning rate, {step.lr:.3g} here, is "
-            "most likely too high. Set a lower optim.lr, a longer schedule.warmup, or trainer.gradient_clip_val=1."
+            f"{where} Its images are finite, so the weights have diverged. The learning rate, {step.lr:.3g} after the "
+            "warmup, is most likely too high. Set a lower optim.lr, a longer schedule.warmup, or "
+            "trainer.gradient_clip_val=1."
         )
 
     def _check_metric(self, trainer: pl.Trainer, name: str) -> None:

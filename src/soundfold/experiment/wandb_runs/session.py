@@ -13,6 +13,7 @@ import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
+from pydantic import ValidationError
 
 from soundfold.config import NOT_IDENTITY, Wandb
 from soundfold.errors import InputError
@@ -89,6 +90,13 @@ def _environment(options: Wandb, group: Path, is_cv: bool) -> Iterator[dict[str,
         os.environ.pop(name, None)
     try:
         yield {"project": project, "entity": entity, "mode": mode}
+    except ValidationError as error:
+        # not with the value, which may be a key
+        fault = error.errors()[0]
+        raise InputError(
+            f"W&B refuses the setting {'.'.join(map(str, fault['loc']))}: {fault['msg']}. Unset or correct the "
+            f"variable of the environment, one of {', '.join(sorted(before))}; logger=csv disables W&B."
+        ) from None
     except wandb.Error as error:
         raise InputError(
             f"W&B: {error} logger.wandb.mode=offline requires neither network nor account, and `wandb sync` uploads "
