@@ -262,7 +262,7 @@ def test_an_incomplete_run_is_compared_on_the_folds_that_both_finished(tmp_path)
     assert comparison.difference == pytest.approx(1 - low[40:80].mean())
     assert compare(one, baseline).difference == -comparison.difference
     assert comparison.p < 1e-3
-    assert "on fold 2" in comparison.describe()
+    assert "over 40 clips of fold 2: p" in comparison.describe()
     assert compare(one, two).folds == (2,)
     with pytest.raises(InputError, match="one and other were scored on different clips"):
         compare(one, other)

@@ -155,31 +155,42 @@ def _table_lines(name: str, table: TableAudit) -> Iterator[str]:
         f"{len(table.folds)} folds of {size} clips."
     )
     if table.several_folds:
-        yield f"{len(table.several_folds)} source(s) are in several folds: {_first_folds(table.several_folds)}."
+        subject = _count(len(table.several_folds), "source is", "sources are")
+        yield f"{subject} in several folds: {_first_folds(table.several_folds)}."
     if table.leaks:
-        n_leaks = len(table.leaks)
-        yield f"LEAK: {n_leaks} source(s) have clips of one class in several folds: {_first_folds(table.leaks)}."
+        subject = _count(len(table.leaks), "source has", "sources have")
+        yield f"LEAK: {subject} clips of one class in several folds: {_first_folds(table.leaks)}."
     else:
         yield "No source has clips of one class in several folds: these folds do not leak."
     mean, least, most = table.contaminated
     yield (
-        f"A random split would test {table.tested} clips. {mean:.0f} of them ({100 * mean / table.tested:.0f} %; "
-        f"{least} to {most} in {N_RANDOM_SPLITS} random splits) would share source and class with a training or "
-        "validation clip."
+        f"A random split would test {table.tested} clips. On average {mean:.0f} of them, which is "
+        f"{100 * mean / table.tested:.0f} %, would share source and class with a training or validation clip. In "
+        f"{N_RANDOM_SPLITS} random splits the number was between {least} and {most}."
     )
 
 
 def _sound_lines(sound: SoundAudit) -> Iterator[str]:
-    yield f"{len(sound.identical)} group(s) of clips have identical samples."
+    yield f"{_count(len(sound.identical), 'group of clips has', 'groups of clips have')} identical samples."
     yield from (f"  {', '.join(names)}" for names in sound.identical[:MAX_PRINTED])
-    yield f"{len(sound.near)} pair(s) of clips are near duplicates, {sound.across_folds} of them across folds."
+    subject = _count(len(sound.near), "pair of clips is a near duplicate", "pairs of clips are near duplicates")
+    across = f"; {sound.across_folds} of them {'is' if sound.across_folds == 1 else 'are'} across folds"
+    yield f"{subject}{across if sound.near else ''}."
     for pair in sound.near[:MAX_PRINTED]:
+        classes = dict.fromkeys(pair["classes"])
+        of = f"{'class' if len(classes) == 1 else 'classes'} {_and(classes)}"
         yield (
-            f"  {pair['first']} and {pair['second']}: similarity {pair['similarity']:.3f}, "
-            f"{_and(dict.fromkeys(pair['classes']))}, folds {_and(pair['folds'])}, sources {_and(pair['sources'])}"
+            f"  {pair['first']} and {pair['second']} have a similarity of {pair['similarity']:.3f}. They are of "
+            f"{of}, in folds {_and(pair['folds'])}, from sources "
+            f"{_and(pair['sources'])}."
         )
     names = f": {', '.join(sound.silent[:MAX_PRINTED])}" if sound.silent else ""
-    yield f"{len(sound.silent)} clip(s) are digital silence{names}."
+    yield f"{_count(len(sound.silent), 'clip is', 'clips are')} digital silence{names}."
+
+
+def _count(number: int, one: str, several: str) -> str:
+    """Return ``No clip is``, ``1 clip is`` or ``2 clips are``."""
+    return f"No {one}" if number == 0 else f"{number} {one if number == 1 else several}"
 
 
 def _first_folds(folds: dict[str, list[int]]) -> str:

@@ -222,21 +222,22 @@ def shortcut_lines(audit: ShortcutAudit | None) -> Iterator[str]:
         yield f"  {name.replace('_', ' ')} ({CUE_SETS[name][1]}): {score_sentence(score)}"
         # not by recall: clips without a cue are all assigned to one class
         best = sorted(range(len(audit.classes)), key=lambda t: -_f1(score.recall[t], score.precision[t]))[:MAX_PRINTED]
-        found = "; ".join(
-            f"{audit.classes[t]} {_percent(score.recall[t])}, {_percent(score.precision[t])} ({score.strongest[t]})"
-            for t in best
-        )
-        yield f"    highest F1, with recall, precision and cue of largest weight: {found}"
+        yield "    The classes with the highest F1:"
+        for t in best:
+            precision = f" and a precision of {_percent(score.precision[t])}" if score.precision[t] is not None else ""
+            cue = f"; the cue of largest weight is {score.strongest[t]}" if score.strongest[t] else ""
+            yield f"    {audit.classes[t]} has a recall of {_percent(score.recall[t])}{precision}{cue}."
 
 
 def score_sentence(score: CueScore) -> str:
     """Return accuracy, interval and permutations as a sentence."""
     low, high = score.interval
     mean, most = float(np.mean(score.permuted)), max(score.permuted)
-    verdict = "above" if score.accuracy > most else "within"
+    verdict = "more than" if score.accuracy > most else "not more than"
     return (
-        f"{100 * score.accuracy:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f}), {verdict} the range of "
-        f"{len(score.permuted)} permutations of the labels (mean {100 * mean:.1f} %, maximum {100 * most:.1f} %)."
+        f"The accuracy is {100 * score.accuracy:.1f} %, with a 95 % interval of {100 * low:.1f} to {100 * high:.1f} %. "
+        f"This is {verdict} the maximum of {len(score.permuted)} permutations of the labels, which is "
+        f"{100 * most:.1f} %; their mean is {100 * mean:.1f} %."
     )
 
 

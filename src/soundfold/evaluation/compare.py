@@ -153,14 +153,13 @@ class Comparison:
         ends = self.interval if self.difference >= 0 else (-self.interval[1], -self.interval[0])
         low, high = (f"{100 * end:+.2f}" for end in ends)
         interval = f"95 % interval of the difference, resampling {self.sources} sources: {low} to {high} points"
+        part = f" of fold{'s' * (len(self.folds) > 1)} {', '.join(map(str, self.folds))}" if self.folds else ""
         if self.p is None:
-            test = f"{self.clips} scores, several of them of the same clip"
+            test = f"{self.clips} scores{part}, several of them of the same clip"
         else:
-            test = f"exact McNemar test over {self.clips} clips: p = {self.p:.2g}"
+            test = f"exact McNemar test over {self.clips} clips{part}: p = {self.p:.2g}"
             if self.pairs > 1:
                 test += f", {self.adjusted_p:.2g} after Holm's correction for {self.pairs} pairs"
-        if self.folds:
-            test += f", on fold{'s' * (len(self.folds) > 1)} {', '.join(map(str, self.folds))}"
         evidence = f"({interval}; {test})"
         if self.difference == 0:
             return f"{self.a} and {self.b} have equal accuracy {evidence}."
