@@ -1,10 +1,14 @@
 """The choice of a device, with PyTorch's answers about the hardware replaced."""
 
+import platform
+import re
+
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.errors import InputError
+from soundfold.experiment import environment
 from soundfold.experiment.device import check_accelerator, choose_accelerator, choose_device
 
 
@@ -89,3 +93,11 @@ def test_a_note_on_mps(hardware, capsys):
     hardware(mps=True)
     check_accelerator(config())
     assert "trainer.accelerator=auto ignores MPS" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_environment_describes_the_machine_without_its_name(monkeypatch):
+    monkeypatch.setattr(platform, "node", lambda: pytest.fail("the name of the machine"))
+    machine = environment.describe(torch.device("cpu"))
+    assert re.fullmatch(r".+, \d+ cores", machine["processor"])
+    assert re.fullmatch(r"\d+\.\d GiB", machine["memory"])
+    assert platform.release() in machine["operating system"]

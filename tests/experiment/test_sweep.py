@@ -17,8 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 
 from soundfold.errors import InputError
 from soundfold.evaluation.results import load_folds
+from soundfold.experiment import environment, sweep
 from soundfold.experiment import run as runs
-from soundfold.experiment import sweep
 from soundfold.experiment.sweep import claim_gpu, read_jobs
 
 
@@ -215,6 +215,7 @@ def predictions(outputs: Path) -> dict[str, str]:
     return {str(p.relative_to(outputs)): p.read_text() for p in outputs.glob("tiny-*/fold*/predictions.csv")}
 
 
+@pytest.mark.slow
 def test_folds_in_killed_and_restarted_processes_equal_those_of_one_process(root, tmp_path, train_here):
     # fold 9 does not exist; its job fails without stopping the others
     folds = ("hydra/launcher=processes", "fold=3,1,9,2")
@@ -245,6 +246,27 @@ def test_folds_in_killed_and_restarted_processes_equal_those_of_one_process(root
     assert all(re.search(r"trainer\.max_epochs</th><td>50</td><td>1</td>", page) for page in pages)
     # two processes started with an empty cache, and built one complete store
     assert [p.suffix for p in (tmp_path / "cache").iterdir() if p.is_dir()] == [""]
+
+
+@pytest.mark.parametrize(
+    ("sweep_options", "typed"),
+    [
+        ((), "'name=${oc.env:SOUNDFOLD_TEST_NAME}' 'data.root=my clips'"),
+        # Hydra escapes the overrides of a job; they have the same values
+        (("-m",), r"'name=$\{oc.env\:SOUNDFOLD_TEST_NAME\}' 'data.root=my\ clips'"),
+    ],
+)
+def test_the_command_is_recorded_without_values_of_the_environment(
+    sweep_options, typed, train_here, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SOUNDFOLD_TEST_NAME", "resolved")
+    (tmp_path / "mine").mkdir()
+    commands = []
+    overrides = ("data=esc10", "name=${oc.env:SOUNDFOLD_TEST_NAME}", "data.root=my clips", "fold=3")
+    args = (*sweep_options, *overrides, f"--config-dir={tmp_path}/mine")
+    code, _, err = train_here(lambda *_, **__: commands.append(environment.command()), *args)
+    assert code == 0, err
+    assert commands == [f"python scripts/train.py --config-dir mine data=esc10 {typed} fold=3"]
 
 
 def test_concurrent_jobs_of_the_same_fold_train_it_once(root, tmp_path):

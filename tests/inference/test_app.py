@@ -28,6 +28,11 @@ def test_page_classifies_uploads_and_reports_bad_ones(predictor, tiny_run, brows
     clip = tiny_run.parents[1] / "tiny" / "audio" / "0.wav"
     address, close = serve(predictor, None, max_seconds=5, max_megabytes=0.2, wait=False)
     tab = browser.new_context(viewport={"width": 390, "height": 900}).new_page()
+    # what a screen reader announces, for a second each
+    tab.add_init_script(
+        "announced = new Set(); setInterval(() => document.querySelectorAll('[role=status]').forEach("
+        "e => announced.add(e.textContent)), 20)"
+    )
     requests: list[str] = []
     refused: list[tuple[int, str]] = []
     tab.on("request", lambda request: requests.append(request.url))
@@ -57,6 +62,9 @@ def test_page_classifies_uploads_and_reports_bad_ones(predictor, tiny_run, brows
         upload(tmp_path / "long.wav", "mean over 7 windows")
         tab.locator("#figure img").wait_for()
         assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        tab.wait_for_function("announced.has('Complete')", timeout=10_000)
+        assert not [text for text in tab.evaluate("[...announced]") if "." in text], "a key without a translation"
+        assert "temperature" not in tab.inner_text("body")
     finally:
         tab.context.close()
         close()

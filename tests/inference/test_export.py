@@ -52,6 +52,7 @@ def test_onnx_probabilities_of_real_clips_equal_the_predictor_s(real_run, esc10,
     assert (mean, std) == (predictor.scorer.front_ends[0].mean, predictor.scorer.front_ends[0].std)
 
 
+@pytest.mark.slow
 def test_torch_export_writes_the_mean_of_a_run_s_folds(tiny_run, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, tiny_run, "--format=torch_export", f"--out={tmp_path / 'm.pt2'}") == 0
     assert "maximum difference to PyTorch" in capsys.readouterr().out

@@ -85,6 +85,7 @@ def write_run(folder: Path, table: ClipTable, root: Path, *overrides: str, leaky
             audit={"train": len(table) - len(clips), "test": len(clips), "same_clip": 7 if leaky else 0},
             environment={"commit": "abc", "device": "cpu", "versions": {"torch": "2"}},
             predictions=hashlib.sha256(predictions.encode()).hexdigest(),
+            command=f"python scripts/train.py 'name=<b>' fold={fold}" if fold > 1 else None,
         ).save(fold_folder / "result.json")
     return folder
 
@@ -164,7 +165,11 @@ def test_a_plain_page(real_run):
     assert "<audio" not in text
     # default and value of a changed setting
     assert re.search(r"optim\.lr</th><td>0\.001</td><td>0\.002</td>", text)
-    assert "data.root" not in text.split("<details>")[0].split('id="config"')[1]
+    config = text.split("<details>")[0].split('id="config"')[1]
+    assert "data.root" not in config
+    # the commands of the folds; fold 1 is a result of an older version
+    assert re.findall(r"Command of fold (\d)", config) == ["2", "3", "4", "5"]
+    assert "train.py &#39;name=&lt;b&gt;&#39; fold=2</pre>" in config
     assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text) == []
 
 

@@ -52,6 +52,7 @@ class FoldResult:
         environment: commit, versions of libraries, device.
         predictions: SHA-256 of predictions.csv in the same folder; None without scores.
         config: SHA-256 of config.yaml in the same folder; None in results of the first edition.
+        command: that trained it, as typed; None outside of the command line, and in results of older versions.
     """
 
     cv_id: str
@@ -76,6 +77,7 @@ class FoldResult:
     environment: dict[str, Any]
     predictions: str | None = None
     config: str | None = None
+    command: str | None = None
 
     def save(self, path: Path) -> None:
         """Write atomically as JSON with a checksum."""

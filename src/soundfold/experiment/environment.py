@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shlex
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "lightning", "torchmetrics", "numpy", "soundfile")
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Return the commit ("+changes" if the checkout is dirty), library versions, device name and thread count."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    """Return the commit ("+changes" if the checkout is dirty), library versions and the machine, without its name."""
+    processor = _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "commit": _commit(),
         "python": platform.python_version(),
         "versions": {library: version(library) for library in LIBRARIES},
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
+        "processor": f"{processor}, {os.cpu_count()} cores",
+        "memory": _memory(),
+        "operating system": _operating_system(),
     }
+
+
+def command() -> str | None:
+    """Return the command of this job, with its overrides as in Hydra's ``overrides.yaml``; None outside of Hydra.
+
+    An override has no secret: interpolations are not resolved, and the command line refuses keys that hold one.
+    """
+    if not HydraConfig.initialized():
+        return None
+    hydra = HydraConfig.get()
+    # the folder of --config-dir; Hydra stores its absolute path
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    options = [part for folder in folders for part in ("--config-dir", os.path.relpath(folder, hydra.runtime.cwd))]
+    # reading an item would resolve it
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return shlex.join(["python", f"scripts/{hydra.job.name}.py", *options, *overrides])
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -35,6 +59,31 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if new["versions"].get(library) != release:
             changed.append(f"{library} {release} and {new['versions'].get(library)}")
     return changed
+
+
+def _processor() -> str:
+    """Return the model of the processor; `platform.processor` is empty, or the architecture, on most Linux systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
+    except (AttributeError, OSError, ValueError):
+        return "unknown"  # not on Windows
+
+
+def _operating_system() -> str:
+    kernel = f"{platform.system()} {platform.release()}"
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
+    except (OSError, KeyError):
+        return kernel
 
 
 def _commit() -> str:

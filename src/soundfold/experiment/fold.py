@@ -160,6 +160,7 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
         },
         predictions=None if predictions is None else _sha256(predictions),
         config=_sha256(to_yaml(run.cfg)),
+        command=environment.command(),
     )
     return result, predictions
 

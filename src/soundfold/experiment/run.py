@@ -199,9 +199,10 @@ def _report(run: RunContext, results: list[FoldResult], reporter: Reporter, *, s
         console.print("debug: accuracy after two batches means nothing, and no fold is stored as finished.")
         return
     # processes that finish at the same time may all find the run complete; they write the same files in turn
-    is_complete = len(load_folds(run.folder)) == len(run.collection.table.fold_numbers)
-    if is_complete or show_table:
+    finished = load_folds(run.folder)
+    is_complete = len(finished) == len(run.collection.table.fold_numbers)
+    if is_complete or (finished and show_table):
         summary = write_summary(run.folder)
         reporter.report_run(run.folder, summary, cfg.report, cfg.logger, show_table=show_table)
-    if not show_table:
+    if not (finished and show_table):
         reporter.print_folds(results)

@@ -96,11 +96,10 @@ def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float, u
 
     delete_cache = (UPLOAD_SECONDS, UPLOAD_SECONDS)
     with gradio.Blocks(title="soundfold", analytics_enabled=False, delete_cache=delete_cache) as page:
-        models = escape_markdown(" ".join(describe_models(predictor.models)))
         gradio.Markdown(
-            f"# Classify a sound\n{models} The model distinguishes {len(predictor.classes)} classes and assigns "
-            f"every sound to one of them. Sounds longer than {predictor.seconds:g} s are scored in overlapping "
-            f"windows. Limits: {max_seconds:g} s and {max_megabytes:g} MB."
+            f"# Classify a sound\nUpload or record a sound of at most {max_seconds:g} s and {max_megabytes:g} MB. The "
+            f"page shows which of {len(predictor.classes)} kinds of sound it probably is. Every sound is assigned to "
+            f"one of them, even if none fits. A sound longer than {predictor.seconds:g} s is classified part by part."
         )
         with gradio.Row():
             with gradio.Column():
@@ -115,8 +114,9 @@ def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float, u
             label="Log-mel", show_label=False, elem_id="figure", interactive=False, buttons=["fullscreen"]
         )
         gradio.Markdown(
-            "The log-mel of the sound. Contours in a clip surround the regions that support the most probable class; "
-            "curves below a long recording are the class probabilities over time."
+            "The picture shows the sound as the model receives it: time from left to right, pitch from low to high, "
+            "bright where it is loud. White lines surround the parts that speak most for the answer. Below a long "
+            "recording, curves show the probabilities over time."
         )
         sound.change(classify, sound, [summary, probabilities, figure], api_visibility="private")
     return page
@@ -171,12 +171,16 @@ def serve(
             quiet=True,
             ssr_mode=False,
             footer_links=[],
+            # read out when an answer is complete; Gradio's translations lack it, and it falls back to English
+            i18n=gradio.I18n(en={"common.complete": "Complete"}),
             # system fonts: Gradio's default fonts are requested from the network
             theme=gradio.themes.Base(font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")),
         )
     except OSError as error:
         uploads.cleanup()
         raise InputError(f"The page cannot be served on port {port}: {error} Choose another --port.") from error
+    for line in describe_models(predictor.models):
+        print(line)
     print(f"Open {address} in a browser on this machine; stop with Ctrl-C.", flush=True)
 
     def close() -> None:

@@ -42,7 +42,18 @@ def as_csv(runs: Sequence[ListedRun]) -> str:
     """Return a row per run in full precision: accuracies in [0, 1], seconds, and every key that differs."""
     columns = differing_keys([run.config for run in runs])
     scores = ["accuracy", "accuracy_sd", "low", "high"]
-    header = ["run", "finished", "protocol", "leaky", "folds", "all_folds", "clips", *scores, "seconds", *columns]
+    header: list[object] = [
+        "run",
+        "finished",
+        "protocol",
+        "leaky",
+        "folds",
+        "all_folds",
+        "clips",
+        *scores,
+        "seconds",
+        *columns,
+    ]
     rows: list[list[object]] = [header]
     for i, run in enumerate(runs):
         total = run.total

@@ -79,6 +79,7 @@ def write_run_page(folder: Path, run: RunResult, report: DictConfig) -> Path:
         media_error=media_error,
         full=report.page == "full",
         audit_rows=run_tables.audit_rows(run),
+        commands=run_tables.commands(run),
         changed=run_tables.changed_settings(run.config),
         config=OmegaConf.to_yaml(OmegaConf.create(run.config)),
         environments=run_tables.environments(run),

@@ -112,6 +112,15 @@ def changed_settings(config: dict[str, Any]) -> list[list[str]]:
     return [[key, *values] for key, values in sorted(differing_keys([default, config]).items())]
 
 
+def commands(run: RunResult) -> list[tuple[str, list[int]]]:
+    """Return the distinct commands that trained the folds, each with its folds; none of results without a command."""
+    folds: dict[str, list[int]] = defaultdict(list)
+    for fold in run.total.folds:
+        if fold["command"] is not None:
+            folds[fold["command"]].append(fold["fold"])
+    return list(folds.items())
+
+
 def environments(run: RunResult) -> list[dict[str, Any]]:
     """Return the distinct environments that trained the folds: property rows, folds, total seconds."""
     distinct: dict[str, dict[str, Any]] = {}
