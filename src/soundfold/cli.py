@@ -70,6 +70,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
                 raise reported.error from None
             finally:
                 failed = _print_jobs()
+            if Sweep.folder is not None and not read_jobs(Sweep.folder):
+                raise InputError("This sweep has no jobs: a glob() or range() selects nothing. Correct it.")
     except Stopped as stop:
         command = "the same command without rerun=true" if "rerun=true" in sys.argv else "the same command"
         print(

@@ -87,6 +87,13 @@ def test_a_sweep_of_finished_jobs_exits_with_zero(train_here):
     assert train_here(lambda cfg, reporter, record_folder: 0.5, "-m", "seed=1,2")[0] == 0
 
 
+@pytest.mark.parametrize("override", ["'experiment=glob(sead_*)'", "seed=range(0,0)"])
+def test_a_sweep_without_jobs_is_an_error(override, train_here):
+    code, _, err = train_here(lambda cfg, reporter, record_folder: 0.5, "-m", override.strip("'"))
+    assert code == 2
+    assert "error: This sweep has no jobs" in err
+
+
 @pytest.mark.parametrize("flag", ["-m", "--multirun"])
 def test_the_flag_of_a_sweep_may_follow_overrides(flag, train_here, tmp_path):
     assert train_here(lambda cfg, reporter, record_folder: 0.5, "optim.lr=1", flag, "seed=1,2")[0] == 0

@@ -131,7 +131,13 @@ def test_where_compares_values_as_yaml(outputs):
 
 
 @pytest.mark.parametrize(
-    ("condition", "message"), [("optim.lrr=1", "Did you mean optim.lr"), ("optim.lr", "is not a condition")]
+    ("condition", "message"),
+    [
+        ("optim.lrr=1", "Did you mean optim.lr"),
+        ("optim.lr", "is not a condition"),
+        ("optim.lr=[", "the value is not YAML: while parsing"),
+        ("optim.lr=!!python/object:os.system", "the value is not YAML: could not determine a constructor"),
+    ],
 )
 def test_bad_conditions_are_refused(outputs, condition, message):
     with pytest.raises(InputError, match=message):
