@@ -54,6 +54,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     register()
     # otherwise Hydra prints its own summary of every exception and exits
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # argparse accepts no overrides after this option if there are some before it; the sort is stable
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: arg not in ("-m", "--multirun"))
     failed = False
     try:
         with handle_stop_signals():

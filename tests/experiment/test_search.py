@@ -364,6 +364,8 @@ GOOD = {"optim.lr": 1e-3, "optim.weight_decay": 1e-2}
         ({}, {"state": TrialState.WAITING, "system_attrs": {"fixed_params": {"optim._target_": "x"}}}, "_target_='x'"),
         (GOOD, {"user_attrs": {"objectives": {"1,2": 0.5}}}, "lacks settings or scores of its folds"),
         (GOOD, {"user_attrs": {"objectives": {"1": "${seed}"}}}, "lacks settings or scores of its folds"),
+        (GOOD, {"user_attrs": {"objectives": {"1": 0.5, "2": 0.6}}}, r"has the score 0\.9, which is not the mean"),
+        (GOOD, {"value": float("inf")}, "has the score inf"),
     ],
 )
 def test_settings_outside_of_the_search_space_are_refused(tmp_path, root, params, more, message):
@@ -379,8 +381,8 @@ def test_settings_outside_of_the_search_space_are_refused(tmp_path, root, params
         distributions = {
             key: kinds[type(value)](value) if type(value) in kinds else WIDE[key] for key, value in params.items()
         }
-        value = {} if "state" in more else {"value": 0.9}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **value, **more))
+        more = {**({} if "state" in more else {"value": 0.9}), **more}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **more))
         with pytest.raises(InputError, match=message):
             searches.search(cfg, [], RunReporter())
     assert not called.called

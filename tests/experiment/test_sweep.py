@@ -87,6 +87,12 @@ def test_a_sweep_of_finished_jobs_exits_with_zero(train_here):
     assert train_here(lambda cfg, reporter, record_folder: 0.5, "-m", "seed=1,2")[0] == 0
 
 
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_the_flag_of_a_sweep_may_follow_overrides(flag, train_here, tmp_path):
+    assert train_here(lambda cfg, reporter, record_folder: 0.5, "optim.lr=1", flag, "seed=1,2")[0] == 0
+    assert [job.overrides for job in jobs_of(tmp_path / "outputs")] == [["optim.lr=1", f"seed={n}"] for n in (1, 2)]
+
+
 def test_a_single_run_is_not_recorded_and_raises_its_error(train_here, tmp_path):
     def task(cfg, reporter, record_folder):
         assert record_folder is None

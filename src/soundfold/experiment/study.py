@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -197,6 +198,18 @@ def _refuse_foreign_settings(trial: FrozenTrial, space: DictConfig, path: Path) 
             f"{path}: trial {trial.number} lacks settings or scores of its folds, so the file was edited or is "
             "damaged. Delete it to start the study again."
         )
+    if trial.state == TrialState.COMPLETE and not _is_mean(trial.value, list(folds.values())):
+        raise InputError(
+            f"{path}: trial {trial.number} has the score {trial.value}, which is not the mean of its folds, so the "
+            "file was edited or is damaged. Delete it to start the study again; the finished folds are reused."
+        )
+
+
+def _is_mean(score: float | None, folds: list[float]) -> bool:
+    """Return whether a score is finite, and the mean of the scores of the folds, if these are stored."""
+    if score is None or not math.isfinite(score):
+        return False
+    return not folds or math.isclose(score, float(np.mean(folds)), rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _is_in_range(value: Any, parameter: Parameter) -> bool:
