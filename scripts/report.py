@@ -3,7 +3,6 @@
 import argparse
 import re
 import sys
-from itertools import combinations
 from pathlib import Path
 
 from soundfold.errors import InputError, exit_code_of, printable
@@ -79,7 +78,7 @@ def list_finished(folder: Path, where: list[str], sort: str, format: str) -> Non
 
 def compare_runs(folders: list[Path], page: bool) -> None:
     """Print the runs' table, then the comparison of each pair; raise if the only pair cannot be compared."""
-    from soundfold.evaluation.compare import compare, load_run, seed_groups
+    from soundfold.evaluation.compare import compare_pairs, describe_outcome, load_run, seed_groups
     from soundfold.report.comparison_page import write_comparison_page
     from soundfold.report.terminal import print_published, print_runs
 
@@ -89,13 +88,10 @@ def compare_runs(folders: list[Path], page: bool) -> None:
     runs = [load_run(folder) for folder in folders]
     print_runs(runs, seed_groups(runs))
     print_published(runs)
-    for a, b in combinations(runs, 2):
-        try:
-            print(printable(compare(a, b).describe(), "\n"))
-        except InputError as error:
-            if len(runs) == 2:
-                raise
-            print(printable(error))
+    for outcome in compare_pairs(runs):
+        if isinstance(outcome, InputError) and len(runs) == 2:
+            raise outcome
+        print(printable(describe_outcome(outcome), "\n"))
     if page:
         print(f"Report: {printable(write_comparison_page(folders, runs))}")
 

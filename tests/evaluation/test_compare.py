@@ -1,6 +1,7 @@
 """Reading, comparing and ranking finished runs."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,16 @@ from omegaconf import OmegaConf
 
 from soundfold.config import NOT_IDENTITY
 from soundfold.errors import InputError
-from soundfold.evaluation.compare import compare, describe_seeds, ensemble, load_run, seed_groups
+from soundfold.evaluation.compare import (
+    Comparison,
+    compare,
+    compare_pairs,
+    describe_outcome,
+    describe_seeds,
+    ensemble,
+    load_run,
+    seed_groups,
+)
 from soundfold.evaluation.published import FIGURES, LeaderboardRow, published_rows
 from soundfold.report.terminal import print_published
 
@@ -43,12 +53,40 @@ def test_significant_and_insignificant_differences(tmp_path):
         assert comparison.p < 1e-6
         assert comparison.describe().startswith("better is better than worse by")
         assert "which is significant" in comparison.describe()
+        # the better run minus the other, in either order
+        points = f"{100 * (1 - low.mean()):.2f} points"
+        ends = re.search(r"interval of the difference.*: \+([\d.]+) to \+([\d.]+) points", comparison.describe())
+        assert points in comparison.describe()
+        assert float(ends[1]) < 100 * (1 - low.mean()) < float(ends[2])
     nearly = low.copy()
     nearly[np.flatnonzero(~low)[:2]] = True
     comparison = compare(worse, load_run(write_run(tmp_path / "nearly", nearly)))
     assert comparison.p == pytest.approx(0.5)
     assert "the difference is not significant" in comparison.describe()
     assert "have equal accuracy" in compare(worse, worse).describe()
+
+
+def test_several_pairs_are_corrected(tmp_path):
+    base = random_correct(0.5)
+    runs = [load_run(write_run(tmp_path / "base", base))]
+    for name, gained in (("little", 6), ("more", 9)):
+        correct = base.copy()
+        correct[np.flatnonzero(~base)[:gained]] = True
+        runs.append(load_run(write_run(tmp_path / name, correct)))
+    other = load_run(write_run(tmp_path / "other", random_correct(0.5, n=90)))
+    pair = compare(*runs[:2])
+    assert pair.p == pair.adjusted_p == pytest.approx(2 / 2**6)
+    assert "which is significant" in pair.describe()
+    assert "Holm" not in pair.describe()
+    outcomes = compare_pairs([*runs, other])
+    assert [isinstance(outcome, InputError) for outcome in outcomes] == [False, False, True, False, True, True]
+    tested = [outcome for outcome in outcomes if isinstance(outcome, Comparison)]
+    # smallest p times 3, the next times 2, the largest once
+    assert [outcome.p for outcome in tested] == pytest.approx([2 / 2**6, 2 / 2**9, 2 / 2**3])
+    assert [outcome.adjusted_p for outcome in tested] == pytest.approx([2 * 2 / 2**6, 3 * 2 / 2**9, 2 / 2**3])
+    assert "but the two tests disagree" in describe_outcome(tested[0])
+    assert "p = 0.031, 0.062 after Holm's correction for 3 pairs" in describe_outcome(tested[0])
+    assert "which is significant" in describe_outcome(tested[1])
 
 
 def test_runs_on_different_clips_are_refused_by_name(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from soundfold.evaluation.statistics import accuracy_interval, mcnemar, over_seeds, source_interval
+from soundfold.evaluation.statistics import accuracy_interval, holm, mcnemar, over_seeds, source_interval
 
 
 def clustered(rng: np.random.Generator, sources: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -81,3 +81,10 @@ def test_summary_over_seeds():
     single = over_seeds(accuracies[:1])
     assert single.seed_sd is None
     assert single.interval is None
+
+
+def test_holm_adjusts_stepwise_and_keeps_the_order():
+    # as R: p.adjust(p, "holm")
+    assert holm([0.01, 0.02, 0.03, 0.04]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert holm([0.9, 0.001, 0.6]) == pytest.approx([1.0, 0.003, 1.0])
+    assert holm([]) == []

@@ -30,7 +30,7 @@ from soundfold.report.comparison_page import write_comparison_page
 from soundfold.report.drawing import FOREGROUND, inline_svg, save_figure
 from soundfold.report.mistakes import most_confident, render_mistakes
 from soundfold.report.page import audio_uri
-from soundfold.report.plots import confusion_matrix, learning_curves
+from soundfold.report.plots import confusion_matrix, learning_curves, learning_curves_of_runs
 from soundfold.report.run_page import write_run_page
 from soundfold.validation import report_options
 
@@ -111,6 +111,13 @@ def test_a_full_report_of_real_clips_in_a_browser(real_run, browser):
         seen = inspect(browser, page, **context)
         assert faultless(seen)
         assert len(seen["durations"]) == 3
+        # exactly the boxes that scroll have a hint
+        boxes = seen["tab"].evaluate(
+            """[...document.querySelectorAll('.scroll')].filter(box => box.clientWidth).map(box =>
+            [box.scrollWidth > box.clientWidth + 1, getComputedStyle(box, '::before').content.includes('Scroll')])"""
+        )
+        assert all(scrolls == hinted for scrolls, hinted in boxes)
+        assert any(scrolls for scrolls, _ in boxes) == bool(context)
         assert min(seen["durations"]) > 4.9
     tab = seen["tab"]
     # selecting a cell of the matrix by keyboard lists its clips
@@ -151,7 +158,7 @@ def test_a_comparison_in_a_browser(real_run, esc10, browser):
     assert faultless(seen)
     text = seen["tab"].inner_text("body")
     assert "LEAKY: esc10-b" in text
-    assert "95 % interval of esc10-b minus esc10-a" in text
+    assert re.search(r"(by|scored) \d+\.\d\d points .*95 % interval of the difference", text)
     assert (page.parent / "figures" / "accuracies.svg").is_file()
 
 
@@ -261,7 +268,7 @@ def test_attributions_of_esc10(esc10):
 
 
 def test_svg_ids_are_unique_and_saved_figures_reproducible(tmp_path):
-    figures = [learning_curves({"train/loss": [np.ones(3), np.ones(5)]}, 0.5) for _ in range(2)]
+    figures = [learning_curves({"train/loss": [np.ones(3), np.ones(5)]}, 0.5, 2) for _ in range(2)]
     first, second = (str(inline_svg(figure, 'a "b" <c>')) for figure in figures)
     ids = [set(re.findall(r'\bid="([^"]+)"', svg)) for svg in (first, second)]
     assert not ids[0] & ids[1]
@@ -273,6 +280,32 @@ def test_svg_ids_are_unique_and_saved_figures_reproducible(tmp_path):
     # no date and no random ids
     assert (tmp_path / "f0.pdf").read_bytes() == (tmp_path / "f1.pdf").read_bytes()
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_loss_axis_shows_ordinary_values_beside_an_outlier():
+    ordinary = {"train/loss": [np.array([2.5, 1.2, 0.8])], "val/loss": [np.array([2.6, 1.4, 1.1])]}
+    outlier = {"train/loss": [np.array([2.5, 3e6, 4e6])]}
+    figures = [
+        learning_curves_of_runs({"a": ordinary}, 10),
+        learning_curves_of_runs({"a": ordinary, "b": outlier}, 10),
+        # one of two folds
+        learning_curves({name: [*folds, outlier["train/loss"][0]] for name, folds in ordinary.items()}, 0.5, 10),
+    ]
+    axes = [figure.axes[0] for figure in figures]
+    assert all(2.5 < ax.get_ylim()[1] < 3 for ax in axes)
+    notes = [[text.get_text() for text in ax.texts] for ax in axes]
+    assert notes == [[], ["cut off: up to 4e+06"], ["cut off: up to 4e+06"]]
+
+
+def test_the_confusion_matrix_is_darker_for_larger_shares():
+    counts = np.array([[39, 1, 0], [10, 30, 0], [0, 0, 40]])
+    image = confusion_matrix(counts, ("a", "b", "c")).axes[0].images[0]
+    colors = image.to_rgba(image.get_array())[..., :3] @ [0.2126, 0.7152, 0.0722]
+    assert colors[0, 2] > 0.95, "a cell without clips is not white"
+    order = np.argsort((counts / 40).ravel(), kind="stable")
+    assert (np.diff(colors.ravel()[order]) <= 1e-9).all()
+    assert colors[0, 1] > 0.9, "one wrong clip has dark ink"
+    assert colors[2, 2] < 0.2
 
 
 def test_confusion_matrix_of_fifty_classes(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from soundfold.errors import InputError
 from soundfold.evaluation.metrics import probabilities
 from soundfold.evaluation.predictions import load_fold_predictions
 from soundfold.evaluation.results import REDO, CVResult, load_config, load_folds, summarise
-from soundfold.evaluation.statistics import SeedSummary, accuracy_interval, mcnemar, over_seeds, source_interval
+from soundfold.evaluation.statistics import SeedSummary, accuracy_interval, holm, mcnemar, over_seeds, source_interval
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ class Comparison:
         folds: the compared folds, if only some of those of a run are, else empty.
         p: exact McNemar test; None if a clip was scored several times, as the trials are then not independent.
         clips, sources: their numbers.
+        adjusted_p: p after Holm's correction for ``pairs`` tests; the same as p for one.
+        pairs: number of tests.
     """
 
     a: str
@@ -141,17 +144,21 @@ class Comparison:
     clips: int
     sources: int
     folds: tuple[int, ...]
+    adjusted_p: float | None
+    pairs: int = 1
 
     def describe(self) -> str:
         """Describe the difference and its significance."""
-        low, high = (f"{100 * end:+.2f}" for end in self.interval)
-        interval = (
-            f"95 % interval of {self.b} minus {self.a}, resampling {self.sources} sources: {low} to {high} points"
-        )
+        # of the better run minus the other, like the difference that the sentence names
+        ends = self.interval if self.difference >= 0 else (-self.interval[1], -self.interval[0])
+        low, high = (f"{100 * end:+.2f}" for end in ends)
+        interval = f"95 % interval of the difference, resampling {self.sources} sources: {low} to {high} points"
         if self.p is None:
             test = f"{self.clips} scores, several of them of the same clip"
         else:
             test = f"exact McNemar test over {self.clips} clips: p = {self.p:.2g}"
+            if self.pairs > 1:
+                test += f", {self.adjusted_p:.2g} after Holm's correction for {self.pairs} pairs"
         if self.folds:
             test += f", on fold{'s' * (len(self.folds) > 1)} {', '.join(map(str, self.folds))}"
         evidence = f"({interval}; {test})"
@@ -160,7 +167,7 @@ class Comparison:
         better, worse = (self.b, self.a) if self.difference > 0 else (self.a, self.b)
         points = f"{100 * abs(self.difference):.2f} points"
         interval_excludes_zero = self.interval[0] > 0 or self.interval[1] < 0
-        rejected = interval_excludes_zero if self.p is None else self.p < 0.05
+        rejected = interval_excludes_zero if self.adjusted_p is None else self.adjusted_p < 0.05
         if interval_excludes_zero and rejected:
             return f"{better} is better than {worse} by {points}, which is significant {evidence}."
         if interval_excludes_zero or rejected:
@@ -187,16 +194,38 @@ def compare(a: RunResult, b: RunResult) -> Comparison:
         )
     difference = b.correct.astype(float) - a.correct
     independent = len({file for _, file in a.clips}) == len(a.clips)
+    p = mcnemar(a.correct, b.correct) if independent else None
     return Comparison(
         a.name,
         b.name,
         difference=float(difference.mean()),
         interval=source_interval(difference, a.sources),
-        p=mcnemar(a.correct, b.correct) if independent else None,
+        p=p,
+        adjusted_p=p,
         clips=len(a.clips),
         sources=len(set(a.sources)),
         folds=() if complete else tuple(sorted(folds)),
     )
+
+
+def compare_pairs(runs: Sequence[RunResult]) -> list[Comparison | InputError]:
+    """Compare each pair of runs, with Holm's correction; for runs that cannot be compared, return the reason."""
+    outcomes: list[Comparison | InputError] = []
+    for a, b in combinations(runs, 2):
+        try:
+            outcomes.append(compare(a, b))
+        except InputError as error:
+            outcomes.append(error)
+    tests = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, Comparison) and outcome.p is not None]
+    adjusted = holm([outcomes[i].p for i in tests])  # type: ignore[union-attr, misc]
+    for i, p in zip(tests, adjusted, strict=True):
+        outcomes[i] = replace(outcomes[i], adjusted_p=p, pairs=len(tests))  # type: ignore[type-var]
+    return outcomes
+
+
+def describe_outcome(outcome: Comparison | InputError) -> str:
+    """Describe an item of `compare_pairs`."""
+    return outcome.describe() if isinstance(outcome, Comparison) else str(outcome)
 
 
 def _on_folds(run: RunResult, folds: set[int]) -> RunResult:

@@ -78,6 +78,18 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
+def holm(p: Sequence[float]) -> list[float]:
+    """Adjust p values of several tests, so that the chance of any false rejection stays at its level.
+
+    Source: S. Holm, Scandinavian Journal of Statistics 6, 1979.
+    """
+    adjusted, largest = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
 @dataclass(frozen=True)
 class SeedSummary:
     """Cross-validations that differ only in their seed.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from soundfold.errors import InputError
-from soundfold.evaluation.compare import RunResult, compare, describe_seeds, seed_groups
+from soundfold.evaluation.compare import RunResult, compare_pairs, describe_outcome, describe_seeds, seed_groups
 from soundfold.evaluation.metrics import calibration, class_metrics, probabilities
 from soundfold.evaluation.published import published_leaderboard
 from soundfold.evaluation.results import load_curves
@@ -61,7 +60,7 @@ def write_comparison_page(folders: Sequence[Path], runs: Sequence[RunResult]) ->
             leaky=[run.name for run in runs if run.total.leaky],
             rows=[_run_row(run) for run in runs],
             figures={name: inline_svg(figure, ALT_TEXTS[name]) for name, figure in figures.items()},
-            verdicts=[_verdict(a, b) for a, b in combinations(runs, 2)],
+            verdicts=[describe_outcome(outcome) for outcome in compare_pairs(runs)],
             seeds=[describe_seeds(group, summary) for group, summary in seed_groups(runs)],
             leaderboard_rows=published_leaderboard(runs),
             names=names,
@@ -90,7 +89,8 @@ def _figures(folders: Sequence[Path], runs: Sequence[RunResult]) -> dict[str, Fi
         for folder, run in zip(folders, runs, strict=True)
     }
     if any(curves.values()):
-        figures["curves"] = plots.learning_curves_of_runs(curves)
+        n_classes = max(len(run.total.classes) for run in runs)
+        figures["curves"] = plots.learning_curves_of_runs(curves, n_classes)
     return figures
 
 
@@ -108,13 +108,6 @@ def _run_row(run: RunResult) -> list[Any]:
         run.leaks(),
         f"{total.seconds:.0f}",
     ]
-
-
-def _verdict(a: RunResult, b: RunResult) -> str:
-    try:
-        return compare(a, b).describe()
-    except InputError as error:
-        return str(error)
 
 
 def _class_rows(runs: Sequence[RunResult]) -> list[list[Any]]:

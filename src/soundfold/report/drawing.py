@@ -24,7 +24,7 @@ from soundfold.io.atomic import atomic_file
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 MARKERS = ("o", "s", "^", "D")
 # perceptually uniform and readable with color vision deficiency
-LOG_MEL_CMAP, COUNT_CMAP = "magma", "cividis"
+LOG_MEL_CMAP, COUNT_CMAP = "magma", "Blues"
 # placeholder for the text color: near black in files, replaced by currentColor on a page, to follow its theme
 FOREGROUND = "#010203"
 STYLE: Any = {

@@ -16,17 +16,16 @@ from soundfold.report.page import display_name
 
 # with more classes, the confusion matrix has no room for the counts on its diagonal
 MAX_CLASSES_WITH_COUNTS = 20
-# cuts off the darkest colors of the colormap, which a dark page has as background
-COUNT_CMAP_MIN = -0.3
 
 
 @styled
-def learning_curves(curves: dict[str, list[np.ndarray]], accuracy: float) -> Figure:
+def learning_curves(curves: dict[str, list[np.ndarray]], accuracy: float, n_classes: int) -> Figure:
     """Plot loss and accuracy by epoch: mean over folds, with a band from minimum to maximum.
 
     Args:
         curves: see `load_curves`.
         accuracy: accuracy on the scored clips, in [0, 1], drawn as a dotted line.
+        n_classes: of the run, for the limit of the loss axis.
     """
     figure = new_figure(7.4, 2.9)
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -40,16 +39,17 @@ def learning_curves(curves: dict[str, list[np.ndarray]], accuracy: float) -> Fig
             axes.axhline(100 * accuracy, color=COLORS[2], linestyle=":", label="scored clips")
             # outside, where it hides no curve
             figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        _format_epochs(axes, metric)
+        _format_epochs(axes, metric, n_classes)
     return figure
 
 
 @styled
-def learning_curves_of_runs(runs: dict[str, dict[str, list[np.ndarray]]]) -> Figure:
+def learning_curves_of_runs(runs: dict[str, dict[str, list[np.ndarray]]], n_classes: int) -> Figure:
     """Plot loss and accuracy by epoch of several runs, mean over folds: training solid, validation dashed.
 
     Args:
         runs: name -> curves, see `load_curves`.
+        n_classes: of the run with the most classes.
     """
     figure = new_figure(7.4, 3.0 + 0.17 * len(runs))
     both = figure.subplots(1, 2)
@@ -63,7 +63,7 @@ def learning_curves_of_runs(runs: dict[str, dict[str, list[np.ndarray]]]) -> Fig
                     mean = _scale(metric) * np.nanmean(_stack(folds), axis=0)
                     label = run if name == "train" else None
                     axes.plot(np.arange(1, len(mean) + 1), mean, style, color=color, marker=marker, ms=3, label=label)
-        _format_epochs(axes, metric)
+        _format_epochs(axes, metric, n_classes)
     figure.legend(*both[1].get_legend_handles_labels(), loc="outside lower left", fontsize=8)
     return figure
 
@@ -72,11 +72,23 @@ def _scale(metric: str) -> int:
     return 100 if metric == "accuracy" else 1
 
 
-def _format_epochs(axes: Axes, metric: str) -> None:
+def _format_epochs(axes: Axes, metric: str, n_classes: int) -> None:
     axes.set_xlabel("epoch")
     axes.set_ylabel("accuracy, %" if metric == "accuracy" else "cross entropy, nats")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(0, 102 if metric == "accuracy" else None)
+    axes.set_ylim(0, 102 if metric == "accuracy" else _loss_limit(axes, n_classes))
+
+
+def _loss_limit(axes: Axes, n_classes: int) -> float | None:
+    """Return the upper end of the loss axis, without values far above chance, which would flatten all others."""
+    limit = 2 * np.log(n_classes) + 2
+    highest = axes.dataLim.y1
+    if not np.isfinite(highest) or highest <= limit:
+        return None
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+    top = 1.1 * float(max(values[values <= limit], default=limit))
+    axes.text(0.99, 0.98, f"cut off: up to {highest:.3g}", transform=axes.transAxes, ha="right", va="top", fontsize=8)
+    return top
 
 
 def _stack(folds: Sequence[np.ndarray]) -> np.ndarray:
@@ -97,7 +109,7 @@ def _band(axes: Axes, values: np.ndarray, color: str, style: str, label: str) ->
 
 @styled
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], linked: bool = False) -> Figure:
-    """Draw counts, rows are true classes; a cell's color is its share of the row.
+    """Draw counts, rows are true classes; a cell's color is its share of the row, from white to dark.
 
     Args:
         confusion: int (C, C).
@@ -106,13 +118,14 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], linked: bool
     size = len(classes)
     small = size <= MAX_CLASSES_WITH_COUNTS
     cell, fontsize = (0.42, 8) if small else (0.21, 7)
-    figure = new_figure(size * cell + 2.3, size * cell + 1.9)
+    figure = new_figure(size * cell + 3.1, size * cell + 1.9)
     axes = figure.subplots()
     axes.grid(visible=False)
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    # empty cells show the page's background
-    cells = np.ma.masked_equal(share, 0)
-    axes.imshow(cells, cmap=COUNT_CMAP, vmin=COUNT_CMAP_MIN, vmax=1, aspect="equal", interpolation="nearest")
+    # white in both themes of a page, so that a darker cell is always a larger share
+    image = axes.imshow(100 * share, cmap=COUNT_CMAP, vmin=0, vmax=100, aspect="equal", interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25, label="share of the true class, %")
+    bar.outline.set_visible(False)
     for true, predicted in zip(*np.nonzero(confusion), strict=True):
         # nearly transparent: a patch without a face color does not receive clicks
         box = Rectangle((predicted - 0.5, true - 0.5), 1, 1, facecolor=(0, 0, 0, 0.001), linewidth=0)
@@ -126,7 +139,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], linked: bool
                 ha="center",
                 va="center",
                 fontsize=8 if small else 6,
-                color="black" if share[true, predicted] > 0.4 else "white",
+                color="white" if share[true, predicted] > 0.5 else "black",
             )
     names = [display_name(name) for name in classes]
     axes.set_xticks(range(size), names, rotation=90, fontsize=fontsize)

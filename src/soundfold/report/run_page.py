@@ -114,7 +114,7 @@ def _draw(folder: Path, run: RunResult, reliability: Calibration) -> dict[str, F
         "classes": plots.class_bars(class_metrics(confusion).f1, classes),
     }
     if curves := load_curves(folder, [fold["fold"] for fold in run.total.folds]):
-        figures["curves"] = plots.learning_curves(curves, run.total.accuracy)
+        figures["curves"] = plots.learning_curves(curves, run.total.accuracy, len(classes))
     return figures
 
 
