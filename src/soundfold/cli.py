@@ -146,7 +146,7 @@ def _print_jobs() -> bool:
         # a single run does not need it
         from soundfold.report.terminal import print_jobs
 
-        print_jobs(jobs)
+        print_jobs(jobs, sys.argv[1:])
     return any(job.status != "finished" for job in jobs)
 
 

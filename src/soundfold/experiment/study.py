@@ -34,6 +34,18 @@ def as_overrides(params: dict[str, Any]) -> list[str]:
     return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
 
 
+def describe_settings(params: dict[str, Any]) -> str:
+    """Return settings for a message, with rounded numbers."""
+    return " ".join(f"{key}={describe_value(value)}" for key, value in params.items())
+
+
+def describe_value(value: Any) -> str:
+    """Return the value of a setting for a table: a float with four significant digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "null" if value is None else str(value)
+
+
 @contextmanager
 def explain_study_errors(path: Path, *types: type[Exception]) -> Iterator[None]:
     """Convert errors of Optuna's storage, and of other types, to one sentence.
