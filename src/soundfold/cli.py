@@ -82,20 +82,24 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         raise
     except JobError:
         failed = True  # listed with its job, if its process lived long enough to write a record
-    except TrainingError as error:
-        _exit(printable(error), 1)
-    except BrokenPipeError:
-        discard_output()
-        sys.exit(BROKEN_PIPE)
     except Exception as error:
-        if message := explain_exhaustion(error):
-            _exit(message, 1)
-        message = _explain(error)
-        if message is None:
-            raise
-        _exit(message, 2)
+        _exit_after(error)
+        raise
     if failed:
         sys.exit(1)
+
+
+def _exit_after(error: Exception) -> None:
+    """Print the message of an error and exit; return if it has none, because it is a fault of the program."""
+    if isinstance(error, BrokenPipeError):
+        discard_output()
+        sys.exit(BROKEN_PIPE)
+    if isinstance(error, TrainingError):
+        _exit(printable(error), 1)
+    if message := explain_exhaustion(error):
+        _exit(message, 1)
+    if message := _explain(error):
+        _exit(message, 2)
 
 
 class _Reported(BaseException):
