@@ -56,8 +56,11 @@ def main() -> None:
     else:
         from soundfold.evaluation.summary import write_summary
         from soundfold.report.reporter import RunReporter
+        from soundfold.report.terminal import print_published
 
-        RunReporter().report_run(folders[0], write_summary(folders[0]), options)
+        run = write_summary(folders[0])
+        RunReporter().report_run(folders[0], run, options)
+        print_published([run])
 
 
 def list_finished(folder: Path, where: list[str], sort: str, format: str) -> None:

@@ -26,7 +26,14 @@ from soundfold.models.classifier import Classifier
 
 FOLDS = 5
 # of every timed training: all callbacks, no saved weights and no page
-OVERRIDES = ("logger=csv", "checkpoints.keep=none", "report.page=none", "rerun=true", "schedule.decay=constant")
+OVERRIDES = (
+    "logger=csv",
+    "checkpoints.keep=none",
+    "report.page=none",
+    "rerun=true",
+    "schedule.decay=constant",
+    "trainer.enable_progress_bar=false",
+)
 
 
 def noise(clips: int, seconds: float, rate: int, classes: int) -> Collection:

@@ -54,6 +54,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
     register()
     # otherwise Hydra prints its own summary of every exception and exits
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # argparse accepts no overrides after this option if there are some before it; the sort is stable
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda arg: arg not in ("-m", "--multirun"))
     failed = False
     try:
         with handle_stop_signals():
@@ -68,6 +70,8 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
                 raise reported.error from None
             finally:
                 failed = _print_jobs()
+            if Sweep.folder is not None and not read_jobs(Sweep.folder):
+                raise InputError("This sweep has no jobs: a glob() or range() selects nothing. Correct it.")
     except Stopped as stop:
         command = "the same command without rerun=true" if "rerun=true" in sys.argv else "the same command"
         print(
@@ -78,20 +82,24 @@ def run(main: Callable[[], None], groups: Path, schema: type = Config) -> None:
         raise
     except JobError:
         failed = True  # listed with its job, if its process lived long enough to write a record
-    except TrainingError as error:
-        _exit(printable(error), 1)
-    except BrokenPipeError:
-        discard_output()
-        sys.exit(BROKEN_PIPE)
     except Exception as error:
-        if message := explain_exhaustion(error):
-            _exit(message, 1)
-        message = _explain(error)
-        if message is None:
-            raise
-        _exit(message, 2)
+        _exit_after(error)
+        raise
     if failed:
         sys.exit(1)
+
+
+def _exit_after(error: Exception) -> None:
+    """Print the message of an error and exit; return if it has none, because it is a fault of the program."""
+    if isinstance(error, BrokenPipeError):
+        discard_output()
+        sys.exit(BROKEN_PIPE)
+    if isinstance(error, TrainingError):
+        _exit(printable(error), 1)
+    if message := explain_exhaustion(error):
+        _exit(message, 1)
+    if message := _explain(error):
+        _exit(message, 2)
 
 
 class _Reported(BaseException):
@@ -142,7 +150,7 @@ def _print_jobs() -> bool:
         # a single run does not need it
         from soundfold.report.terminal import print_jobs
 
-        print_jobs(jobs)
+        print_jobs(jobs, sys.argv[1:])
     return any(job.status != "finished" for job in jobs)
 
 

@@ -49,6 +49,12 @@ def test_select_classes(esc50_table):
         (HEADER + "a.wav,1,0,dog,True,1,A\na.wav,2,0,dog,True,1,A\n", ["line 3", "a.wav", "twice"]),
         (HEADER + "a.wav,1,0,dog,True,1,A\nb.wav,2,0,cat,True,1,A\n", ["line 3", "target 0", "'cat'", "'dog'"]),
         (HEADER + "a.wav,1,0,dog,True,1,A\nb.wav,2,1,dog,True,1,A\n", ["line 3", "'dog'", "target 1"]),
+        # NFC and NFD, as in a copy from another file system; and two spellings
+        (
+            HEADER + "a.wav,1,0,caf\u00e9,True,1,A\nb.wav,1,1,cafe\u0301,True,1,A\n",
+            ["line 3", "caf\\xe9", "cafe\\u0301"],
+        ),
+        (HEADER + "a.wav,1,0,Dog,True,1,A\nb.wav,1,1,dog,True,1,A\n", ["line 3", "'Dog'", "'dog'", "only in case"]),
         (HEADER + "../a.wav,1,0,dog,True,1,A\n", ["../a.wav", "inside"]),
         (HEADER + ",1,0,dog,True,1,A\n", ["line 2", "empty"]),
         (HEADER + "a.wav,1,0,dog,True,1,A,x\n", ["line 2", "more cells than the header"]),

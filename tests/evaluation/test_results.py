@@ -49,17 +49,23 @@ def result(fold: int, accuracy: float = 0.5, **changes) -> FoldResult:
 
 
 def test_summary_over_folds():
-    total = summarise([result(3, 0.9), result(1, 0.5), result(2, 0.7)])
-    assert total.accuracy == pytest.approx(0.7)
-    assert total.accuracy_sd == pytest.approx(np.std([0.5, 0.7, 0.9], ddof=1))
-    assert total.n == 12
+    # 0.7, 0.8 and 0.9 of ten clips; one as float32, as in results of earlier versions
+    total = summarise([result(3, 0.9, n=10), result(1, float(np.float32(0.7)), n=10), result(2, 0.8, n=10)])
+    assert total.accuracy == 0.8
+    assert total.accuracy_sd == pytest.approx(0.1)
+    assert (total.correct, total.n) == (24, 30)
+    assert [(fold["correct"], fold["n"], fold["accuracy"]) for fold in total.folds] == [
+        (7, 10, 0.7),
+        (8, 10, 0.8),
+        (9, 10, 0.9),
+    ]
     assert total.seconds == 6
     assert total.confusion == [[3, 3], [0, 6]]
     assert [fold["fold"] for fold in total.folds] == [1, 2, 3]
 
 
 def test_a_summary_of_some_folds_says_so():
-    one, two, all_three = (summarise([result(fold, 0.1 * fold) for fold in range(1, n + 1)]) for n in (1, 2, 3))
+    one, two, all_three = (summarise([result(fold, 0.1 * fold, n=10) for fold in range(1, n + 1)]) for n in (1, 2, 3))
     assert [total.part for total in (one, two, all_three)] == ["1 of 3 folds", "2 of 3 folds", ""]
     assert (one.accuracy, one.accuracy_sd, one.f1_sd, one.loss_sd) == (0.1, None, None, None)
     assert two.accuracy_sd == pytest.approx(np.std([0.1, 0.2], ddof=1))

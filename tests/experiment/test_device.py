@@ -5,10 +5,11 @@ import re
 
 import pytest
 import torch
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.errors import InputError
-from soundfold.experiment import environment
+from soundfold.experiment import device, environment
 from soundfold.experiment.device import check_accelerator, choose_accelerator, choose_device
 
 
@@ -27,6 +28,7 @@ def hardware(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        device._print_note.cache_clear()
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
 
     return replace
@@ -93,6 +95,20 @@ def test_a_note_on_mps(hardware, capsys):
     hardware(mps=True)
     check_accelerator(config())
     assert "trainer.accelerator=auto ignores MPS" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_note_is_printed_once_per_command(hardware, capsys, monkeypatch):
+    hardware(bf16=True)
+    for _ in range(3):  # trials of a search, or jobs in this process
+        check_accelerator(config("cpu"))
+    assert capsys.readouterr().err.count("bfloat16 instructions") == 1
+    # another process of a sweep has another job
+    hardware(bf16=True)
+    sweep = OmegaConf.create({"mode": RunMode.MULTIRUN, "job": {"num": 1}})
+    monkeypatch.setattr(device.HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(device.HydraConfig, "get", lambda: sweep)
+    check_accelerator(config("cpu"))
+    assert not capsys.readouterr().err
 
 
 def test_the_environment_describes_the_machine_without_its_name(monkeypatch):

@@ -327,7 +327,7 @@ def test_runs_on_other_clips_have_another_folder(root, tmp_path):
     assert len(list((tmp_path / "outputs").glob("tiny-*"))) == 2
 
 
-def test_the_epoch_of_highest_accuracy_is_chosen(root, tmp_path, monkeypatch):
+def test_the_epoch_of_highest_accuracy_is_chosen(root, tmp_path, monkeypatch, capsys):
     values = iter((0.2, 0.9, 0.4))
     log = Classifier.log_dict
     monkeypatch.setattr(
@@ -339,6 +339,14 @@ def test_the_epoch_of_highest_accuracy_is_chosen(root, tmp_path, monkeypatch):
     )
     options = ("split=nested", "fold=1", "selection.monitor=val/accuracy", "trainer.max_epochs=3")
     assert cross_validate(root, tmp_path, *options) == pytest.approx(0.9)
+    (result,) = load_folds(only(tmp_path))
+    assert (result.chosen_epoch, result.epochs) == (2, 3)
+    out, err = capsys.readouterr()
+    assert "Fold 1/3: best epoch 2, validation accuracy 90.00 %, accuracy " in err
+    header, row = (re.findall(r"[^┃│]+", line) for line in out.splitlines() if re.match("┃|│ +1 ", line))
+    cells = dict(zip(map(str.strip, header), map(str.strip, row), strict=True))
+    assert (cells["validation %"], cells["best epoch"]) == ("90.00", "2")
+    assert f"{only(tmp_path).name}: 1 of 3 folds, split=nested" in " ".join(out.split())
 
 
 def test_a_moved_nested_fold_still_has_its_best_epoch(root, tmp_path):

@@ -28,6 +28,7 @@ from soundfold.errors import InputError
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import run as runs
 from soundfold.experiment import search as searches
+from soundfold.experiment.search_summary import summarize_search
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.study import SearchStudy
 from soundfold.report.reporter import RunReporter
@@ -216,7 +217,7 @@ def test_a_poor_trial_is_pruned_after_its_first_folds(root, tmp_path, capsys):
     assert {len(trial.intermediate_values) for trial in pruned} == {2}
     best = max(trial.value for trial in trials_of(tmp_path) if trial.state == TrialState.COMPLETE)
     assert all(trial.intermediate_values[2] < best for trial in pruned)
-    assert f"Trial {pruned[0].number} is pruned" in capsys.readouterr().err
+    assert re.search(rf"Trial {pruned[0].number} \(optim\.lr=.*\) is pruned: val/loss -?0\.", capsys.readouterr().err)
 
 
 def test_settings_that_cannot_be_trained_do_not_end_the_search(root, tmp_path, capsys):
@@ -280,11 +281,47 @@ def test_an_exhausted_space_ends_the_search(root, tmp_path, capsys):
 def test_the_best_settings_reproduce_the_validation_score(root, tmp_path):
     process = train(*overrides(root, tmp_path, *OVERRIDES, "search.trials=2"))
     assert process.returncode == 0, process.stderr
-    assert "Score by split=benchmark" in process.stdout
-    (command,) = re.findall(r"Reproduce the validation score: python scripts/train.py (.*)", process.stdout)
-    values = [trial.value for trial in trials_of(tmp_path)]
-    cfg = compose_train(*command.split(), "rerun=true", f"paths.outputs={tmp_path / 'again'}")
+    trials = trials_of(tmp_path)
+    values = [trial.value for trial in trials]
+    # a line per trial, with the value of the monitor instead of the objective, and no test figure
+    lines = re.findall(r"^Trial \d \((.*)\): val/loss (\S+), 3 folds, \d+ s\.$", process.stderr, re.M)
+    assert [float(value) for _, value in lines] == pytest.approx([-value for value in values], rel=1e-3)
+    assert not re.search("accuracy|Published|mean ± sd|Report:|Outputs:", process.stdout + process.stderr)
+    assert len(process.stderr.splitlines()) < 8
+    # no weights, no scores, and nothing in the list of runs
+    assert [path.name for path in tmp_path.glob("tiny-*")] == [folder_of(tmp_path).name]
+    folds = list(folder_of(tmp_path).glob("trials/tiny-*/fold*"))
+    assert len(folds) == 6
+    assert not [path for path in folds if list(path.glob("checkpoints/*")) or (path / "predictions.csv").exists()]
+    results = [FoldResult.load(path / "result.json") for path in folds]
+    assert {(r.n, r.accuracy, r.f1, r.loss, r.predictions) for r in results} == {(0, None, None, None, None)}
+    table = process.stdout
+    assert "lr_wd: val/loss on validation folds, 2 complete trials, best first" in " ".join(table.split())
+    best = sorted(-value for value in values)
+    assert [float(row.split("│")[4]) for row in table.splitlines() if row.startswith("│")] == pytest.approx(
+        best, rel=1e-3
+    )
+    # names and commands are complete in a pipe, and numbers have four digits
+    assert "optim.weight_decay" in table
+    assert "…" not in table
+    assert not re.search(r"0\.\d{9}", table)
+    assert "Score by split=benchmark: python scripts/train.py" in table
+    (command,) = re.findall(r"Reproduce the validation score: python scripts/train.py --config-dir (.*)", table)
+    folder, *words = command.split()
+    again = [*words, "rerun=true", f"paths.outputs={tmp_path / 'again'}"]
+    cfg = compose_train(*again, config_dir=Path(folder))
     assert runs.cross_validate(cfg, RunReporter()) == pytest.approx(max(values), abs=1e-6)
+
+
+def test_a_trial_that_only_began_is_not_counted(root, tmp_path, capsys):
+    search(root, tmp_path, "search.trials=2")
+    capsys.readouterr()
+    study = SearchStudy(folder_of(tmp_path), compose_train(*overrides(root, tmp_path, *OVERRIDES)))
+    study.study.ask()
+    summarize_search(study, compose_train("search=lr_wd"), [])
+    table = capsys.readouterr().out
+    assert "2 complete trials" in table
+    assert len([row for row in table.splitlines() if row.startswith("│")]) == 2
 
 
 def test_the_best_settings_are_saved_as_an_experiment(root, tmp_path):
@@ -364,6 +401,8 @@ GOOD = {"optim.lr": 1e-3, "optim.weight_decay": 1e-2}
         ({}, {"state": TrialState.WAITING, "system_attrs": {"fixed_params": {"optim._target_": "x"}}}, "_target_='x'"),
         (GOOD, {"user_attrs": {"objectives": {"1,2": 0.5}}}, "lacks settings or scores of its folds"),
         (GOOD, {"user_attrs": {"objectives": {"1": "${seed}"}}}, "lacks settings or scores of its folds"),
+        (GOOD, {"user_attrs": {"objectives": {"1": 0.5, "2": 0.6}}}, r"has the score 0\.9, which is not the mean"),
+        (GOOD, {"value": float("inf")}, "has the score inf"),
     ],
 )
 def test_settings_outside_of_the_search_space_are_refused(tmp_path, root, params, more, message):
@@ -379,8 +418,8 @@ def test_settings_outside_of_the_search_space_are_refused(tmp_path, root, params
         distributions = {
             key: kinds[type(value)](value) if type(value) in kinds else WIDE[key] for key, value in params.items()
         }
-        value = {} if "state" in more else {"value": 0.9}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **value, **more))
+        more = {**({} if "state" in more else {"value": 0.9}), **more}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, **more))
         with pytest.raises(InputError, match=message):
             searches.search(cfg, [], RunReporter())
     assert not called.called

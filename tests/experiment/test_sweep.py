@@ -7,19 +7,26 @@ import runpy
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from helpers.runs import write_run
 from helpers.tiny import ROOT, only, overrides, render, train
 from helpers.waiting import ONE_THREAD, wait_for
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
+from soundfold.config import compose_config
 from soundfold.errors import InputError
-from soundfold.evaluation.results import load_folds
+from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.experiment import environment, sweep
 from soundfold.experiment import run as runs
 from soundfold.experiment.sweep import claim_gpu, read_jobs
+from soundfold.report.terminal import print_jobs
 
 
 @pytest.fixture
@@ -85,6 +92,19 @@ def test_failed_jobs_are_reported_and_do_not_stop_the_others(train_here, tmp_pat
 
 def test_a_sweep_of_finished_jobs_exits_with_zero(train_here):
     assert train_here(lambda cfg, reporter, record_folder: 0.5, "-m", "seed=1,2")[0] == 0
+
+
+@pytest.mark.parametrize("override", ["'experiment=glob(sead_*)'", "seed=range(0,0)"])
+def test_a_sweep_without_jobs_is_an_error(override, train_here):
+    code, _, err = train_here(lambda cfg, reporter, record_folder: 0.5, "-m", override.strip("'"))
+    assert code == 2
+    assert "error: This sweep has no jobs" in err
+
+
+@pytest.mark.parametrize("flag", ["-m", "--multirun"])
+def test_the_flag_of_a_sweep_may_follow_overrides(flag, train_here, tmp_path):
+    assert train_here(lambda cfg, reporter, record_folder: 0.5, "optim.lr=1", flag, "seed=1,2")[0] == 0
+    assert [job.overrides for job in jobs_of(tmp_path / "outputs")] == [["optim.lr=1", f"seed={n}"] for n in (1, 2)]
 
 
 def test_a_single_run_is_not_recorded_and_raises_its_error(train_here, tmp_path):
@@ -318,3 +338,59 @@ def test_a_grid_in_killed_and_restarted_processes_equals_one_process(root, tmp_p
     assert len(summaries[0]) == 4
     assert summaries[0] == summaries[1]
     assert predictions(tmp_path / "jobs") == predictions(tmp_path / "single")
+
+
+def print_sweep(tmp_path, *overrides: list[str], protocol: str = "benchmark") -> None:
+    """Print a sweep whose job k has the objective k / 10, of val/loss, and the accuracy (12 - k) / 12."""
+    jobs = []
+    for k, words in enumerate(overrides):
+        folder = write_run(tmp_path / f"run{k}", np.arange(12) >= k)
+        for path in folder.glob("fold*/result.json"):
+            replace(FoldResult.load(path), protocol=protocol, objective=-0.9 + k / 10, val_accuracy=0.5).save(path)
+        jobs.append(sweep.Job(k, words, "all", "finished", str(folder), protocol=protocol, monitor="val/loss"))
+    print_jobs(jobs, ["-m", "optim.lr=1e-3,3e-4", "split=benchmark"])
+
+
+def test_settings_compared_on_scored_clips_are_marked_as_optimistic(tmp_path, capsys):
+    print_sweep(tmp_path, ["optim.lr=1e-3", "seed=1"], ["optim.lr=3e-4", "seed=1"])
+    out = capsys.readouterr().out
+    assert "look better than they are" in out
+    assert out.strip().endswith("python scripts/train.py -m optim.lr=1e-3,3e-4 split=nested")
+    assert [line.split()[1] for line in out.splitlines() if line.startswith("│")] == ["0", "1"]
+    assert "best" not in out.partition("Settings that")[0]
+
+
+@pytest.mark.parametrize("key", ["seed", "fold", "experiment"])
+def test_repeats_are_not_marked_as_optimistic(key, tmp_path, capsys):
+    print_sweep(tmp_path, [f"{key}=1", "optim.lr=1e-3"], [f"{key}=2", "optim.lr=1e-3"])
+    assert "look better than they are" not in capsys.readouterr().out
+
+
+def test_a_nested_sweep_shows_and_sorts_by_the_validation_figure(tmp_path, capsys):
+    lrs = ("1e-3", "3e-4", "1e-4")
+    print_sweep(tmp_path, *([f"optim.lr={lr}"] for lr in lrs), protocol="nested")
+    out = capsys.readouterr().out
+    assert [line.split()[1::2][:3] for line in out.splitlines() if line.startswith("│")] == [
+        ["2", "optim.lr=1e-4", "0.7"],
+        ["1", "optim.lr=3e-4", "0.8"],
+        ["0", "optim.lr=1e-3", "0.9"],
+    ]
+    assert "val/loss" in out
+    assert "accuracy" not in out
+
+
+def test_a_job_of_a_nested_sweep_prints_no_test_figure(root, tmp_path, train_here):
+    settings = ("split=nested", "fold=1", "report.page=none", "trainer.max_epochs=1", "optim.lr=1e-3,1e-4")
+    code, out, err = train_here(runs.cross_validate, "-m", *overrides(root, tmp_path / "out", *settings))
+    assert code == 0
+    assert len(re.findall(r"Fold 1/3: best epoch 1, val/loss \S+, validation accuracy \S+ %, epoch 1", err)) == 2
+    assert not re.search("[^n] accuracy", out + err)
+
+
+@pytest.mark.parametrize(("protocol", "objective"), [("benchmark", None), ("nested", 0.5)])
+def test_no_objective_is_the_score_of_test_clips(protocol, objective, monkeypatch):
+    """A sweeper of Hydra's may choose by what the entry point returns."""
+    monkeypatch.setattr(runs, "cross_validate", lambda *_, **__: 0.5)
+    monkeypatch.setattr(sweep.HydraConfig, "get", lambda: OmegaConf.create({"mode": RunMode.RUN}))
+    main = runpy.run_path(str(ROOT / "scripts" / "train.py"))["main"]
+    assert main(compose_config(f"split={protocol}")) == objective

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -311,7 +312,7 @@ def test_a_killed_and_resumed_fold_is_one_complete_run(root, tmp_path):
         assert [value for _, value in actual[tag]] == pytest.approx([value for _, value in points], rel=1e-5)
 
 
-def test_under_an_agent_the_cross_validation_is_the_trial(root, tmp_path, monkeypatch):
+def test_under_an_agent_the_cross_validation_is_the_trial(root, tmp_path, monkeypatch, capsys):
     args = ("logger=wandb", "split=nested", "trainer.max_epochs=1", "report.page=none")
     parameters = tmp_path / "parameters.yaml"
     parameters.write_text("wandb_version: 1\noptim.lr:\n  value: 0.001\naugment:\n  value: noise_stretch_pitch\n")
@@ -335,6 +336,16 @@ def test_under_an_agent_the_cross_validation_is_the_trial(root, tmp_path, monkey
     for run in stored.values():
         assert (run.record.job_type, run.record.sweep_id) == ("fold", "")
         assert run.points()
+    # a trial is not scored, and is apart from scored runs of the same settings
+    assert not [
+        name for run in (trial, *stored.values()) for name in run.summary if name.startswith(("test/", "cv/acc"))
+    ]
+    folds = list((tmp_path / "out").glob("tiny-sweep-asweep/tiny-*/fold*"))
+    assert [FoldResult.load(path / "result.json").accuracy for path in folds] == [None] * 3
+    assert not list((tmp_path / "out").rglob("weights.pt"))
+    out, err = capsys.readouterr()
+    assert "accuracy" not in out + err
+    assert re.search(rf"tiny-\w+: val/loss {-objective:.4g} on validation folds", err)
 
     # a second trial of the same settings reuses the folds, and is logged
     start_trial("second")

@@ -87,8 +87,14 @@ def test_page_does_not_reveal_folders_of_the_server(predictor, tmp_path):
 
 @pytest.fixture(scope="module")
 def address(predictor) -> Iterator[str]:
-    """Serve the page with uploads of at most 0.1 MB."""
-    address, close = serve(predictor, None, max_seconds=5, max_megabytes=0.1, wait=False)
+    """Serve the page with uploads of at most 0.1 MB, although the environment opens it to files and breaks proxies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_ALLOWED_PATHS", "/")
+        patch.setenv("GRADIO_SHARE", "True")
+        patch.setenv("GRADIO_ROOT_PATH", "https://example.org")
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            patch.setenv(name, "http://127.0.0.1:9")
+        address, close = serve(predictor, None, max_seconds=5, max_megabytes=0.1, wait=False)
     yield address.rstrip("/")
     close()
 
@@ -125,6 +131,7 @@ def test_the_page_is_served_under_its_own_origin_only(address, headers, status):
     [
         ("GET", "/gradio_api/proxy=https://example.org/", {}, 404),
         ("GET", "/gradio_api/file=https://example.org/", {}, 404),
+        ("GET", f"/gradio_api/file={Path(__file__).resolve()}", {}, 403),
         ("GET", "/gradio_api/openapi.json", {}, 404),
         ("GET", "/docs", {}, 404),
         ("PUT", "/", {}, 404),

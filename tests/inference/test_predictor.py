@@ -376,3 +376,31 @@ def test_the_timeline_shows_every_class_that_wins_a_window():
     # one class wins all windows, and four are drawn
     single = replace(prediction, windows=windows[6:], starts=starts[6:], ends=starts[6:] + 2)
     assert len(timeline_figure(single, np.geomspace(100, 8000, 16)).axes[1].lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "is_recognized"),
+    [
+        ("24 bits", True),
+        ("ogg", False),
+        ("one sample later", False),
+        ("within 40 s", False),
+        ("at the start of 40 s", True),
+    ],
+)
+def test_what_seen_in_training_can_recognize(change, is_recognized, tiny_run, tmp_path):
+    samples, rate = soundfile.read(clips_of(tiny_run) / "0.wav")
+    path, options = tmp_path / "copy.wav", {"subtype": "PCM_16"}
+    if change == "24 bits":
+        options = {"subtype": "PCM_24"}
+    elif change == "ogg":
+        path, options = tmp_path / "copy.ogg", {}
+    elif change == "one sample later":
+        samples = np.roll(samples, 1)
+    else:
+        start = 0 if "start" in change else 7 * rate
+        longer = np.zeros(40 * rate)
+        longer[start : start + len(samples)] = samples
+        samples = longer
+    soundfile.write(path, samples, rate, **options)
+    assert Predictor.load(tiny_run, fold=2).file(path).seen_in_training == (("2",) if is_recognized else ())

@@ -107,7 +107,7 @@ def command(error: Exception) -> None:
         invalid_input,
         lambda: command(InputError(HOSTILE)),
         lambda: command(TrainingError(HOSTILE)),
-        lambda: print_jobs([Job(0, [f"name={HOSTILE}"], 1, "failed", f"/{HOSTILE}", HOSTILE, f"/{HOSTILE}")]),
+        lambda: print_jobs([Job(0, [f"name={HOSTILE}"], 1, "failed", f"/{HOSTILE}", HOSTILE, f"/{HOSTILE}")], []),
     ],
     ids=["predictions", "invalid_input", "command", "training", "jobs"],
 )
@@ -124,3 +124,17 @@ def test_names_in_output_are_escaped(capsys, monkeypatch, show):
 def test_names_in_markdown_are_plain_text():
     escaped = escape_markdown("<img src=x onerror=y>|a\n![b](http://c)`\\|\x1b")
     assert escaped == r"&lt;img src=x onerror=y&gt;\|a\\n!\[b\](http://c)\`\\\|\\x1b"
+
+
+def test_names_are_cut_to_the_width_of_a_terminal_but_not_in_a_pipe(monkeypatch):
+    def lines(**options) -> list[str]:
+        stream = io.StringIO()
+        table = Table("a", "b")
+        table.add_row(*["x" * 60] * 2)
+        Terminal(file=stream, color_system=None, **options).print(table)
+        return [line for line in stream.getvalue().splitlines() if "x" in line]
+
+    # as set for the terminal beside it
+    monkeypatch.setenv("COLUMNS", "80")
+    assert lines()[0].count("x") == 120
+    assert lines(force_terminal=True, width=80)[0].count("x") < 120

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -16,10 +18,14 @@ from helpers.runs import ROOT, write_run
 from soundfold.config import compose_config, to_yaml
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
+from soundfold.evaluation.published import LeaderboardRow
 from soundfold.io.atomic import dumps_with_checksum
+from soundfold.report import terminal
 from soundfold.report.config_diff import differing_keys, grouped_differences
 from soundfold.report.leaderboard import ListedRun, holds_runs, list_runs, sort_runs
 from soundfold.report.leaderboard_table import as_csv, as_markdown, print_leaderboard
+from soundfold.report.reporter import RunReporter
+from soundfold.validation import report_options
 
 PLAIN = """
 data: {name: toy, root: %s}
@@ -131,7 +137,13 @@ def test_where_compares_values_as_yaml(outputs):
 
 
 @pytest.mark.parametrize(
-    ("condition", "message"), [("optim.lrr=1", "Did you mean optim.lr"), ("optim.lr", "is not a condition")]
+    ("condition", "message"),
+    [
+        ("optim.lrr=1", "Did you mean optim.lr"),
+        ("optim.lr", "is not a condition"),
+        ("optim.lr=[", "the value is not YAML: while parsing"),
+        ("optim.lr=!!python/object:os.system", "the value is not YAML: could not determine a constructor"),
+    ],
 )
 def test_bad_conditions_are_refused(outputs, condition, message):
     with pytest.raises(InputError, match=message):
@@ -224,3 +236,17 @@ def test_a_single_run_has_no_differing_keys(tmp_path):
     runs, _ = list_runs(tmp_path)
     assert differing_keys(configs(runs)) == {}
     assert len(as_markdown(runs).splitlines()) == 3
+
+
+def test_published_results_are_shown_by_the_report_only(tiny_run, tmp_path, monkeypatch, capsys):
+    """Not after every training: two epochs are no match for them."""
+    folder = shutil.copytree(tiny_run, tmp_path / tiny_run.name)
+    rows = [LeaderboardRow("a published system", 80.0, "five folds", "a paper")]
+    monkeypatch.setattr(terminal, "published_leaderboard", lambda runs: rows)
+    RunReporter().report_run(folder, load_run(folder), report_options(["report.page=none"]), {})
+    out = capsys.readouterr().out
+    assert "mean ± sd" in out
+    assert "a published system" not in out
+    monkeypatch.setattr(sys, "argv", ["report.py", str(folder), "report.page=none"])
+    runpy.run_path(str(ROOT / "scripts" / "report.py"))["main"]()
+    assert "a published system" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -262,6 +263,7 @@ class _Registry:
     files: set[str] = field(default_factory=set)
     category_of: dict[int, str] = field(default_factory=dict)
     target_of: dict[str, int] = field(default_factory=dict)
+    name_of: dict[str, str] = field(default_factory=dict)
 
     def add(self, clip: _Clip) -> None:
         file = _plain_path(clip.filename)
@@ -273,8 +275,19 @@ class _Registry:
                 f"target {clip.target} is named {clip.category!r} here and {category!r} before; "
                 "a target must have one class name."
             )
+        if clip.category not in self.target_of:
+            self._refuse_similar(clip.category)
         if (target := self.target_of.setdefault(clip.category, clip.target)) != clip.target:
             raise InputError(
                 f"class {clip.category!r} has target {clip.target} here and {target} before; "
                 "a class name must have one target."
+            )
+
+    def _refuse_similar(self, name: str) -> None:
+        """Refuse a new class whose name looks like that of another, as a copy from another file system may."""
+        other = self.name_of.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            raise InputError(
+                f"class {name!a} differs from {other!a} only in case or in the Unicode form of accents. Give "
+                "both one name, or rename one."
             )

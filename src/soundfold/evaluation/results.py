@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
@@ -32,7 +33,7 @@ REDO = "Redo the fold: the same command with rerun=true."
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One fold, trained and scored once.
+    """One fold, trained and scored once; in a trial of a search it is validated only, and ``accuracy`` is None.
 
     Attributes:
         cv_id: id of its cross-validation.
@@ -50,6 +51,7 @@ class FoldResult:
         seconds: wall time of the process that finished it; without the earlier time of a resumed fold.
         audit: see `soundfold.data.leakage.Audit`.
         environment: commit, versions of libraries, device.
+        chosen_epoch: the epoch whose weights were scored, from 1; None if it was the last.
         predictions: SHA-256 of predictions.csv in the same folder; None without scores.
         config: SHA-256 of config.yaml in the same folder; None in results of the first edition.
         command: that trained it, as typed; None outside of the command line, and in results of older versions.
@@ -77,7 +79,13 @@ class FoldResult:
     environment: dict[str, Any]
     predictions: str | None = None
     config: str | None = None
+    chosen_epoch: int | None = None
     command: str | None = None
+
+    @property
+    def correct(self) -> int:
+        """Number of scored clips that are classified correctly; older results have an accuracy in float32."""
+        return round((self.accuracy or 0.0) * self.n)
 
     def save(self, path: Path) -> None:
         """Write atomically as JSON with a checksum."""
@@ -114,6 +122,11 @@ class FoldResult:
             raise ValueError("its audit or its environment is incomplete")
         if self.fold is None:
             return
+        if self.accuracy is None and not self.n:
+            # of a trial
+            if self.fold not in self.folds or self.objective is None or not isfinite(self.objective):
+                raise ValueError("its fold or its objective is missing, or not finite")
+            return
         scores, numbers = (self.accuracy, self.f1, self.top5), (self.loss, self.objective)
         # the comparisons are false for nan
         if not all(score is not None and -1e-6 <= score <= 1 + 1e-6 for score in scores):
@@ -134,7 +147,9 @@ class CVResult:
             a single fold.
         leaky: the protocol makes the scores too high.
         n, seconds, confusion: sums over folds; see `FoldResult`.
-        folds: values of each `FoldResult` without its confusion, classes and configuration, ascending.
+        folds: values of each `FoldResult` without its confusion, classes and configuration, ascending. ``accuracy`` is
+            the exact ratio of the counts ``correct`` and ``n``.
+        correct: number of clips classified correctly, of ``n``.
         all_folds: number of folds of the collection, finished or not.
         interval: 95 % interval of the pooled accuracy, see `source_interval`; None if predictions were not read.
     """
@@ -155,6 +170,7 @@ class CVResult:
     classes: list[str]
     confusion: list[list[int]]
     folds: list[dict[str, Any]]
+    correct: int
     all_folds: int
     interval: tuple[float, float] | None = None
 
@@ -196,8 +212,8 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
 
     scores: dict[str, Any] = {}
     for name in ("accuracy", "f1", "loss"):
-        values = [getattr(r, name) for r in ordered]
-        scores |= {name: mean(values), f"{name}_sd": stdev(values) if len(values) > 1 else None}
+        values = [Fraction(r.correct, r.n) if name == "accuracy" else getattr(r, name) for r in ordered]
+        scores |= {name: float(mean(values)), f"{name}_sd": float(stdev(values)) if len(values) > 1 else None}
     return CVResult(
         cv_id=first.cv_id,
         protocol=first.protocol,
@@ -210,8 +226,10 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
         confusion=np.sum([r.confusion for r in ordered], axis=0).tolist(),
         folds=[
             {key: value for key, value in asdict(r).items() if key not in ("confusion", "classes", "folds", "config")}
+            | {"correct": r.correct, "accuracy": r.correct / r.n}
             for r in ordered
         ],
+        correct=sum(r.correct for r in ordered),
         all_folds=len(first.folds),
         **scores,
     )
@@ -243,7 +261,7 @@ def load_folds(run: Path) -> list[FoldResult]:
                     f"{path} is the result of fold {result.fold or 'none'}, so {folder.name} is a copy. Remove it."
                 )
             results.append(result)
-    return [r for r in results if r.fold is not None]
+    return [r for r in results if r.accuracy is not None]
 
 
 def load_config(path: Path) -> dict[str, Any]:

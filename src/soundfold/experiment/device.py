@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from soundfold.errors import InputError
@@ -64,7 +67,7 @@ def check_accelerator(cfg: DictConfig) -> None:
             "trainer.accelerator=cpu runs several processes without a GPU."
         )
     if cfg.trainer.accelerator == "auto" and accelerator == "cpu" and torch.backends.mps.is_available():
-        console.print("note: trainer.accelerator=auto ignores MPS. trainer.accelerator=mps uses it, untested.")
+        _print_note("trainer.accelerator=auto ignores MPS. trainer.accelerator=mps uses it, untested.")
     if accelerator == "cpu":
         _print_bfloat16_note(cfg.trainer.precision)
 
@@ -75,6 +78,14 @@ def _print_bfloat16_note(precision: str) -> None:
     capabilities: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     known = [capabilities[name] for name in ("avx512_bf16", "bf16") if name in capabilities]
     if any(known) and precision == "32-true":
-        console.print("note: this CPU has bfloat16 instructions. trainer.precision=bf16-mixed may train faster.")
+        _print_note("this CPU has bfloat16 instructions. trainer.precision=bf16-mixed may train faster.")
     if known and not any(known) and precision == "bf16-mixed":
-        console.print("note: this CPU has no bfloat16 instructions. trainer.precision=32-true trains faster.")
+        _print_note("this CPU has no bfloat16 instructions. trainer.precision=32-true trains faster.")
+
+
+@cache
+def _print_note(note: str) -> None:
+    """Print a note once per command: not for every trial of a search, and only for the first job of a sweep."""
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is None or hydra.mode != RunMode.MULTIRUN or hydra.job.num == 0:
+        console.print(f"note: {note}")

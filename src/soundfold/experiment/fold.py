@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from soundfold.config import to_yaml
 from soundfold.data.datamodule import SoundDataModule
 from soundfold.data.loader import SINGLE_PROCESS, BatchShard
+from soundfold.evaluation.objective import flip_loss
 from soundfold.evaluation.predictions import predictions_csv
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import build, environment
@@ -26,7 +27,7 @@ from soundfold.experiment.lightning_compat import count_last_epoch, set_rank
 from soundfold.experiment.loggers import fold_loggers
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.experiment.setup import RunContext
-from soundfold.experiment.trainer import FoldJob, make_trainer, monitor_mode
+from soundfold.experiment.trainer import FoldJob, make_trainer
 from soundfold.io.atomic import write_text
 from soundfold.io.checkpoints import load_checkpoint
 from soundfold.io.console import console
@@ -42,7 +43,7 @@ warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is
 def train_fold(
     run: RunContext, fold: int | None, shard: BatchShard = SINGLE_PROCESS, watchers: Sequence[pl.Callback] = ()
 ) -> FoldResult:
-    """Train one fold, score its test clips once, and write its files.
+    """Train one fold, score its test clips once (not in a trial of a search), and write its files.
 
     With several devices every rank calls this, and rank 0 writes the files.
 
@@ -62,11 +63,11 @@ def train_fold(
     set_rank(shard.rank)
     opened: AbstractContextManager[list[Logger]] = fold_loggers(run, job.folder, fold) if is_writer else nullcontext([])
     with opened as loggers, explain_oom(run.cfg, fold):
-        trainer = _fit(job, loggers, watchers)
-        result, predictions = _score(job, trainer, started)
+        trainer, chosen_epoch = _fit(job, loggers, watchers)
+        result, predictions = _score(job, trainer, started, chosen_epoch)
         for logger in loggers:
             logger.log_hyperparams({"audit": result.audit, "environment": result.environment})
-        if is_writer and run.cfg.checkpoints.keep != "none" and not run.cfg.debug:
+        if is_writer and run.cfg.checkpoints.keep != "none" and not run.cfg.debug and not run.is_trial:
             # before the loggers are closed: W&B may upload it
             _save_model(job)
     if is_writer:
@@ -102,8 +103,12 @@ def _prepare(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJob:
     return FoldJob(run, fold, shard, protocol, data, model, build.averaging(cfg))
 
 
-def _fit(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Callback]) -> pl.Trainer:
-    """Train the model, and load the weights to score into it: the last, their average, or the best epoch's."""
+def _fit(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Callback]) -> tuple[pl.Trainer, int | None]:
+    """Train the model, and load the weights to score into it: the last, their average, or the best epoch's.
+
+    Returns:
+        The trainer, and the number of the best epoch if its weights are scored.
+    """
     resume = not job.cfg.rerun and not job.cfg.debug and can_resume(job.checkpoints, job.model)
     if resume:
         console.print(f"Fold {job.fold or 'none'} resumes from its last checkpoint.")
@@ -113,26 +118,30 @@ def _fit(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Callback]) -
     if job.averaging:
         job.averaging.finish(trainer, job.model)
     count_last_epoch(trainer)
-    if job.selects_best:
-        job.model.load_state_dict(load_checkpoint(job.checkpoints / "best.ckpt")["state_dict"])
-    return trainer
+    if not job.selects_best:
+        return trainer, None
+    best = load_checkpoint(job.checkpoints / "best.ckpt")
+    job.model.load_state_dict(best["state_dict"])
+    return trainer, int(best["epoch"]) + 1
 
 
-def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResult, str | None]:
+def _score(
+    job: FoldJob, trainer: pl.Trainer, started: float, chosen_epoch: int | None
+) -> tuple[FoldResult, str | None]:
     """Validate and test the model; return the result and the text of predictions.csv (None if nothing is scored)."""
     run, data, model, table = job.run, job.data, job.model, job.run.collection.table
     epochs, steps = trainer.current_epoch, trainer.global_step
     validated = trainer.validate(model, data, verbose=False)[0] if job.validates else {}
-    scores = trainer.test(model, data, verbose=False)[0] if job.fold is not None else {}
+    is_scored = job.fold is not None and not run.is_trial
+    scores = trainer.test(model, data, verbose=False)[0] if is_scored else {}
     predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None
     confusion = model.confusion.compute() if scores else torch.zeros(0, dtype=torch.int64)
     # the exact ratio of counts, which torchmetrics rounds to float32
     accuracy = int(confusion.trace()) / int(confusion.sum()) if scores else None
     objective = accuracy
     if job.is_nested:
-        # a search maximizes the objective
-        sign = -1 if monitor_mode(job.cfg) == "min" else 1
-        objective = sign * validated[job.cfg.selection.monitor]
+        monitor = job.cfg.selection.monitor
+        objective = flip_loss(monitor, validated[monitor])
     result = FoldResult(
         cv_id=run.cv_id,
         fold=job.fold,
@@ -141,7 +150,7 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
         leaky=job.protocol.leaky,
         seed=run.cfg.seed,
         classes=list(table.classes),
-        n=len(data.split.test),
+        n=len(data.split.test) if is_scored else 0,
         accuracy=accuracy,
         f1=scores.get("test/f1"),
         top5=scores.get("test/top5"),
@@ -160,6 +169,7 @@ def _score(job: FoldJob, trainer: pl.Trainer, started: float) -> tuple[FoldResul
         },
         predictions=None if predictions is None else _sha256(predictions),
         config=_sha256(to_yaml(run.cfg)),
+        chosen_epoch=chosen_epoch,
         command=environment.command(),
     )
     return result, predictions
@@ -187,6 +197,6 @@ def _write_result(job: FoldJob, result: FoldResult, predictions: str | None) -> 
     if not job.cfg.debug:
         # after all other files: a fold with a result is finished
         result.save(job.folder / "result.json")
-    if job.cfg.checkpoints.keep != "all":
+    if job.cfg.checkpoints.keep != "all" or job.run.is_trial:
         for path in job.checkpoints.glob("*.ckpt"):
             path.unlink()

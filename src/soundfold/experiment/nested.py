@@ -11,8 +11,9 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from soundfold.config import compose_config
+from soundfold.evaluation.objective import flip_loss
 from soundfold.experiment.run import Reporter, cross_validate
-from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides
+from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides, describe_settings
 from soundfold.io.atomic import write_text
 from soundfold.io.console import Terminal
 
@@ -44,7 +45,7 @@ def score_nested(study: SearchStudy, cfg: DictConfig, overrides: list[str], repo
                 "fold": int(fold),
                 "trial": trial.number,
                 "settings": trial.params,
-                "objective": trial.user_attrs[OBJECTIVES][fold],
+                "validation": flip_loss(cfg.selection.monitor, trial.user_attrs[OBJECTIVES][fold]),
                 "accuracy": cross_validate(scored, reporter),
             }
         )
@@ -65,10 +66,10 @@ def score_nested(study: SearchStudy, cfg: DictConfig, overrides: list[str], repo
 def _print_summary(summary: dict[str, Any]) -> None:
     table = Table(title="Each fold scored with the settings that were chosen without it")
     for name in ("fold", "trial", "settings", summary["monitor"], "accuracy %"):
-        table.add_column(name, justify="left" if name == "settings" else "right")
+        table.add_column(name, justify="left" if name == "settings" else "right", overflow="fold")
     for row in summary["folds"]:
-        settings = " ".join(as_overrides(row["settings"]))
-        scores = (f"{row['objective']:.4f}", f"{100 * row['accuracy']:.2f}")
+        settings = describe_settings(row["settings"])
+        scores = (f"{row['validation']:.4g}", f"{100 * row['accuracy']:.2f}")
         table.add_row(str(row["fold"]), str(row["trial"]), settings, *scores)
     table.add_row("mean ± sd", "", "", "", f"{100 * summary['accuracy']:.2f} ± {100 * summary['std']:.2f}")
     Terminal().print(table)

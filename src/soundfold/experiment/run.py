@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from soundfold.config import stored_values
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.compare import RunResult
+from soundfold.evaluation.objective import flip_loss
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.evaluation.summary import write_summary
 from soundfold.experiment import build, environment
@@ -33,7 +34,7 @@ REMEDY = "Free some space, or set paths.outputs=DIRECTORY. The same command resu
 class Reporter(Protocol):
     """Shows results: in the terminal, as a page, in W&B."""
 
-    def print_folds(self, results: Sequence[FoldResult]) -> None:
+    def print_folds(self, name: str, results: Sequence[FoldResult]) -> None:
         """Print a row per fold."""
 
     def report_run(
@@ -50,6 +51,8 @@ def cross_validate(
 ) -> float | None:
     """Train and score the folds of ``cfg.fold``, and report all finished folds of the run.
 
+    A trial of a search is only validated: nothing is scored, summarized or printed.
+
     Finished folds are reused, and an interrupted one resumes from its last checkpoint. Writes
     ``<outputs>/<name>-<id>/fold<k>/`` and, after the last fold, ``cv.json``.
 
@@ -57,8 +60,8 @@ def cross_validate(
         cfg: the composed configuration.
         reporter: shows the results, see `soundfold.report.reporter.RunReporter`.
         watch: called after every fold with the results so far. An exception from it ends the cross-validation.
-        record_folder: called with the run's folder before training. Passed by a job of a sweep: if the job trains a
-            single fold, the table of the entire run is left to the sweep, which prints it once.
+        record_folder: called with the run's folder before training. Passed by a job of a sweep, which leaves the table
+            of the entire run to the sweep if it trains a single fold or has validation folds to compare settings on.
 
     Returns:
         The mean objective of the folds in ``cfg.fold``, which a search maximizes; None for ``fold=none``.
@@ -74,15 +77,21 @@ def cross_validate(
         run.folder.mkdir(parents=True, exist_ok=True)
     if record_folder is not None:
         record_folder(run.folder)
-    console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
+    if not run.is_trial:
+        console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
+    show_scores = record_folder is None or cfg.split.protocol != "nested"
     with _mark_failed_trial(run):
-        results = _run_folds(run, folds, watch)
+        results = _run_folds(run, folds, watch, show_scores=show_scores)
     if folds == [None]:
         console.print(f"Trained on every clip, so there is no score. Model: {run.fold_folder(None)}", soft_wrap=True)
         return None
-    _report(run, results, reporter, show_table=cfg.fold == "all" or record_folder is None)
+    objective = float(np.mean([result.objective for result in results]))
+    if run.is_trial:
+        _log_wandb_trial(run, objective)
+        return objective
+    _report(run, results, reporter, show_table=cfg.fold == "all" or record_folder is None, show_scores=show_scores)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
-    return float(np.mean([result.objective for result in results]))
+    return objective
 
 
 def _select_folds(run: RunContext) -> list[int | None]:
@@ -98,14 +107,18 @@ def _select_folds(run: RunContext) -> list[int | None]:
 
 
 def _run_folds(
-    run: RunContext, folds: list[int | None], watch: Callable[[list[FoldResult]], None] | None
+    run: RunContext,
+    folds: list[int | None],
+    watch: Callable[[list[FoldResult]], None] | None,
+    *,
+    show_scores: bool,
 ) -> list[FoldResult]:
     """Return the results of the folds; raise after the last if one could not be trained."""
     results: list[FoldResult] = []
     errors: list[TrainingError] = []
     for fold in folds:
         try:
-            results.append(_reuse_or_train(run, fold))
+            results.append(_reuse_or_train(run, fold, show_scores=show_scores))
         except TrainingError as error:
             # a search has no use for the other folds of a failed trial
             if watch is not None or len(folds) == 1:
@@ -124,7 +137,7 @@ def _run_folds(
     return results
 
 
-def _reuse_or_train(run: RunContext, fold: int | None) -> FoldResult:
+def _reuse_or_train(run: RunContext, fold: int | None, *, show_scores: bool) -> FoldResult:
     """Return the fold's result. If another process is training it, wait for it and reuse its result."""
     folder = run.fold_folder(fold)
     with (
@@ -137,9 +150,12 @@ def _reuse_or_train(run: RunContext, fold: int | None) -> FoldResult:
         path = folder / "result.json"
         if run.cfg.debug or not path.is_file():
             result = run_fold(run, fold)
-            _print_result(run, result)
+            if not run.is_trial:
+                _print_result(run, result, show_scores=show_scores)
             return result
         result = FoldResult.load(path)
+        if run.is_trial:
+            return result
         console.print(f"Fold {fold or 'none'} is finished; its result is reused (rerun=true trains it again).")
         if run.cfg.checkpoints.keep != "none" and not (folder / "checkpoints" / "weights.pt").is_file():
             console.print(
@@ -153,13 +169,17 @@ def _reuse_or_train(run: RunContext, fold: int | None) -> FoldResult:
         return result
 
 
-def _print_result(run: RunContext, result: FoldResult) -> None:
+def _print_result(run: RunContext, result: FoldResult, *, show_scores: bool) -> None:
     """Print a line when a fold ends."""
-    name = fold_name(run, result.fold)
+    name, monitor = fold_name(run, result.fold), run.cfg.selection.monitor
     scores = []
+    if result.chosen_epoch is not None:
+        scores.append(f"best epoch {result.chosen_epoch}")
+    if result.protocol == "nested" and result.objective is not None and monitor != "val/accuracy":
+        scores.append(f"{monitor} {flip_loss(monitor, result.objective):.4g}")
     if result.val_accuracy is not None:
         scores.append(f"validation accuracy {100 * result.val_accuracy:.2f} %")
-    if result.accuracy is not None:
+    if result.accuracy is not None and show_scores:
         scores.append(f"accuracy {100 * result.accuracy:.2f} %{' LEAKY' if result.leaky else ''}")
     end = f"epoch {result.epochs}, {result.steps} steps, {duration(result.seconds)}"
     console.print(f"{name.capitalize()}: {', '.join([*scores, end])}.", highlight=False, soft_wrap=True)
@@ -191,11 +211,26 @@ def _mark_failed_trial(run: RunContext) -> Iterator[None]:
             raise
 
 
-def _report(run: RunContext, results: list[FoldResult], reporter: Reporter, *, show_table: bool) -> None:
+def _log_wandb_trial(run: RunContext, objective: float) -> None:
+    """Log a trial's objective to its W&B sweep, and print it; an Optuna search prints its trials itself."""
+    if not is_wandb_trial():
+        return
+    from soundfold.experiment.wandb_runs import log_trial
+
+    options, monitor = wandb_options(run.cfg.logger), run.cfg.selection.monitor
+    assert options is not None  # `check_wandb_trial`
+    config: dict[str, Any] = stored_values(run.cfg)
+    log_trial(options, run.folder, run.cv_id, config, objective)
+    console.print(f"{run.group}: {monitor} {flip_loss(monitor, objective):.4g} on validation folds.", soft_wrap=True)
+
+
+def _report(
+    run: RunContext, results: list[FoldResult], reporter: Reporter, *, show_table: bool, show_scores: bool
+) -> None:
     """Report the finished folds of the run; a job of a sweep only prints its own unless the run is complete."""
     cfg = run.cfg
     if cfg.debug:
-        reporter.print_folds(results)
+        reporter.print_folds(run.group, results)
         console.print("debug: accuracy after two batches means nothing, and no fold is stored as finished.")
         return
     # processes that finish at the same time may all find the run complete; they write the same files in turn
@@ -203,6 +238,6 @@ def _report(run: RunContext, results: list[FoldResult], reporter: Reporter, *, s
     is_complete = len(finished) == len(run.collection.table.fold_numbers)
     if is_complete or (finished and show_table):
         summary = write_summary(run.folder)
-        reporter.report_run(run.folder, summary, cfg.report, cfg.logger, show_table=show_table)
-    if not (finished and show_table):
-        reporter.print_folds(results)
+        reporter.report_run(run.folder, summary, cfg.report, cfg.logger, show_table=show_table and show_scores)
+    if show_scores and not (finished and show_table):
+        reporter.print_folds(run.group, results)

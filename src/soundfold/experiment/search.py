@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config import compose_config
 from soundfold.errors import InputError
+from soundfold.evaluation.objective import flip_loss
 from soundfold.evaluation.results import FoldResult
+from soundfold.experiment.callbacks.progress import duration
 from soundfold.experiment.run import Reporter, cross_validate
 from soundfold.experiment.setup import open_run
 from soundfold.io.console import console
@@ -27,7 +30,7 @@ from optuna.trial import Trial, TrialState
 
 from soundfold.experiment.nested import score_nested
 from soundfold.experiment.search_summary import summarize_search
-from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides, explain_study_errors
+from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides, describe_settings, explain_study_errors
 
 # a fault of the machine, such as a full disk, fails every trial: stop before it has used them all
 MAX_CONSECUTIVE_FAILURES = 5
@@ -35,6 +38,8 @@ MAX_CONSECUTIVE_FAILURES = 5
 
 def search(cfg: DictConfig, overrides: list[str], reporter: Reporter) -> float:
     """Run the missing trials of a study and print the best settings.
+
+    A trial is judged by its validation folds and never scored. Its run is stored in ``trials/`` of the study's folder.
 
     The study is stored in ``<outputs>/<name>-search-<id>/study.db``. The id is a hash of the configuration and the
     search space, so the same command continues its study, and a larger ``search.trials`` extends it. Several processes
@@ -59,14 +64,14 @@ def search(cfg: DictConfig, overrides: list[str], reporter: Reporter) -> float:
 
 
 def _search(study: SearchStudy, cfg: DictConfig, overrides: list[str], reporter: Reporter) -> float:
-    n_trials = len(study.trials())
-    console.print(f"{study.folder.name}: {n_trials} of {cfg.search.trials} trials exist", soft_wrap=True)
+    n_trials = len(study.trials(TrialState.COMPLETE, TrialState.PRUNED))
+    console.print(f"{study.folder.name}: {n_trials} of {cfg.search.trials} trials are finished", soft_wrap=True)
     failures = 0
     while failures < MAX_CONSECUTIVE_FAILURES:
         with study.next_trial() as trial:
             if trial is None:
                 break
-            failures = 0 if _run_trial(study.study, trial, overrides, reporter) else failures + 1
+            failures = 0 if _run_trial(study, trial, cfg, overrides, reporter) else failures + 1
     else:
         console.print(f"{failures} trials in a row failed. Fix the cause; the same command continues the study.")
     best = summarize_search(study, cfg, overrides)
@@ -84,28 +89,39 @@ def _study_folder(cfg: DictConfig) -> Path:
     return Path(cfg.paths.outputs) / f"{cfg.name}-search-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
-def _run_trial(study: optuna.Study, trial: Trial, overrides: list[str], reporter: Reporter) -> bool:
-    """Cross-validate with the trial's settings and return False if that failed."""
-    settings = as_overrides(trial.params)
-    console.rule(f"trial {trial.number}: {' '.join(settings)}")
+def _run_trial(search: SearchStudy, trial: Trial, cfg: DictConfig, overrides: list[str], reporter: Reporter) -> bool:
+    """Validate the trial's settings on every fold, print a line, and return False if that failed."""
+    study, started, n_folds = search.study, time.monotonic(), 0
+    name = f"Trial {trial.number} ({describe_settings(trial.params)})"
+
+    def value_of(objective: float) -> str:
+        return f"{cfg.selection.monitor} {flip_loss(cfg.selection.monitor, objective):.4g}"
 
     def report_fold(results: list[FoldResult]) -> None:
+        nonlocal n_folds
+        n_folds = len(results)
         mean = float(np.mean([result.objective for result in results]))
         trial.set_user_attr(OBJECTIVES, {str(result.fold): result.objective for result in results})
         # a resumed trial has already reported its first folds
         if len(results) not in study.get_trials(deepcopy=False)[trial.number].intermediate_values:
             trial.report(mean, len(results))
         if len(results) < len(results[0].folds) and trial.should_prune():
-            raise optuna.TrialPruned(f"{mean:.4f} after {len(results)} folds")
+            raise optuna.TrialPruned(f"{value_of(mean)} after {len(results)} folds")
 
     try:
-        study.tell(trial, cross_validate(compose_config(*overrides, *settings), reporter, report_fold))
+        trial_cfg = compose_config(*overrides, *as_overrides(trial.params))
+        trial_cfg.paths.outputs = str(search.folder / "trials")
+        objective = cross_validate(trial_cfg, reporter, report_fold)
+        assert objective is not None
+        study.tell(trial, objective)
+        end = f"{n_folds} folds, {duration(time.monotonic() - started)}"
+        console.print(f"{name}: {value_of(objective)}, {end}.", highlight=False, soft_wrap=True)
     except optuna.TrialPruned as reason:
-        console.print(f"Trial {trial.number} is pruned: {reason}.")
+        console.print(f"{name} is pruned: {reason}.", highlight=False, soft_wrap=True)
         study.tell(trial, state=TrialState.PRUNED)
     except Exception as error:  # settings that cannot be trained must not end the search
         trial.set_user_attr("error", f"{type(error).__name__}: {error}")
         study.tell(trial, state=TrialState.FAIL)
-        console.print(f"Trial {trial.number} failed: {type(error).__name__}: {error}", style="red", soft_wrap=True)
+        console.print(f"{name} failed: {type(error).__name__}: {error}", style="red", soft_wrap=True)
         return False
     return True

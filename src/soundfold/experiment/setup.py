@@ -16,7 +16,7 @@ from soundfold.experiment import build
 from soundfold.experiment.device import check_accelerator
 from soundfold.experiment.model_bundle import seen_by_weights
 from soundfold.models.resnet import weights_digest
-from soundfold.validation import config_keys, validate
+from soundfold.validation import config_keys, validate, wandb_sweep
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class RunContext:
         seen: clips that trained the initial weights.
         cv_id: the run's id, a hash of everything that determines its results.
         folder: the run's folder, ``<outputs>/<name>-<id>``.
+        is_trial: the run is a trial of a search, also of W&B's: its folds are validated, but not scored, and their
+            weights are not stored.
     """
 
     cfg: DictConfig
@@ -36,6 +38,7 @@ class RunContext:
     seen: SeenClips
     cv_id: str
     folder: Path
+    is_trial: bool = False
 
     @property
     def group(self) -> str:
@@ -66,8 +69,13 @@ def open_run(cfg: DictConfig) -> RunContext:
     }
     identity = cv_id(cfg, digests)
     mark = "-leaky" if protocol.leaky else ""
-    folder = Path(cfg.paths.outputs) / f"{cfg.name}{mark}-{identity}"
-    return RunContext(cfg, collection, seen_by_weights(cfg.model.weights), identity, folder)
+    outputs, sweep = Path(cfg.paths.outputs), wandb_sweep()
+    if sweep:
+        # apart from runs of the same settings that are scored
+        outputs /= f"{cfg.name}-sweep-{sweep}"
+    folder = outputs / f"{cfg.name}{mark}-{identity}"
+    is_trial = cfg.search is not None or sweep is not None
+    return RunContext(cfg, collection, seen_by_weights(cfg.model.weights), identity, folder, is_trial)
 
 
 def _check(cfg: DictConfig) -> None:

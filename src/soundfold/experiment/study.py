@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -31,6 +32,18 @@ STORAGE_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError, StorageInternalE
 def as_overrides(params: dict[str, Any]) -> list[str]:
     """Return settings as Hydra overrides."""
     return [f"{key}={'null' if value is None else value}" for key, value in params.items()]
+
+
+def describe_settings(params: dict[str, Any]) -> str:
+    """Return settings for a message, with rounded numbers."""
+    return " ".join(f"{key}={describe_value(value)}" for key, value in params.items())
+
+
+def describe_value(value: Any) -> str:
+    """Return the value of a setting for a table: a float with four significant digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "null" if value is None else str(value)
 
 
 @contextmanager
@@ -197,6 +210,18 @@ def _refuse_foreign_settings(trial: FrozenTrial, space: DictConfig, path: Path) 
             f"{path}: trial {trial.number} lacks settings or scores of its folds, so the file was edited or is "
             "damaged. Delete it to start the study again."
         )
+    if trial.state == TrialState.COMPLETE and not _is_mean(trial.value, list(folds.values())):
+        raise InputError(
+            f"{path}: trial {trial.number} has the score {trial.value}, which is not the mean of its folds, so the "
+            "file was edited or is damaged. Delete it to start the study again; the finished folds are reused."
+        )
+
+
+def _is_mean(score: float | None, folds: list[float]) -> bool:
+    """Return whether a score is finite, and the mean of the scores of the folds, if these are stored."""
+    if score is None or not math.isfinite(score):
+        return False
+    return not folds or math.isclose(score, float(np.mean(folds)), rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _is_in_range(value: Any, parameter: Parameter) -> bool:

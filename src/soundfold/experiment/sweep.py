@@ -46,6 +46,8 @@ class Job:
         run: absolute path of the run's folder; None until it is known.
         error: the error message.
         traceback: absolute path of the traceback; None for errors that are explained by their message.
+        protocol: ``split.protocol`` of the configuration.
+        monitor: ``selection.monitor`` of the configuration.
     """
 
     number: int
@@ -55,6 +57,8 @@ class Job:
     run: str | None = None
     error: str | None = None
     traceback: str | None = None
+    protocol: str = ""
+    monitor: str = ""
 
 
 class Sweep(Callback):
@@ -85,7 +89,8 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
         yield None
         return
     folder = Path(hydra.runtime.output_dir)
-    job = Job(hydra.job.num, list(hydra.overrides.task), cfg.fold)
+    values = {"protocol": cfg.split.protocol, "monitor": cfg.selection.monitor}
+    job = Job(hydra.job.num, list(hydra.overrides.task), cfg.fold, **values)
 
     def save() -> None:
         write_text(folder / RECORD, json.dumps(asdict(job), indent=1))

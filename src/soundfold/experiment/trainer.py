@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from soundfold.data.datamodule import SoundDataModule
 from soundfold.data.loader import BatchShard
 from soundfold.data.splits import Protocol, make_split
+from soundfold.evaluation.objective import monitor_mode
 from soundfold.experiment.callbacks.checkpoints import (
     AtomicCheckpointIO,
     PeriodicCheckpoint,
@@ -88,11 +89,6 @@ def fold_name(run: RunContext, fold: int | None) -> str:
     return f"fold {fold}/{len(numbers)}" if numbers[-1] == len(numbers) else f"fold {fold}"
 
 
-def monitor_mode(cfg: DictConfig) -> str:
-    """Return whether the smallest (``min``) or largest (``max``) value of ``selection.monitor`` is best."""
-    return "min" if cfg.selection.monitor == "val/loss" else "max"
-
-
 def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Callback]) -> pl.Trainer:
     """Return the trainer of a fold, with ``watchers`` beside the run's own callbacks."""
     cfg, shard = job.cfg, job.shard
@@ -144,7 +140,7 @@ def _make_callbacks(job: FoldJob, watchers: Sequence[pl.Callback]) -> list[pl.Ca
     if cfg.trainer.enable_progress_bar and rank == 0:
         callbacks.append(FoldProgress(fold_name(job.run, job.fold)))
     if job.selects_best:
-        monitor: dict[str, Any] = {"monitor": cfg.selection.monitor, "mode": monitor_mode(cfg)}
+        monitor: dict[str, Any] = {"monitor": cfg.selection.monitor, "mode": monitor_mode(cfg.selection.monitor)}
         callbacks.append(ResumableEarlyStopping(patience=cfg.selection.patience, **monitor))
         # saved right after validation, while the network has the averaged weights that were validated
         options: Any = {"save_weights_only": True, "save_on_train_epoch_end": False, "enable_version_counter": False}

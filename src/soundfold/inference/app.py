@@ -74,13 +74,18 @@ def _clip_figure(predictor: Predictor, path: str, prediction: Prediction) -> Fig
     return clip_figure(pcm_to_float(pcm), predictor.seconds, log_mel[0, 0].cpu().numpy(), predictor.band_centers, cam)
 
 
-def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float) -> Any:
+def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float, uploads: str) -> Any:
     """Return the page, a ``gradio.Blocks``.
+
+    Args:
+        predictor: the models.
+        max_seconds, max_megabytes: of an upload, shown on the page.
+        uploads: folder of the uploads.
 
     Raises:
         InputError: Gradio is not installed.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    _set_environment(uploads)
     try:
         import gradio
     except ImportError as error:
@@ -117,6 +122,17 @@ def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float) -
     return page
 
 
+def _set_environment(uploads: str) -> None:
+    """Set the folder of uploads, and remove variables that open the page to other files, programs or machines."""
+    for name in list(os.environ):
+        # such as GRADIO_ALLOWED_PATHS; and Gradio requests its own page through a proxy
+        if name.startswith("GRADIO_") or name.lower() in ("http_proxy", "https_proxy", "all_proxy"):
+            del os.environ[name]
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # read when the page is built; by default, all Gradio servers of a machine share a folder
+    os.environ["GRADIO_TEMP_DIR"] = uploads
+
+
 def serve(
     predictor: Predictor, port: int | None, max_seconds: float, max_megabytes: float, wait: bool = True
 ) -> tuple[str, Callable[[], None]]:
@@ -136,9 +152,7 @@ def serve(
         InputError: Gradio is not installed, or the port is in use.
     """
     uploads = TemporaryDirectory(prefix="soundfold-demo-")
-    # read when the page is built; by default, all Gradio servers of a machine share a folder
-    os.environ["GRADIO_TEMP_DIR"] = uploads.name
-    page = build_page(predictor, max_seconds, max_megabytes)
+    page = build_page(predictor, max_seconds, max_megabytes, uploads.name)
     import gradio
     from starlette.middleware import Middleware
 

@@ -19,7 +19,8 @@ class Prediction:
         seconds: length of the recording.
         calibrated: whether every model's logits were divided by a fitted temperature.
         seen_in_training: the folds whose model was trained or selected on this clip, so that the probabilities are no
-            evidence of skill.
+            evidence of skill. A clip is recognized by the SHA-256 of its samples as they were used in training: a copy
+            with other samples, such as an MP3, is not, nor a training clip within a longer recording.
         notes: remarks that affect how the probabilities should be read.
         log_mel_db: log-mel of the entire recording (M, columns); None if it was not requested.
         seconds_per_column: of `log_mel_db`.

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from soundfold.errors import printable
 
+PIPE_WIDTH = 1000  # columns in a file or a pipe
+
 
 class Terminal(Console):
     """A console that escapes control characters of file names, class names and messages, but not line breaks."""
@@ -20,6 +22,9 @@ class Terminal(Console):
     def __init__(self, **options: Any) -> None:
         # texts contain brackets, which Rich would parse as markup, and may contain names of emojis between colons
         super().__init__(markup=False, emoji=False, **options)
+        if "width" not in options and not self.is_terminal and not self.is_jupyter:
+            # Rich assumes 80 columns, and cuts or wraps names
+            self.width = PIPE_WIDTH
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Escape a text before its width is measured."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from soundfold.config import flatten
 from soundfold.errors import InputError
@@ -106,7 +107,10 @@ def _parse_conditions(where: Sequence[str], keys: set[str]) -> dict[str, Any]:
         if key not in keys:
             hint = f" Did you mean {_closest(key, keys)}?" if keys else ""
             raise InputError(f"--where {condition}: no run has the key {key}.{hint}")
-        conditions[key] = OmegaConf.select(OmegaConf.from_dotlist([condition]), key)
+        try:
+            conditions[key] = OmegaConf.select(OmegaConf.from_dotlist([condition]), key)
+        except YAMLError as error:
+            raise InputError(f"--where {condition}: the value is not YAML: {' '.join(str(error).split())}.") from None
     return conditions
 
 

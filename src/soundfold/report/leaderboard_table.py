@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -26,8 +25,7 @@ def print_leaderboard(runs: Sequence[ListedRun]) -> None:
         table.add_column(Text(printable(name)), justify="left" if name in ("run", "protocol") else "right")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    # a file or a pipe has no screen width to fit
-    Terminal(width=None if sys.stdout.isatty() else 1000).print(table)
+    Terminal().print(table)
 
 
 def as_markdown(runs: Sequence[ListedRun]) -> str:

@@ -22,9 +22,9 @@ from soundfold.validation import wandb_options
 class RunReporter:
     """The `soundfold.experiment.run.Reporter` of the command line."""
 
-    def print_folds(self, results: Sequence[FoldResult]) -> None:
+    def print_folds(self, name: str, results: Sequence[FoldResult]) -> None:
         """Print a row per fold."""
-        print_folds(results)
+        print_folds(name, results)
 
     def report_run(
         self,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -13,6 +16,7 @@ from rich.text import Text
 
 from soundfold.errors import InputError, printable
 from soundfold.evaluation.compare import RunResult, describe_seeds, load_run
+from soundfold.evaluation.objective import flip_loss
 from soundfold.evaluation.published import published_leaderboard
 from soundfold.evaluation.results import CVResult, FoldResult, load_folds, summarise
 from soundfold.evaluation.statistics import SeedSummary
@@ -20,26 +24,32 @@ from soundfold.experiment.sweep import Job
 from soundfold.io.console import Terminal
 
 
-def print_folds(results: Sequence[FoldResult], total: CVResult | None = None) -> None:
-    """Print a row per fold and, given ``total``, the mean ± standard deviation."""
+def print_folds(name: str, results: Sequence[FoldResult], total: CVResult | None = None) -> None:
+    """Print a row per fold of the run ``name`` and, given ``total``, the mean ± standard deviation."""
     first, clips = results[0], sum(r.n for r in results)
     part = f"{len(results)} of {len(first.folds)} folds, " if len(results) < len(first.folds) else ""
-    title = f"{first.cv_id}: {part}split={first.protocol}, {clips} clips scored once"
+    title = f"{name}: {part}split={first.protocol}, {clips} clips scored once"
     columns = ["fold", "clips", "accuracy %", "macro F1 %", "loss", "seconds"]
     if first.leaky:
         # random_clips draws a test set per repeat, so a clip may be scored several times
-        title = f"{first.cv_id}: {part}LEAKY split={first.protocol}, {clips} clips scored"
+        title = f"{name}: {part}LEAKY split={first.protocol}, {clips} clips scored"
         columns[0], columns[2] = "repeat", "accuracy % LEAKY"
+    is_nested = first.protocol == "nested"
+    if is_nested:
+        columns[2:2] = ["validation %", "best epoch"]
     table = _table(title, columns, right=columns)
     for r in sorted(results, key=lambda r: r.fold or 0):
         if r.accuracy is not None and r.f1 is not None:
             scores = f"{100 * r.accuracy:.2f}", f"{100 * r.f1:.2f}", f"{r.loss:.4f}"
-            table.add_row(str(r.fold), str(r.n), *scores, f"{r.seconds:.1f}")
+            validation = "" if r.val_accuracy is None else f"{100 * r.val_accuracy:.2f}"
+            chosen = (validation, str(r.chosen_epoch or "")) if is_nested else ()
+            table.add_row(str(r.fold), str(r.n), *chosen, *scores, f"{r.seconds:.1f}")
     if total and total.accuracy_sd is not None:
         table.add_section()
         table.add_row(
             "mean ± sd",
             str(total.n),
+            *(("", "") if is_nested else ()),
             mean_and_sd(total, "accuracy"),
             mean_and_sd(total, "f1"),
             mean_and_sd(total, "loss"),
@@ -60,31 +70,65 @@ def print_interval(run: RunResult) -> None:
 
 
 def print_run(results: Sequence[FoldResult], run: RunResult) -> None:
-    """Print a run: its finished folds, interval, and, if it is complete, its rank among published results."""
-    print_folds(results, run.total)
+    """Print a run: its finished folds and interval."""
+    print_folds(run.name, results, run.total)
     print_interval(run)
-    print_published([run])
 
 
-def print_jobs(jobs: Sequence[Job]) -> None:
-    """Print a row per job of a sweep, the errors of failed jobs, and the runs that the jobs belong to."""
+def print_jobs(jobs: Sequence[Job], args: Sequence[str]) -> None:
+    """Print a row per job of a sweep, the errors of failed jobs, and the runs that the jobs belong to.
+
+    Jobs of ``split=nested`` are sorted by their validation figure. If their settings differ, no test figure is shown;
+    under ``split=benchmark`` a note says that such a comparison on scored clips is optimistic.
+
+    Args:
+        jobs: see `soundfold.experiment.sweep.read_jobs`.
+        args: of the command that started the sweep.
+    """
     results = {job.run: _load_folds(job.run) for job in jobs}
+    # the protocol of a damaged record is unknown
+    is_nested = {job.protocol for job in jobs} - {""} == {"nested"}
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     overrides = {job.number: " ".join(o for o in job.overrides if o not in shared) for job in jobs}
-    table = _table(f"Sweep of {len(jobs)} jobs", ["job", "overrides", "accuracy %", "run"], ["job", "accuracy %"])
+    shows_scores = not is_nested or not _compares_settings(jobs)
+    columns = {"accuracy %": _job_score} if shows_scores else {}
+    title = f"Sweep of {len(jobs)} jobs"
+    if is_nested:
+        columns = {next(job.monitor for job in jobs if job.monitor): _job_validation, **columns}
+        title += ", best validation first"
+        jobs = sorted(jobs, key=lambda job: _job_objective(job, results[job.run]), reverse=True)
+    table = _table(title, ["job", "overrides", *columns, "run"], ["job", *columns])
     for job in jobs:
         # Text: overrides may contain brackets, which rich would take for markup
-        cells = (str(job.number), overrides[job.number], _job_score(job, results[job.run]), _relative(job.run))
+        scores = [text_of(job, results[job.run]) for text_of in columns.values()]
+        cells = (str(job.number), overrides[job.number], *scores, _relative(job.run))
         table.add_row(*(Text(printable(cell)) for cell in cells))
     _print(table)
+    if _compares_settings([job for job in jobs if job.protocol == "benchmark"]):
+        others = [arg for arg in args if not arg.startswith("split=")]
+        command = shlex.join(["python", "scripts/train.py", *others, "split=nested"])
+        _print(
+            "Settings that are compared on scored clips look better than they are: the best is partly best by chance. "
+            f"Compare them on validation clips, then score the best by split=benchmark: {command}"
+        )
     for job in jobs:
         if job.status != "finished":
             error = job.error or "it is still running, or was killed."
             trace = f" Traceback: {_relative(job.traceback)}" if job.traceback else ""
             message = f"job {job.number} ({overrides[job.number]}): {error}{trace}"
             print(f"error: {printable(message)}", file=sys.stderr)
-    for run in dict.fromkeys(job.run for job in jobs if isinstance(job.fold, int) and results[job.run]):
-        _print_single_folds(run, results[run])
+    if shows_scores:
+        for run in dict.fromkeys(job.run for job in jobs if isinstance(job.fold, int) and results[job.run]):
+            _print_single_folds(run, results[run])
+
+
+def _compares_settings(jobs: Sequence[Job]) -> bool:
+    """Return whether jobs differ in more than what is trained or repeated: fold, seed, or a whole experiment."""
+    overrides = [set(job.overrides) for job in jobs]
+    if not overrides:
+        return False
+    varied = overrides[0].union(*overrides) - overrides[0].intersection(*overrides)
+    return bool({override.split("=")[0].lstrip("+~") for override in varied} - {"fold", "seed", "experiment"})
 
 
 def _load_folds(run: str | None) -> list[FoldResult]:
@@ -94,6 +138,20 @@ def _load_folds(run: str | None) -> list[FoldResult]:
     except InputError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return []
+
+
+def _job_objective(job: Job, results: Sequence[FoldResult]) -> float:
+    """Return the mean objective of a job's folds, -inf if it has none."""
+    if job.status != "finished":
+        return -inf
+    folds = [r.objective for r in results if job.fold in ("all", r.fold) and r.objective is not None]
+    return fmean(folds) if folds else -inf
+
+
+def _job_validation(job: Job, results: Sequence[FoldResult]) -> str:
+    """Return the validation figure of a job of ``split=nested``: the mean over its folds of ``selection.monitor``."""
+    objective = _job_objective(job, results)
+    return _job_score(job, ()) if objective == -inf else f"{flip_loss(job.monitor, objective):.4g}"
 
 
 def _job_score(job: Job, results: Sequence[FoldResult]) -> str:

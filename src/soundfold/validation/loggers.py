@@ -17,7 +17,12 @@ from soundfold.validation.values import check_values
 
 def is_wandb_trial() -> bool:
     """Return whether W&B's agent started this process as a trial of a sweep."""
-    return bool(os.environ.get("WANDB_SWEEP_ID"))
+    return wandb_sweep() is not None
+
+
+def wandb_sweep() -> str | None:
+    """Return the id of the W&B sweep whose agent started this process, if one did."""
+    return os.environ.get("WANDB_SWEEP_ID", "").replace("/", "-") or None
 
 
 def wandb_options(loggers: Mapping[str, Any]) -> Wandb | None:

@@ -68,10 +68,16 @@ def cv_run(options: Wandb, folder: Path, cv_id: str, config: dict[str, Any], *, 
 
 
 def needs_logging(folder: Path, options: Wandb) -> bool:
-    """Return False if W&B is disabled or already has this ``cv.json``. A W&B sweep needs the results of every trial."""
+    """Return False if W&B is disabled or already has this ``cv.json``."""
     logged = folder / "wandb" / "cv.json"
     unchanged = logged.is_file() and logged.read_text() == (folder / "cv.json").read_text()
-    return wandb_mode(options) != "disabled" and (is_wandb_trial() or not unchanged)
+    return wandb_mode(options) != "disabled" and not unchanged
+
+
+def log_trial(options: Wandb, folder: Path, cv_id: str, config: dict[str, Any], objective: float) -> None:
+    """Log the objective of a trial of a W&B sweep, which reads it from the history; see `open_wandb_run`."""
+    with cv_run(options, folder, cv_id, config | {"cv_id": cv_id}, leaky=False) as wandb_run:
+        wandb_run.log({"cv/objective": objective})
 
 
 def log_cv(folder: Path, run: RunResult, options: Wandb, mistakes: Sequence[LoggedMistake]) -> None:
@@ -99,7 +105,6 @@ def log_cv(folder: Path, run: RunResult, options: Wandb, mistakes: Sequence[Logg
         wandb_run.summary.update(summary)
         wandb_run.log(
             {
-                # a W&B sweep reads its metric from the history, not from the summary
                 "cv/objective": total.objective,
                 "cv/confusion": wandb.plot.confusion_matrix(
                     y_true=run.targets.tolist(),
