@@ -10,8 +10,7 @@ import sys
 import numpy as np
 import soundfile
 
-# otherwise ONNX Runtime sends usage data; it reads this when it is imported
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported; otherwise it sends usage data
 import onnxruntime
 
 if len(sys.argv) != 3:

@@ -93,6 +93,7 @@ def test_invalid_values_are_refused_by_key():
                 validate_benchmark(compose("benchmark", [override]))
 
 
+@pytest.mark.slow
 def test_inference_is_timed_per_clip_and_for_a_recording(tmp_path):
     inference.run("cpu", clips=2, repeats=1, outputs=tmp_path, minutes=1)
     results = json.loads((tmp_path / "inference-cpu.json").read_text())

@@ -89,7 +89,7 @@ BASE = {f.name: None for f in fields(schemas.Trainer)} | {
     [
         (
             {"accelerator": "gpuu"},
-            r"^trainer\.accelerator=gpuu must be one of auto, cpu, gpu, mps\. Did you mean gpu\?$",
+            r"^trainer\.accelerator=gpuu must be one of auto, cpu, gpu, cuda, mps\. Did you mean gpu\?$",
         ),
         ({"devices": 0}, r"^trainer\.devices=0 must be at least 1\.$"),
         ({"gradient_clip_val": -0.5}, r"^trainer\.gradient_clip_val=-0\.5 must be at least 0\.$"),

@@ -230,6 +230,7 @@ def test_settings_that_cannot_be_trained_do_not_end_the_search(root, tmp_path, c
         search(root, tmp_path / "all", "search.trials=2", "label=faulty", "seed=1")
 
 
+@pytest.mark.slow
 def test_a_machine_fault_does_not_use_up_the_trials(root, tmp_path, capsys):
     with pytest.raises(InputError, match="is complete"):
         search(root, tmp_path, "search.trials=8", "label=faulty", "seed=1")

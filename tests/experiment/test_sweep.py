@@ -283,6 +283,7 @@ def test_the_command_is_recorded_without_values_of_the_environment(
     assert commands == [f"python scripts/train.py --config-dir mine data=esc10 {typed} fold=3"]
 
 
+@pytest.mark.slow
 def test_concurrent_jobs_of_the_same_fold_train_it_once(root, tmp_path):
     options = ["hydra/launcher=slurm_local", "fold=1", "seed=1,1", "trainer.max_epochs=1"]
     env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
