@@ -67,7 +67,7 @@ def test_foreign_addresses_and_files_are_found_in_a_trace():
         'openat(AT_FDCWD, "/etc/hosts", O_RDONLY|O_CLOEXEC) = 5',
     )
     assert foreign_addresses("\n".join(lines)) == {"10.0.0.2", "2001:db8::1"}
-    assert created_files("\n".join(lines), Path("/work")) == {"/root/.cache/id", "/root/.cache/db"}
+    assert created_files("\n".join(lines), Path("/home/user")) == {"/root/.cache/id", "/root/.cache/db"}
 
 
 @pytest.fixture(scope="module")
