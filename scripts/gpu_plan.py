@@ -1,4 +1,4 @@
-"""Do what is most worth measuring on a GPU, within a time limit: python scripts/gpu_plan.py --data data.root=DIR"""
+"""Run the most valuable measurements on a GPU within a time limit: python scripts/gpu_plan.py --data data.root=DIR"""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The measurements that are most worth doing on a GPU, in order of worth, within a given time."""
+"""The most valuable measurements on a GPU, in order of value, within a time limit."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Plan:
     seeds: tuple[int, ...] = (0,)
     extra: tuple[str, ...] = ()
     ablations: Path = ABLATIONS
-    record: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         # paths of jobs do not depend on the working directory

@@ -89,7 +89,7 @@ class Pool:
 
     def _start(self, job: Job) -> None:
         log = (self.logs / f"{job.name}.log").open("ab")
-        # a session of its own, so that Ctrl-C reaches only the plan, which then stops its jobs in order
+        # in a new session: Ctrl-C reaches only the plan, which then stops its jobs
         process = subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         self._running[job] = _Running(process, log, time.monotonic())
 

@@ -27,7 +27,7 @@ if JoblibLauncher is not None:
         """Runs the jobs of a sweep in parallel processes.
 
         If one of joblib's processes is killed, joblib ends them all and starts no other job. Here each process is a
-        pool of its own, so only the job that it ran fails.
+        separate pool, so only the job that it ran fails.
 
         Args:
             n_jobs: number of processes; -1 is the number of cores.

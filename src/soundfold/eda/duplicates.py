@@ -65,7 +65,7 @@ def fingerprints(
     """Compute the fingerprints of a packed store's clips, see `soundfold.data.store.Waveforms`.
 
     The fingerprint has 32 bands and 10 ms frames, floored 30 dB below the maximum of the clip, because lossy codecs
-    change mostly what is below that.
+    mostly change quieter parts.
 
     Args:
         samples: int16 (clips, N).

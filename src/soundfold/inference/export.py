@@ -48,7 +48,7 @@ class ExportGraph(nn.Module):
 
 
 def metadata(predictor: Predictor) -> dict[str, str]:
-    """Return what a user of the file needs to know; lists and numbers as JSON."""
+    """Return the metadata that an exported file stores; lists and numbers are JSON."""
     front_ends = predictor.scorer.front_ends
     per_clip = front_ends[0].image is not None
     values = {

@@ -14,7 +14,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 HOSTS = ("127.0.0.1", "localhost")
-# what the page requests; Gradio's other routes include a proxy and an editor of the page
+# routes that the page requests; Gradio's others include a proxy and an editor of the page
 READ = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|manifest\.json|robots\.txt)/?|/(assets|static|svelte|pwa_icon)/.*|"
     r"/gradio_api/(startup-events|app_id|info|upload_progress|queue/data|heartbeat/\w+|file=/.*|file=[A-Za-z]:[\\/].*)/?"
