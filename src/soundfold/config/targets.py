@@ -1,0 +1,72 @@
+"""Classes and functions that a configuration names by ``_target_``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import isclass, isfunction, signature
+from pkgutil import resolve_name
+from typing import Any, get_type_hints
+
+from soundfold.errors import InputError
+
+
+def find_target(key: str, target: Any, kind: type) -> Any:
+    """Return a class derived from ``kind``, or a function annotated to return one. Nothing is called.
+
+    Args:
+        key: dotted key of the entry, for the error message, such as ``logger.mine``.
+        target: import path, such as ``mypackage.losses.Focal``.
+        kind: the type that is wanted.
+
+    Raises:
+        InputError: it cannot be imported, or builds something else.
+    """
+    where = f"{key}._target_={target}"
+    if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
+        raise InputError(f"{where} is not an import path, such as package.module.Class.")
+    try:
+        found = resolve_name(target)
+    except Exception as error:  # of an arbitrary module
+        raise InputError(f"{where} cannot be imported: {error}.") from error
+    built = found
+    if isfunction(found):
+        try:
+            built = get_type_hints(found).get("return")
+        except Exception:  # an annotation that cannot be evaluated
+            built = None
+        if built is None:
+            raise InputError(f"{where} is a function that does not declare to return a {_name(kind)}: annotate it.")
+    if not (isclass(built) and issubclass(built, kind)):
+        raise InputError(f"{where} is not a {_name(kind)}.")
+    return found
+
+
+def build_target(key: str, entry: Mapping[str, Any], kind: type, **arguments: Any) -> Any:
+    """Build the object that an entry of the configuration describes.
+
+    Args:
+        key: dotted key of the entry, for the error message.
+        entry: ``_target_`` and keyword arguments, as plain values.
+        kind: the type of the object.
+        **arguments: further keyword arguments; those of ``entry`` have precedence.
+
+    Raises:
+        InputError: see `find_target`; or the target rejects its arguments.
+    """
+    target = entry["_target_"]
+    found = find_target(key, target, kind)
+    options = {**arguments, **{name: value for name, value in entry.items() if name != "_target_"}}
+    try:
+        signature(found).bind(**options)
+        built = found(**options)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # an ArgumentError is a ValueError
+        raise InputError(f"{key}: {target} rejects its options: {str(error).rstrip('.')}.") from error
+    if not isinstance(built, kind):
+        raise InputError(f"{key}._target_={target} returned a {type(built).__name__}, not a {_name(kind)}.")
+    return built
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
