@@ -3,10 +3,14 @@
 import argparse
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import yaml
 
 from soundfold.errors import InputError, exit_code_of
@@ -63,21 +67,10 @@ def recipes() -> str:
 
     header = ["recipe or publication", "seeds", "clips", "accuracy %", "95 % interval", "minutes", "hardware", "commit"]
     rows = []
-    for facts, cv in _runs():
-        if facts["recipe"].startswith("seed_"):  # in the table of leakage
-            continue
-        low, high = (100 * bound for bound in cv["interval"])
-        cells = [
-            f"**`{facts['command']}`**, 16 kHz",
-            facts["seeds"],
-            cv["n"],
-            f"**{100 * cv['accuracy']:.2f} ± {100 * cv['accuracy_sd']:.2f}**",
-            f"{low:.1f} to {high:.1f}",
-            facts["minutes"],
-            f"{facts['hardware']}, {facts['date']}",
-            facts["commit"],
-        ]
-        rows.append((cv["accuracy"], cells))
+    for group in _recipes():
+        rows.append(_row(group, *_over_seeds(group)))
+        if len(group) > 1:
+            rows.append(_row(group, *_ensemble(group), of=f"ensemble of {len(group)} seeds, "))
     for figure in FIGURES:
         if figure.esc50 is not None and ("from scratch" in figure.protocol or "listen" in figure.protocol):
             cells = [
@@ -91,11 +84,81 @@ def recipes() -> str:
     return _markdown(header, [cells for _, cells in sorted(rows, key=lambda row: -row[0])])
 
 
+Run = tuple[dict[str, Any], dict[str, Any], Path]
+
+
+def _recipes() -> list[list[Run]]:
+    """Return the runs under the official folds, grouped by recipe, by seed within a group."""
+    groups: dict[str, list[Run]] = {}
+    for facts, cv, folder in _runs():
+        if not facts["recipe"].startswith("seed_"):  # in the table of leakage
+            groups.setdefault(facts["recipe"], []).append((facts, cv, folder))
+    return [sorted(group, key=lambda run: run[1]["seed"]) for group in groups.values()]
+
+
+def _row(group: list[Run], accuracy: float, sd: float, interval: tuple[float, float], of: str = "") -> tuple:
+    facts, cv, _ = group[0]
+    commits = list(dict.fromkeys(run[0]["commit"] for run in group))
+    minutes = [run[0]["minutes"] for run in group]
+    cells = [
+        f"{of}**`{facts['command']}`**, 16 kHz",
+        ", ".join(str(run[1]["seed"]) for run in group),
+        cv["n"],
+        f"**{100 * accuracy:.2f} ± {100 * sd:.2f}**",
+        f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}",
+        f"{sum(minutes):.1f}" if of else " and ".join(f"{value:.1f}" for value in minutes),
+        f"{facts['hardware']}, {facts['date']}",
+        ", ".join(commits),
+    ]
+    return accuracy, cells
+
+
+def _over_seeds(group: list[Run]) -> tuple[float, float, tuple[float, float]]:
+    """Return the mean accuracy over seeds, its standard deviation over folds, and its interval over sources."""
+    from soundfold.evaluation.statistics import source_interval
+
+    clips = [_predictions(run) for run in group]
+    correct = np.mean([clip.logits.argmax(axis=1) == clip.targets for clip in clips], axis=0)
+    sds = [run[1]["accuracy_sd"] for run in group]
+    return mean(run[1]["accuracy"] for run in group), mean(sds), source_interval(correct, clips[0].sources)
+
+
+def _ensemble(group: list[Run]) -> tuple[float, float, tuple[float, float]]:
+    """Return the same of the mean of the seeds' probabilities."""
+    from soundfold.evaluation.metrics import probabilities
+    from soundfold.evaluation.statistics import source_interval
+
+    clips = [_predictions(run) for run in group]
+    mixed = np.mean([probabilities(clip.logits) for clip in clips], axis=0)
+    correct = mixed.argmax(axis=1) == clips[0].targets
+    folds = [float(correct[clips[0].folds == fold].mean()) for fold in np.unique(clips[0].folds)]
+    return mean(folds), stdev(folds), source_interval(correct.astype(float), clips[0].sources)
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """Scored clips in the order of fold and file: targets and folds (n,), logits (n, C), sources (n,)."""
+
+    targets: np.ndarray
+    logits: np.ndarray
+    folds: np.ndarray
+    sources: list[str]
+
+
+def _predictions(run: Run) -> _Clips:
+    frame = pd.concat([pd.read_csv(path) for path in sorted(run[2].glob("fold*/predictions.csv"))])
+    frame = frame.sort_values(["fold", "filename"])
+    classes = [name.removeprefix("logit_") for name in frame if name.startswith("logit_")]
+    targets = frame["target"].map(classes.index).to_numpy()
+    logits = frame[[f"logit_{name}" for name in classes]].to_numpy()
+    return _Clips(targets, logits, frame["fold"].to_numpy(), [str(source) for source in frame["source"]])
+
+
 def leakage() -> str:
     """Return the published notebook's training under its own protocol and under the official folds."""
     header = ["experiment", "protocol", "training clips", "repeats or folds", "accuracy %", "leakage"]
     rows = []
-    for facts, cv in _runs():
+    for facts, cv, _ in _runs():
         if not facts["recipe"].startswith("seed_"):
             continue
         audits = [fold["audit"] for fold in cv["folds"]]
@@ -131,44 +194,56 @@ def ablations() -> str:
     rows: list[list[Any]] = []
     for name, folds in scores.items():
         shared = sorted(base.keys() & folds.keys())
-        differences = [100 * (folds[fold] - base[fold]) for fold in shared]
+        differences = [100 * (folds[fold][0] - base[fold][0]) for fold in shared]
         rows.append(
             [
                 f"`{name}`",
                 len(shared),
-                f"{100 * mean(folds.values()):.2f}",
+                f"{100 * _mean(folds):.2f}",
                 f"{mean(differences):+.2f}",
-                _verdict(differences),
+                ", ".join(f"{difference:+.2f}" for difference in differences),
+                _verdict([folds[fold] for fold in shared], [base[fold] for fold in shared]),
             ]
         )
     rows.sort(key=lambda row: -float(row[3]))
-    reference = ["`base`", len(base), f"{100 * mean(base.values()):.2f}", "", "reference"]
+    reference = ["`base`", len(base), f"{100 * _mean(base):.2f}", "", "", "reference"]
     return _markdown(
-        ["setting", "validation folds", "accuracy %", "difference", "95 % interval of the difference"],
+        ["setting", "validation folds", "accuracy %", "difference", "by fold", "95 % interval of the difference"],
         [reference, *rows],
     )
 
 
-def _verdict(differences: list[float]) -> str:
-    """Return Student's interval of a mean difference over folds, and whether it holds zero."""
-    if len(differences) < 2:
-        return "one fold only"
-    from scipy.stats import t
+Score = tuple[float, int]  # accuracy, clips
 
-    half = t.ppf(0.975, len(differences) - 1) * stdev(differences) / len(differences) ** 0.5
-    low, high = mean(differences) - half, mean(differences) + half
+
+def _mean(folds: dict[int, Score]) -> float:
+    return mean(accuracy for accuracy, _ in folds.values())
+
+
+def _verdict(setting: Sequence[Score], base: Sequence[Score]) -> str:
+    """Return the interval of the mean difference of accuracies on the same folds, and whether it holds zero.
+
+    The normal interval of a difference of two proportions. It is conservative: both models classify the same clips,
+    but predictions of validation clips are not stored, so the interval treats them as independent.
+    """
+    from scipy.stats import norm
+
+    difference = mean(s[0] - b[0] for s, b in zip(setting, base, strict=True))
+    variance = sum(p * (1 - p) / n for p, n in (*setting, *base)) / len(setting) ** 2
+    half = norm.ppf(0.975) * variance**0.5
+    low, high = 100 * (difference - half), 100 * (difference + half)
     return f"{low:+.1f} to {high:+.1f}{', no effect shown' if low <= 0 <= high else ''}"
 
 
-def _validation(folder: Path) -> dict[int, float]:
-    """Return the validation accuracy of each fold."""
+def _validation(folder: Path) -> dict[int, Score]:
+    """Return the validation score of each fold."""
     results = [_read(path) for path in sorted(folder.glob("fold*/result.json"))]
-    return {result["fold"]: result["val_accuracy"] for result in results}
+    return {result["fold"]: (result["val_accuracy"], result["audit"]["val"]) for result in results}
 
 
-def _runs() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def _runs() -> list[Run]:
     return [
-        (yaml.safe_load(path.read_text()), _read(path.parent / "cv.json"))
+        (yaml.safe_load(path.read_text()), _read(path.parent / "cv.json"), path.parent)
         for path in sorted(RESULTS.glob("*/result.yaml"))
     ]
 

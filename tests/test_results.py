@@ -53,7 +53,18 @@ def test_accuracies_follow_from_the_predictions(run):
 
 
 def test_an_interval_that_holds_zero_shows_no_effect():
-    # half width 12.706 * sd / sqrt(2) = 12.706 * 0.5
-    assert results._verdict([1.0, 2.0]) == "-4.9 to +7.9, no effect shown"
-    assert results._verdict([2.0, 2.1, 1.9, 2.0, 2.0]) == "+1.9 to +2.1"
-    assert results._verdict([2.0]) == "one fold only"
+    # half width 1.96 * sqrt(2 * 0.25 / 400) = 6.93 points on one fold, 4.90 on two
+    assert results._verdict([(0.5, 400)], [(0.5, 400)]) == "-6.9 to +6.9, no effect shown"
+    assert results._verdict([(0.5, 400)] * 2, [(0.5, 400)] * 2) == "-4.9 to +4.9, no effect shown"
+    assert results._verdict([(0.5, 400), (0.6, 400)], [(0.4, 400), (0.5, 400)]) == "+5.1 to +14.9"
+
+
+def test_seeds_of_a_recipe_share_a_row_and_their_ensemble_has_its_own():
+    rows = [line for line in results.table("recipes").splitlines() if "experiment=scratch" in line]
+    ensemble, seeds = rows
+    assert ensemble.startswith("| ensemble of 2 seeds, ")
+    accuracies = [
+        loads_with_checksum((results.RESULTS / name / "cv.json").read_text())["accuracy"]
+        for name in ("scratch_7700", "scratch_7700_seed1")
+    ]
+    assert f"| 0, 1 | 2000 | **{50 * sum(accuracies):.2f} ± " in seeds
