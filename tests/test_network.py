@@ -23,13 +23,13 @@ FONTS = ".cache/matplotlib"
         (TELEMETRY, None, "1"),
         (TELEMETRY, "", "1"),
         (TELEMETRY, "0", "0"),
-        ("OMP_WAIT_POLICY", None, "PASSIVE"),
-        ("OMP_WAIT_POLICY", "ACTIVE", "ACTIVE"),
+        ("GOMP_SPINCOUNT", None, "10000"),
+        ("GOMP_SPINCOUNT", "7", "7"),
         ("OPENBLAS_NUM_THREADS", None, "1"),
     ],
 )
 def test_libraries_are_configured_before_they_are_imported_unless_the_user_did(variable, setting, expected):
-    environment = {name: value for name, value in os.environ.items() if name != variable}
+    environment = {name: value for name, value in os.environ.items() if name not in (variable, "OMP_WAIT_POLICY")}
     loaded = "{'onnxruntime', 'torch'} & sys.modules.keys()"
     code = f"import soundfold, os, sys; print(os.environ['{variable}'], *({loaded}))"
     environment |= {} if setting is None else {variable: setting}

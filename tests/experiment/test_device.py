@@ -1,5 +1,6 @@
 """The choice of a device, with PyTorch's answers about the hardware replaced."""
 
+import pathlib
 import platform
 import re
 
@@ -30,6 +31,7 @@ def hardware(monkeypatch):
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
         device._print_note.cache_clear()
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+        monkeypatch.setattr(device, "running_elsewhere", lambda: 0)
 
     return replace
 
@@ -117,3 +119,25 @@ def test_the_environment_describes_the_machine_without_its_name(monkeypatch):
     assert re.fullmatch(r".+, \d+ cores", machine["processor"])
     assert re.fullmatch(r"\d+\.\d GiB", machine["memory"])
     assert platform.release() in machine["operating system"]
+
+
+@pytest.mark.parametrize(
+    ("threads", "cores", "busy", "remedy"),
+    [(2, 2, 1, "OMP_NUM_THREADS=1"), (8, 8, 2, "OMP_NUM_THREADS=6"), (2, 2, 0, None), (1, 2, 2, None), (4, 8, 4, None)],
+)
+def test_more_threads_than_idle_cores_give_a_note(hardware, capsys, threads, cores, busy, remedy):
+    hardware()
+    device._print_threads_note(threads, cores, busy)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert (remedy in printed and f"{busy} of {cores} cores" in printed) if remedy else printed == ""
+
+
+def test_a_process_counts_as_busy_if_it_runs_in_every_sample(monkeypatch):
+    samples = iter(("0.5 0.4 0.3 3/700 1", "0.5 0.4 0.3 2/700 1", "0.5 0.4 0.3 9/700 1"))
+    monkeypatch.setattr(device.Path, "read_text", lambda path: next(samples))
+    assert device.running_elsewhere(samples=3, interval=0) == 1
+
+
+def test_no_process_counts_as_busy_where_the_system_does_not_say(monkeypatch):
+    monkeypatch.setattr(device, "Path", lambda path: pathlib.Path("/no/such/file"))
+    assert device.running_elsewhere() == 0

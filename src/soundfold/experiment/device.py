@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -70,6 +73,7 @@ def check_accelerator(cfg: DictConfig) -> None:
         _print_note("trainer.accelerator=auto ignores MPS. trainer.accelerator=mps uses it, untested.")
     if accelerator == "cpu":
         _print_bfloat16_note(cfg.trainer.precision)
+        _print_threads_note(torch.get_num_threads(), os.cpu_count() or 1, running_elsewhere())
 
 
 def _print_bfloat16_note(precision: str) -> None:
@@ -81,6 +85,35 @@ def _print_bfloat16_note(precision: str) -> None:
         _print_note("this CPU has bfloat16 instructions. trainer.precision=bf16-mixed may train faster.")
     if known and not any(known) and precision == "bf16-mixed":
         _print_note("this CPU has no bfloat16 instructions. trainer.precision=32-true trains faster.")
+
+
+def _print_threads_note(threads: int, cores: int, busy: int) -> None:
+    """Print a note if fewer threads would train faster, because other processes keep cores busy.
+
+    Every parallel loop waits for its slowest thread, which shares its core.
+    """
+    idle = max(1, cores - busy)
+    if threads > idle:
+        _print_note(
+            f"{busy} of {cores} cores are busy with other processes, and this run has {threads} threads. "
+            f"OMP_NUM_THREADS={idle} may train faster."
+        )
+
+
+def running_elsewhere(samples: int = 5, interval: float = 0.02) -> int:
+    """Return how many threads of other processes are running now, at least: the minimum of some samples.
+
+    0 where the system does not say (only Linux does).
+    """
+    counts = []
+    for _ in range(samples):
+        try:
+            # the fourth field is running/all threads; see proc(5). This thread is one of them.
+            counts.append(int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]) - 1)
+        except (OSError, IndexError, ValueError):
+            return 0
+        time.sleep(interval)
+    return max(0, min(counts))
 
 
 @cache
