@@ -95,7 +95,7 @@ def _print_threads_note(threads: int, cores: int, busy: int) -> None:
     idle = max(1, cores - busy)
     if threads > idle:
         _print_note(
-            f"{busy} of {cores} cores are busy with other processes, and this run has {threads} threads. "
+            f"{min(busy, cores)} of {cores} cores are busy with other processes, and this run has {threads} threads. "
             f"OMP_NUM_THREADS={idle} may train faster."
         )
 
