@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from soundfold.config import Explore, compose_config, cv_id, refuse_unknown_keys
 from soundfold.errors import InputError
-from soundfold.experiment import build
+from soundfold.experiment.lightning_objects import make_loggers
 from soundfold.experiment.loggers import fold_loggers
 from soundfold.experiment.setup import open_run
 from soundfold.validation import validate, wandb_options
@@ -160,8 +160,6 @@ def test_a_logger_of_a_failed_fold_is_finalized_as_failed(tmp_path):
 
 def test_the_folder_of_a_logger_can_be_set_and_is_passed_only_to_classes_that_take_it(tmp_path):
     cfg = compose_config("logger=csv", MINE, "logger.mine.save_dir=elsewhere")
-    (make,) = build.custom_loggers(cfg)
-    assert make(tmp_path).save_dir == "elsewhere"
+    assert make_loggers(cfg, tmp_path)[0].save_dir == "elsewhere"
     cfg = compose_config("logger=csv", "logger.mine._target_=helpers.recording_logger.LoggerWithoutFolder")
-    (make,) = build.custom_loggers(cfg)
-    assert make(tmp_path).metrics == {}
+    assert make_loggers(cfg, tmp_path)[0].metrics == {}

@@ -129,6 +129,7 @@ def test_a_fold_per_job_gives_the_summary_of_one_job(root, finished, tmp_path, c
         assert all(torch.equal(first["network"][name], second["network"][name]) for name in first["network"])
 
 
+EPOCH_LOG = "callbacks.log._target_=helpers.user_callbacks.EpochLog"
 AVERAGED = (
     "average=ema",
     "average.decay=0.8",
@@ -174,8 +175,9 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(root, tmp_path, op
         (("split=nested", "trainer.max_epochs=5", "selection.patience=2", "selection.monitor=val/f1"), (2,)),
         ((*AVERAGED, "split=nested", "trainer.max_epochs=4"), (2,)),
         (("split=nested", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), (3,)),
+        (("split=nested", "trainer.val_check_interval=1", "trainer.micro_batches=2", EPOCH_LOG), (1,)),
     ],
-    ids=["copies", "copies added later", "steps", "nested", "averaged", "rarely validated"],
+    ids=["copies", "copies added later", "steps", "nested", "averaged", "rarely validated", "often validated"],
 )
 def test_a_run_stopped_in_any_epoch_equals_an_uninterrupted_one(root, tmp_path, monkeypatch, options, epochs):
     options = ("fold=2", *options)
@@ -242,6 +244,7 @@ def test_a_leak_free_run_has_no_copies_of_test_clips(root, tmp_path):
     assert (result.audit["same_clip"], result.audit["val_copies"]) == (0, 0)
 
 
+STOP_AFTER = "callbacks.stop._target_=helpers.user_callbacks.StopAfter"
 STOPS_EARLY = ("split=nested", "selection.monitor=val/accuracy", "selection.patience=1")
 
 
@@ -255,8 +258,9 @@ STOPS_EARLY = ("split=nested", "selection.monitor=val/accuracy", "selection.pati
         (["trainer.max_epochs=-1", "trainer.max_steps=6"], 2),
         (["trainer.max_epochs=-1", "trainer.max_steps=7"], 3),
         ([*AVERAGED], 2),
+        ([STOP_AFTER, "callbacks.stop.epochs=2", "trainer.max_epochs=9"], 2),
     ],
-    ids=["benchmark", "nested", "stopped early", "leaky", "steps", "steps within an epoch", "averaged"],
+    ids=["benchmark", "nested", "stopped early", "leaky", "steps", "steps within an epoch", "averaged", "callback"],
 )
 def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_path, monkeypatch, options, epochs):
     options = ("fold=1", "checkpoints.keep=all", *options)

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config.commands import Benchmark, Explore, Prepare
-from soundfold.config.schema import OPTIMIZERS, Config
+from soundfold.config.schema import OPTIMIZERS, Config, Trainer
 
 # every value and its default; the package runs from its checkout
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -25,9 +25,11 @@ def register() -> None:
     """
     store = ConfigStore.instance()
     schema: Any = OmegaConf.structured(Config)
-    schema.logger = {}
-    # so that overrides need no plus sign to add an entry; `soundfold.validation` checks it
-    OmegaConf.set_struct(schema.logger, False)
+    schema.logger, schema.callbacks, schema.trainer = {}, {}, OmegaConf.structured(Trainer)
+    # so that overrides need no plus sign to add an entry, and that a key of `trainer` that is refused in a file is
+    # explained as on the command line; `soundfold.validation` checks them
+    for section in ("logger", "callbacks", "trainer"):
+        OmegaConf.set_struct(schema[section], False)
     store.store(name="schema", node=schema)
     store.store(name="benchmark_schema", node=Benchmark)
     store.store(name="prepare_schema", node=Prepare)

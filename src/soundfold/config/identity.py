@@ -35,6 +35,13 @@ NOT_IDENTITY = (
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
     "trainer.tf32",
+    "trainer.benchmark",
+    "trainer.inference_mode",
+    "trainer.detect_anomaly",
+    "trainer.num_sanity_val_steps",
+    "trainer.enable_model_summary",
+    "trainer.enable_autolog_hparams",
+    "trainer.profiler",
     "optim.fused",
 )
 
@@ -51,6 +58,8 @@ def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     values = drop_keys(plain, NOT_IDENTITY)
+    # null disables an entry
+    values["callbacks"] = {name: entry for name, entry in values["callbacks"].items() if entry is not None}
     values["model"]["weights"] = digests["weights"]
     frozen, missing = frozen_values(), object()
     changed = {key: value for key, value in flatten(values).items() if frozen.get(key, missing) != value}

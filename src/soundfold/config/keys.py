@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from soundfold.config.migration import REMOVED, new_name
 from soundfold.config.schema import LOGGERS, OPTIMIZERS, Config
+from soundfold.config.trainer_arguments import REFUSED_ARGUMENTS
 from soundfold.errors import InputError
 
 
@@ -57,19 +58,21 @@ def known_keys(schema: type = Config) -> set[str]:
 def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
     """Raise for the first key that is not in the schema, and name its successor or the nearest key.
 
-    The options of a logger that the schema does not have are its class's, and pass.
+    The options of callbacks, and of loggers that the schema does not have, are those of their classes, and pass.
 
     Raises:
         InputError: a key is unknown.
     """
     known = known_keys(schema)
     for key in keys:
-        if key in known or (schema is Config and _is_custom_logger(key)):
+        if (renamed := new_name(key)) in known and renamed != key:
+            raise InputError(f"{key} was renamed: set {renamed} instead.")
+        if key in known or (schema is Config and _is_class_option(key)):
             continue
         if reason := REMOVED.get(key):
             raise InputError(f"{key} was removed: {reason}")
-        if (renamed := new_name(key)) in known:
-            raise InputError(f"{key} was renamed: set {renamed} instead.")
+        if key.startswith("trainer.") and (reason := REFUSED_ARGUMENTS.get(key.split(".")[1])):
+            raise InputError(f"{key} cannot be set: {reason}.")
         section, _, _ = key.rpartition(".")
         siblings = sorted(k for k in known if k.rpartition(".")[0] == section and "._" not in k)
         names = ", ".join(s.rpartition(".")[2] for s in siblings)
@@ -88,6 +91,8 @@ def _nearest(key: str, known: set[str]) -> list[str]:
     return same_name[:3] or difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
 
 
-def _is_custom_logger(key: str) -> bool:
+def _is_class_option(key: str) -> bool:
+    """Return whether a key belongs to an entry that names its class by ``_target_``."""
     section, _, rest = key.partition(".")
-    return section == "logger" and rest != "" and rest.split(".")[0] not in LOGGERS
+    name = rest.split(".")[0]
+    return bool(name) and (section == "callbacks" or (section == "logger" and name not in LOGGERS))

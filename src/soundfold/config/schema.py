@@ -199,6 +199,18 @@ class Trainer:
     check_val_every_n_epoch: int = key(low=1)
     enable_progress_bar: bool = key()
     limit_train_batches: int | None = key(low=1)
+    limit_val_batches: int | float | None = key(above=0)
+    val_check_interval: int | float | None = key(above=0)
+    min_epochs: int | None = key(low=1)
+    min_steps: int | None = key(low=1)
+    gradient_clip_algorithm: str | None = key(choices=("norm", "value"))
+    benchmark: bool | None = key()
+    inference_mode: bool = key()
+    detect_anomaly: bool = key()
+    num_sanity_val_steps: int = key(low=-1)
+    enable_model_summary: bool = key()
+    enable_autolog_hparams: bool = key()
+    profiler: Any = key()
 
 
 @dataclass
@@ -268,6 +280,7 @@ class Config:
     trainer: Trainer = key()
     selection: Selection = key()
     logger: dict[str, Any] = key()
+    callbacks: dict[str, Any] = key()
     checkpoints: Checkpoints = key()
     report: Report = key()
     search: Search | None = key()

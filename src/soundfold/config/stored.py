@@ -15,7 +15,7 @@ from soundfold.io.reading import read_text
 MAX_CHARACTERS = 100_000
 MAX_BYTES = 4 * MAX_CHARACTERS
 MAX_LEVELS = 20
-# replaces an interpolated option of a logger, which may be a secret of the environment
+# replaces an interpolated option of a logger or callback, which may be a secret of the environment
 INTERPOLATED = "<interpolated>"
 
 
@@ -95,12 +95,12 @@ def _check_plain(value: Any, path: tuple[str, ...]) -> None:
 def stored_values(cfg: DictConfig) -> dict[str, Any]:
     """Return the resolved values of a configuration that may be stored.
 
-    Interpolated options of loggers are left out: they may be secrets, such as ``${oc.env:TOKEN}``.
+    Interpolated options of loggers and callbacks are left out: they may be secrets, such as ``${oc.env:TOKEN}``.
     """
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
-    if "logger" in raw:
-        values["logger"] = _hide_interpolated(raw["logger"])
+    for section in {"callbacks", "logger"} & raw.keys():
+        values[section] = _hide_interpolated(raw[section])
     return values
 
 

@@ -41,6 +41,21 @@ def find_target(key: str, target: Any, kind: type) -> Any:
     return found
 
 
+def check_target(key: str, entry: Mapping[str, Any], kind: type, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the target of an entry and its keyword arguments, see `build_target`. Nothing is called.
+
+    Raises:
+        InputError: see `find_target`; or the target does not have these arguments.
+    """
+    found = find_target(key, entry["_target_"], kind)
+    options = {**arguments, **{name: value for name, value in entry.items() if name != "_target_"}}
+    try:
+        signature(found).bind(**options)
+    except TypeError as error:
+        raise InputError(f"{key}: {entry['_target_']} rejects its options: {error}.") from error
+    return found, options
+
+
 def build_target(key: str, entry: Mapping[str, Any], kind: type, **arguments: Any) -> Any:
     """Build the object that an entry of the configuration describes.
 
@@ -54,13 +69,11 @@ def build_target(key: str, entry: Mapping[str, Any], kind: type, **arguments: An
         InputError: see `find_target`; or the target rejects its arguments.
     """
     target = entry["_target_"]
-    found = find_target(key, target, kind)
-    options = {**arguments, **{name: value for name, value in entry.items() if name != "_target_"}}
+    found, options = check_target(key, entry, kind, **arguments)
     try:
-        signature(found).bind(**options)
         built = found(**options)
-    except InputError:
-        raise
+    except ImportError as error:
+        raise InputError(f"{key}: {target} requires a package that is not installed: {error}.") from error
     except (TypeError, ValueError) as error:  # an ArgumentError is a ValueError
         raise InputError(f"{key}: {target} rejects its options: {str(error).rstrip('.')}.") from error
     if not isinstance(built, kind):

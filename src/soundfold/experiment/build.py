@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -195,43 +192,6 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     if not isinstance(trial, torch.optim.Optimizer):
         raise InputError(f"optim._target_={cfg.optim._target_} is not a torch.optim.Optimizer.")
     return factory
-
-
-def custom_loggers(cfg: DictConfig) -> list[Callable[[Path], Logger]]:
-    """Build from the entries of ``logger`` that name a class: functions from a fold's folder to a Lightning logger.
-
-    The folder is the logger's ``save_dir``, unless the entry sets it or the class does not take it.
-
-    Raises:
-        InputError: a class cannot be imported, is not a Lightning logger, or rejects the names of its options.
-    """
-    loggers: Any = OmegaConf.to_container(cfg.logger, resolve=True)
-    return [
-        _custom_logger(f"logger.{name}", entry)
-        for name, entry in loggers.items()
-        if entry is not None and name not in config.LOGGERS
-    ]
-
-
-def _custom_logger(key: str, entry: dict[str, Any]) -> Callable[[Path], Logger]:
-    target = entry["_target_"]
-    try:
-        cls = resolve_name(target)
-    except Exception as error:  # of an arbitrary module
-        raise InputError(f"{key}._target_={target} cannot be imported: {error}.") from error
-    if not (isinstance(cls, type) and issubclass(cls, Logger)):
-        raise InputError(f"{key}._target_={target} is not a lightning.pytorch.loggers.Logger.")
-    takes_folder = "save_dir" in signature(cls).parameters and "save_dir" not in entry
-
-    def arguments(folder: Path) -> dict[str, Any]:
-        return {"save_dir": str(folder)} if takes_folder else {}
-
-    options = {name: value for name, value in entry.items() if not name.startswith("_")}
-    try:
-        signature(cls).bind(*entry.get("_args_", ()), **options, **arguments(Path()))
-    except TypeError as error:
-        raise InputError(f"{key}: {target} rejects its options: {error}.") from error
-    return lambda folder: instantiate({"_convert_": "all", **entry}, **arguments(folder))
 
 
 @config_keys("split")

@@ -22,7 +22,7 @@ from soundfold.evaluation.predictions import predictions_csv
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks.checkpoints import can_resume
-from soundfold.experiment.guards import explain_oom
+from soundfold.experiment.guards import explain_misconfiguration, explain_oom
 from soundfold.experiment.lightning_compat import count_last_epoch, set_rank
 from soundfold.experiment.loggers import fold_loggers
 from soundfold.experiment.model_bundle import ModelBundle
@@ -62,7 +62,7 @@ def train_fold(
     is_writer = shard.rank == 0
     set_rank(shard.rank)
     opened: AbstractContextManager[list[Logger]] = fold_loggers(run, job.folder, fold) if is_writer else nullcontext([])
-    with opened as loggers, explain_oom(run.cfg, fold):
+    with opened as loggers, explain_oom(run.cfg, fold), explain_misconfiguration():
         trainer, chosen_epoch = _fit(job, loggers, watchers)
         result, predictions = _score(job, trainer, started, chosen_epoch)
         for logger in loggers:

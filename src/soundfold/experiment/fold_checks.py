@@ -25,19 +25,29 @@ def check_folds(run: RunContext, folds: Sequence[int | None]) -> None:
     for fold in folds:
         split = make_split(table, protocol, fold, cfg.seed)
         check_leakage(audit(table, split, run.collection.waves.hashes, seen=run.seen), protocol, fold)
-        _check_validated(cfg, count_epochs(cfg, len(split.train)))
+        _check_validated(cfg, len(split.train))
         _check_sizes(cfg, split)
 
 
 def count_epochs(cfg: DictConfig, n_clips: int) -> int:
     """Return the number of epochs over ``n_clips`` training clips, from trainer.max_epochs and trainer.max_steps."""
-    n_batches = min(-(-n_clips // cfg.data.batch_size), cfg.trainer.limit_train_batches or n_clips)
-    limits = (cfg.trainer.max_epochs, -(-cfg.trainer.max_steps // n_batches))
+    limits = (cfg.trainer.max_epochs, -(-cfg.trainer.max_steps // _count_batches(cfg, n_clips)))
     return min(limit for limit in limits if limit > 0)  # -1 is no limit
 
 
-def _check_validated(cfg: DictConfig, n_epochs: int) -> None:
-    every = cfg.trainer.check_val_every_n_epoch
+def _count_batches(cfg: DictConfig, n_clips: int) -> int:
+    return min(-(-n_clips // cfg.data.batch_size), cfg.trainer.limit_train_batches or n_clips)
+
+
+def _check_validated(cfg: DictConfig, n_clips: int) -> None:
+    interval, n_batches = cfg.trainer.val_check_interval, _count_batches(cfg, n_clips)
+    batches = interval * n_batches if isinstance(interval, float) else interval
+    if batches is not None and not 1 <= batches <= n_batches:
+        raise InputError(
+            f"trainer.val_check_interval={interval} must be between 1 and {n_batches}, the number of batches of an "
+            f"epoch, or between {1 / n_batches:.3g} and 1.0 of an epoch."
+        )
+    every, n_epochs = cfg.trainer.check_val_every_n_epoch, count_epochs(cfg, n_clips)
     if cfg.split.protocol == "nested" and cfg.selection.choose == "best" and n_epochs < every:
         raise InputError(
             f"trainer.check_val_every_n_epoch={every} must be at most {n_epochs}, the number of epochs: otherwise no "

@@ -1,13 +1,14 @@
-"""Out-of-memory errors, explained."""
+"""Errors of a fold, explained."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from soundfold.errors import TrainingError, is_out_of_memory
+from soundfold.errors import InputError, TrainingError, is_out_of_memory
 
 
 @contextmanager
@@ -38,6 +39,15 @@ def explain_oom(cfg: DictConfig, fold: int | None) -> Iterator[None]:
             f"Fold {fold or 'none'}: Out of memory with {-(-size // n_shards)} clips at once: "
             f"{_first_sentences(str(error) or type(error).__name__)} Any of these saves memory: {'; '.join(advice)}."
         ) from error
+
+
+@contextmanager
+def explain_misconfiguration() -> Iterator[None]:
+    """Raise `InputError` if Lightning refuses its arguments, or a callback the run that it is used in."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise InputError(f"Lightning refuses trainer or callbacks: {' '.join(str(error).split())}") from error
 
 
 def _first_sentences(message: str) -> str:

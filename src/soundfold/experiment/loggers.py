@@ -8,8 +8,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
 
-from soundfold.experiment import build
+from soundfold.config import stored_values
+from soundfold.experiment.lightning_objects import make_loggers
 from soundfold.experiment.setup import RunContext
 
 
@@ -31,8 +33,16 @@ def fold_loggers(run: RunContext, folder: Path, fold: int | None) -> Iterator[li
             from soundfold.experiment.wandb_runs import fold_logger
 
             loggers.append(stack.enter_context(fold_logger(run, folder, fold)))
-        loggers += [stack.enter_context(_finalized(make(folder))) for make in build.custom_loggers(run.cfg)]
+        loggers += [stack.enter_context(_finalized(logger)) for logger in _configured(run.cfg, folder)]
         yield loggers
+
+
+def _configured(cfg: DictConfig, folder: Path) -> list[Logger]:
+    """Return the loggers of other classes, which have the configuration as their hyperparameters."""
+    loggers = make_loggers(cfg, folder)
+    for logger in loggers if cfg.trainer.enable_autolog_hparams else ():
+        logger.log_hyperparams(stored_values(cfg))
+    return loggers
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from soundfold.data.collection import Collection, open_collection
 from soundfold.data.leakage import SeenClips
 from soundfold.experiment import build
 from soundfold.experiment.device import check_accelerator
+from soundfold.experiment.lightning_objects import check_entries
 from soundfold.experiment.model_bundle import seen_by_weights
 from soundfold.models.resnet import weights_digest
 from soundfold.validation import config_keys, validate, wandb_sweep
@@ -83,7 +84,7 @@ def _check(cfg: DictConfig) -> None:
     validate(cfg)
     for make in (build.front_end, build.crops, build.mixing, build.copies, build.averaging, build.protocol):
         make(cfg)
-    build.custom_loggers(cfg)
+    check_entries(cfg)
     with torch.device("meta"):  # checks the arguments without drawing weights
         build.classifier(cfg, classes=2)
     check_accelerator(cfg)

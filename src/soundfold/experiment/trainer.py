@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
@@ -21,7 +22,6 @@ from soundfold.experiment.callbacks.checkpoints import (
     AtomicCheckpointIO,
     PeriodicCheckpoint,
     ResumableBest,
-    ResumableEarlyStopping,
 )
 from soundfold.experiment.callbacks.epoch_seed import EpochSeed
 from soundfold.experiment.callbacks.finite_loss import FiniteLoss
@@ -30,6 +30,7 @@ from soundfold.experiment.callbacks.progress import FoldProgress
 from soundfold.experiment.device import choose_accelerator
 from soundfold.experiment.fold_checks import count_epochs
 from soundfold.experiment.lightning_compat import disable_signal_handlers, resume_at_epoch_end
+from soundfold.experiment.lightning_objects import make_callbacks, make_profiler
 from soundfold.experiment.setup import RunContext
 from soundfold.models.averaging import Averaging
 from soundfold.models.classifier import Classifier
@@ -104,8 +105,12 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
         options["strategy"] = DDPStrategy(process_group_backend="nccl" if is_gpu else "gloo")
         # statistics of the entire batch; PyTorch has no synchronized batch norm on the CPU
         options["sync_batchnorm"] = is_gpu
-    if options["limit_train_batches"] is not None:
-        options["limit_train_batches"] *= shard.accumulate  # Lightning counts micro-batches
+    for key in ("limit_train_batches", "val_check_interval"):
+        if isinstance(options[key], int):
+            options[key] *= shard.accumulate  # Lightning counts micro-batches
+    if not job.validates:
+        options |= {"limit_val_batches": 0, "val_check_interval": None}
+    options["profiler"] = make_profiler(cfg, job.folder)
     trainer = pl.Trainer(
         **options,
         callbacks=_make_callbacks(job, watchers),
@@ -114,13 +119,10 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
         plugins=[AtomicCheckpointIO(), LightningEnvironment()],
         logger=loggers,
         default_root_dir=job.folder,
-        num_sanity_val_steps=0,
-        limit_val_batches=None if job.validates else 0,
         # Lightning counts from the start of the fit, so with any other period `augment.copies.after` would be late in a
         # resumed run
         reload_dataloaders_every_n_epochs=0 if cfg.augment.copies is None else 1,
         use_distributed_sampler=False,
-        enable_model_summary=False,
     )
     resume_at_epoch_end(trainer)
     disable_signal_handlers(trainer)
@@ -135,13 +137,14 @@ def _make_callbacks(job: FoldJob, watchers: Sequence[pl.Callback]) -> list[pl.Ca
         FiniteLoss(job.fold, cfg.trainer.precision),
         EpochSeed(cfg.seed, job.fold or 0, 3, *([rank] if rank else [])),
         *([job.averaging] if job.averaging else []),
+        *make_callbacks(cfg, job.folder),
         *watchers,
     ]
     if cfg.trainer.enable_progress_bar and rank == 0:
         callbacks.append(FoldProgress(fold_name(job.run, job.fold)))
     if job.selects_best:
         monitor: dict[str, Any] = {"monitor": cfg.selection.monitor, "mode": monitor_mode(cfg.selection.monitor)}
-        callbacks.append(ResumableEarlyStopping(patience=cfg.selection.patience, **monitor))
+        callbacks.append(EarlyStopping(patience=cfg.selection.patience, **monitor))
         # saved right after validation, while the network has the averaged weights that were validated
         options: Any = {"save_weights_only": True, "save_on_train_epoch_end": False, "enable_version_counter": False}
         callbacks.append(ResumableBest(job.checkpoints, "best", **options, **monitor))

@@ -12,6 +12,12 @@ from soundfold.errors import InputError
 from soundfold.validation.collection import validate_data, validate_features
 from soundfold.validation.loggers import check_loggers, check_tensorboard, check_wandb, check_wandb_trial
 from soundfold.validation.search import validate_search
+from soundfold.validation.trainer import (
+    check_class_entries,
+    check_determinism,
+    check_trainer_keys,
+    check_validation_interval,
+)
 
 
 def validate(cfg: DictConfig) -> None:
@@ -173,8 +179,9 @@ def _check_kept_weights(cfg: DictConfig) -> None:
         raise InputError("fold=none trains a model to use, which checkpoints.keep=none deletes. Set keep=weights.")
 
 
-# the first three explain what the choices of the schema would only refuse
+# the first four explain what the choices of the schema would only refuse
 RULES: tuple[Callable[[DictConfig], None], ...] = (
+    check_trainer_keys,
     _check_optimizer_keys,
     _check_precision,
     _check_monitor,
@@ -185,6 +192,9 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     _check_compile,
     _check_clipping,
     _check_devices,
+    check_class_entries,
+    check_validation_interval,
+    check_determinism,
     _check_end,
     _check_leakage,
     _check_copies,

@@ -8,8 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from soundfold.errors import InputError
@@ -18,13 +17,16 @@ from soundfold.io.console import console
 
 # what Lightning restores
 REQUIRED = ("state_dict", "epoch", "global_step", "optimizer_states", "lr_schedulers", "loops", "callbacks")
+# key of a checkpoint: a callback has ended the training
+STOPPED = "should_stop"
 
 
 class PeriodicCheckpoint(ModelCheckpoint):
     """Saves a checkpoint at the end of the last epoch, and of earlier ones at least some time apart.
 
     Writing a checkpoint of 134 MB may take longer than training a short epoch. A killed run repeats the epochs since
-    its last checkpoint, with the same result.
+    its last checkpoint, with the same result. A run that a callback has stopped, such as early stopping, is resumed
+    without further training.
 
     Args:
         every_seconds: least time between two checkpoints; 0 saves one after every eligible epoch.
@@ -36,9 +38,22 @@ class PeriodicCheckpoint(ModelCheckpoint):
         super().__init__(*args, **options)
         self.every_seconds, self.every_epochs = every_seconds, every_epochs
         self._saved_at = 0.0
+        self._stopped = False
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[STOPPED] = trainer.should_stop
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._stopped = checkpoint.get(STOPPED, False)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = time.monotonic()
+        # Lightning restores the state of callbacks, but not this
+        trainer.should_stop = self._stopped
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
@@ -49,14 +64,6 @@ class PeriodicCheckpoint(ModelCheckpoint):
         if trainer.strategy.broadcast(is_due):
             super().on_train_epoch_end(trainer, pl_module)
             self._saved_at = time.monotonic()
-
-
-class ResumableEarlyStopping(EarlyStopping):
-    """Early stopping that also holds for a run that is resumed after it stopped."""
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Lightning restores the reason, but stops the trainer only after one more epoch
-        trainer.should_stop = self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
 
 
 class ResumableBest(ModelCheckpoint):

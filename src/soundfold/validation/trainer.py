@@ -1,0 +1,59 @@
+"""Rules of Lightning's trainer, and of the entries that name a class."""
+
+from __future__ import annotations
+
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+
+from soundfold.config import refuse_unknown_keys
+from soundfold.config.schema import Trainer
+from soundfold.errors import InputError
+
+PROFILERS = ("simple", "advanced", "pytorch")
+
+
+def check_trainer_keys(cfg: DictConfig) -> None:
+    # a file of a user may have other keys, and so may Hydra's + on the command line
+    refuse_unknown_keys([f"trainer.{name}" for name in cfg.trainer if name not in get_type_hints(Trainer)])
+
+
+def check_class_entries(cfg: DictConfig) -> None:
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    callbacks, profiler = values["callbacks"], values["trainer"]["profiler"]
+    if not isinstance(callbacks, dict):
+        raise InputError(f"callbacks={callbacks} must be a mapping of names to entries.")
+    for name, entry in callbacks.items():
+        if entry is not None and not (isinstance(entry, dict) and isinstance(entry.get("_target_"), str)):
+            raise InputError(
+                f"callbacks.{name} requires _target_, the class of a Lightning callback; null disables it."
+            )
+    if isinstance(profiler, dict):
+        if not isinstance(profiler.get("_target_"), str):
+            raise InputError("trainer.profiler requires _target_, the class of a Lightning profiler.")
+    elif profiler not in (None, *PROFILERS):
+        raise InputError(
+            f"trainer.profiler={profiler} must be one of {', '.join(PROFILERS)}, an entry with _target_, or null."
+        )
+
+
+def check_validation_interval(cfg: DictConfig) -> None:
+    for key in ("limit_val_batches", "val_check_interval"):
+        value = cfg.trainer[key]
+        if isinstance(value, float) and value > 1:
+            raise InputError(
+                f"trainer.{key}={value} must be at most 1.0, a share; write a number of batches as {value:.0f}."
+            )
+    if cfg.trainer.val_check_interval is not None and cfg.average.kind != "none":
+        raise InputError(
+            f"trainer.val_check_interval={cfg.trainer.val_check_interval} requires average=none: validating averaged "
+            "weights within an epoch would repeat its random numbers. Set trainer.check_val_every_n_epoch instead."
+        )
+
+
+def check_determinism(cfg: DictConfig) -> None:
+    if cfg.trainer.deterministic and cfg.trainer.benchmark:
+        raise InputError(
+            "trainer.benchmark=true with trainer.deterministic=true: cuDNN measures which kernel is fastest, so a "
+            "resumed run could use another one. Remove one of the two."
+        )
