@@ -220,6 +220,7 @@ def test_a_poor_trial_is_pruned_after_its_first_folds(root, tmp_path, capsys):
     assert re.search(rf"Trial {pruned[0].number} \(optim\.lr=.*\) is pruned: val/loss -?0\.", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_settings_that_cannot_be_trained_do_not_end_the_search(root, tmp_path, capsys):
     search(root, tmp_path, "search.trials=6", "label=faulty")
     states = {trial.params["optim.lr"] < 1e-3: trial.state for trial in trials_of(tmp_path)}
@@ -279,6 +280,7 @@ def test_an_exhausted_space_ends_the_search(root, tmp_path, capsys):
     assert "Every setting in the search space has been tried." in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_best_settings_reproduce_the_validation_score(root, tmp_path):
     process = train(*overrides(root, tmp_path, *OVERRIDES, "search.trials=2"))
     assert process.returncode == 0, process.stderr

@@ -332,6 +332,7 @@ for name in sys.argv[2:]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="requires Linux's /proc")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(tiny_run, tmp_path):
     second = (3000 * np.random.default_rng(0).standard_normal((96_000, 2))).astype(np.int16)
     for name, seconds in (("short.wav", 10), ("long.wav", 180)):
