@@ -6,7 +6,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from soundfold.cli import plain_errors, run
+from soundfold.cli.hydra_app import hydra_task, run
 from soundfold.config import CONF, Benchmark
 from soundfold.errors import InputError
 from soundfold.validation import validate_benchmark
@@ -23,7 +23,7 @@ OPTIONS = {
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="benchmark")
-@plain_errors
+@hydra_task
 def main(cfg: DictConfig) -> None:
     validate_benchmark(cfg)
     outputs = Path(cfg.outputs)
@@ -37,4 +37,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run(main, CONF, Benchmark)
+    run(main, Benchmark, __doc__)

@@ -1,34 +1,9 @@
-"""Export a model as one file, raw waveform to probabilities: python scripts/export.py outputs/esc50-1a2b3c4d"""
+"""Export a model as one file: the command `soundfold export`, for a checkout."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from soundfold.errors import InputError, exit_code_of
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Export a trained model as one file, log-mel included, and compare it with PyTorch. Input: raw "
-        "waveform, float32 (B, samples) at the training rate. Output: class probabilities. scripts/onnx_example.py "
-        "uses such a file.",
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
-    parser.add_argument("--format", choices=("onnx", "torch_export"), default="onnx", help="default onnx")
-    parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: model.onnx (or .pt2) in the run's folder")
-    parser.add_argument(
-        "--int8", action="store_true", help="also write an 8-bit version of one fold's model and measure its accuracy"
-    )
-    parser.add_argument("--data", type=Path, metavar="DIRECTORY", help="root of the collection, for --int8")
-    args = parser.parse_args()
-    if args.int8 and args.format != "onnx":
-        raise InputError(f"--int8 requires --format=onnx, not --format={args.format}.")
-    # imported here, so that --help answers at once
-    from soundfold.inference.export import write_export
-
-    write_export(args)
-
+from soundfold.cli.export import main
+from soundfold.errors import exit_code_of
 
 if __name__ == "__main__":
     sys.exit(exit_code_of(main))

@@ -1,41 +1,9 @@
-"""Predict the classes of recordings: python scripts/predict.py outputs/esc50-1a2b3c4d recording.wav folder/"""
+"""Predict the classes of recordings: the command `soundfold predict`, for a checkout."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from soundfold.errors import InputError, exit_code_of
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Predict the classes of sound files of any format, sample rate and number of channels. A recording "
-        "longer than the model's training clips is scored in overlapping windows: the prediction is their mean, and a "
-        "timeline is written as CSV, figure and Audacity labels. Unreadable files are reported and skipped (exit code "
-        "1).",
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="sound file, or folder of sound files")
-    parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
-    parser.add_argument("--top", type=int, default=3, help="number of classes listed per file; default 3")
-    parser.add_argument("--format", choices=("table", "csv", "jsonl"), default="table", help="default table")
-    parser.add_argument("--hop", type=float, metavar="SECONDS", help="between windows; default half a window")
-    parser.add_argument(
-        "--timelines",
-        type=Path,
-        default=Path("outputs/timelines"),
-        metavar="DIRECTORY",
-        help="for timelines of long recordings; default outputs/timelines",
-    )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
-    args = parser.parse_args()
-    if args.top < 1:
-        raise InputError(f"--top={args.top} must be at least 1.")
-    # imported here, so that --help answers at once
-    from soundfold.inference.predict import predict
-
-    return predict(args)
-
+from soundfold.cli.predict import main
+from soundfold.errors import exit_code_of
 
 if __name__ == "__main__":
     sys.exit(exit_code_of(main))

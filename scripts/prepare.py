@@ -1,22 +1,9 @@
-"""Download, decode and audit a collection: python scripts/prepare.py data=esc50 audit=true"""
+"""Download, decode and audit a collection: the command `soundfold prepare`, for a checkout."""
 
-import hydra
-from omegaconf import DictConfig
+import sys
 
-from soundfold.cli import plain_errors, run
-from soundfold.config import CONF, Prepare
-from soundfold.validation import validate_data
-
-
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="prepare")
-@plain_errors
-def main(cfg: DictConfig) -> None:
-    validate_data(cfg)
-    # imported here, so that --help and a misspelled key answer at once
-    from soundfold.eda.prepare import prepare
-
-    prepare(cfg)
-
+from soundfold.cli.prepare import main
+from soundfold.errors import exit_code_of
 
 if __name__ == "__main__":
-    run(main, CONF, Prepare)
+    sys.exit(exit_code_of(main))

@@ -38,7 +38,7 @@ def test_a_full_standard_output_is_named(how, entry):
     code += f"def main():\n    with explain_write_errors(Path('run'), ''):\n        {PRINT[how]}\n"
     end = "sys.exit(exit_code_of(main))"
     if entry == "run":
-        end = "from soundfold.cli import run; sys.argv = ['train.py']; run(main, Path('conf'))"
+        end = "from soundfold.cli.hydra_app import run; sys.argv = ['train.py']; run(main)"
     with open("/dev/full", "w") as full:
         process = subprocess.run([sys.executable, "-c", code + end], stdout=full, stderr=subprocess.PIPE, text=True)
     message = "Standard output cannot be written: No space left on device. Free some space, or redirect it to another"

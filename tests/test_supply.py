@@ -12,8 +12,7 @@ from helpers.tiny import ROOT, only, overrides, render, train
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from soundfold.cli import run
-from soundfold.config import CONF
+from soundfold.cli.hydra_app import run
 
 # modules and functions that can run code from a file or a string
 MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "jsonpickle", "tarfile"}
@@ -247,7 +246,7 @@ def test_secret_on_the_command_line_is_refused_and_not_repeated(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train.py", *multirun, "logger=wandb", argument.format(API_KEY)])
     with pytest.raises(SystemExit) as exit_info:
-        run(main, CONF)
+        run(main)
     output = capsys.readouterr()
     assert exit_info.value.code == 2
     assert re.search(r"(?i)(api[_-]key|token|password) .*WANDB_API_KEY", output.err)

@@ -59,7 +59,7 @@ def test_files_of_a_run(finished):
     assert total["accuracy"] == pytest.approx(correct / 30)
     page = (folder / "report.html").read_text()
     assert f"{100 * total['accuracy']:.2f} %" in page
-    assert "scripts/report.py" in page  # the plain page has the command for the full one
+    assert "soundfold report" in page  # the plain page has the command for the full one
     assert not (folder / "figures").exists()
 
 

@@ -308,8 +308,8 @@ def test_the_best_settings_reproduce_the_validation_score(root, tmp_path):
     assert "optim.weight_decay" in table
     assert "…" not in table
     assert not re.search(r"0\.\d{9}", table)
-    assert "Score by split=benchmark: python scripts/train.py" in table
-    (command,) = re.findall(r"Reproduce the validation score: python scripts/train.py --config-dir (.*)", table)
+    assert "Score by split=benchmark: soundfold train" in table
+    (command,) = re.findall(r"Reproduce the validation score: soundfold train --config-dir (.*)", table)
     folder, *words = command.split()
     again = [*words, "rerun=true", f"paths.outputs={tmp_path / 'again'}"]
     cfg = compose_train(*again, config_dir=Path(folder))

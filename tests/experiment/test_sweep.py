@@ -20,6 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from soundfold.cli.train import task
 from soundfold.config import compose_config
 from soundfold.errors import InputError
 from soundfold.evaluation.results import FoldResult, load_folds
@@ -280,7 +281,7 @@ def test_the_command_is_recorded_without_values_of_the_environment(
     args = (*sweep_options, *overrides, f"--config-dir={tmp_path}/mine")
     code, _, err = train_here(lambda *_, **__: commands.append(environment.command()), *args)
     assert code == 0, err
-    assert commands == [f"python scripts/train.py --config-dir mine data=esc10 {typed} fold=3"]
+    assert commands == [f"soundfold train --config-dir mine data=esc10 {typed} fold=3"]
 
 
 @pytest.mark.slow
@@ -356,7 +357,7 @@ def test_settings_compared_on_scored_clips_are_marked_as_optimistic(tmp_path, ca
     print_sweep(tmp_path, ["optim.lr=1e-3", "seed=1"], ["optim.lr=3e-4", "seed=1"])
     out = capsys.readouterr().out
     assert "look better than they are" in out
-    assert out.strip().endswith("python scripts/train.py -m optim.lr=1e-3,3e-4 split=nested")
+    assert out.strip().endswith("soundfold train -m optim.lr=1e-3,3e-4 split=nested")
     assert [line.split()[1] for line in out.splitlines() if line.startswith("│")] == ["0", "1"]
     assert "best" not in out.partition("Settings that")[0]
 
@@ -393,5 +394,4 @@ def test_no_objective_is_the_score_of_test_clips(protocol, objective, monkeypatc
     """A sweeper of Hydra's may choose by what the entry point returns."""
     monkeypatch.setattr(runs, "cross_validate", lambda *_, **__: 0.5)
     monkeypatch.setattr(sweep.HydraConfig, "get", lambda: OmegaConf.create({"mode": RunMode.RUN}))
-    main = runpy.run_path(str(ROOT / "scripts" / "train.py"))["main"]
-    assert main(compose_config(f"split={protocol}")) == objective
+    assert task(compose_config(f"split={protocol}")) == objective

@@ -12,8 +12,7 @@ from rich.progress import Progress, TextColumn, track
 from rich.table import Table
 from rich.text import Text
 
-from soundfold import cli
-from soundfold.config import CONF
+from soundfold.cli import hydra_app
 from soundfold.errors import InputError, TrainingError, exit_code_of, printable
 from soundfold.experiment.sweep import Job
 from soundfold.inference.output import print_predictions
@@ -97,7 +96,7 @@ def command(error: Exception) -> None:
         raise error
 
     with pytest.raises(SystemExit):
-        cli.run(main, CONF)
+        hydra_app.run(main)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from helpers.runs import ROOT, write_run
 
+from soundfold.cli.report import main
 from soundfold.config import compose_config, to_yaml
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
@@ -248,5 +248,5 @@ def test_published_results_are_shown_by_the_report_only(tiny_run, tmp_path, monk
     assert "mean ± sd" in out
     assert "a published system" not in out
     monkeypatch.setattr(sys, "argv", ["report.py", str(folder), "report.page=none"])
-    runpy.run_path(str(ROOT / "scripts" / "report.py"))["main"]()
+    main()
     assert "a published system" in capsys.readouterr().out

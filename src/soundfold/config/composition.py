@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from soundfold.config.commands import Benchmark, Explore, Prepare
 from soundfold.config.schema import OPTIMIZERS, Config, Trainer
 
-# every value and its default; the package runs from its checkout
-CONF = Path(__file__).resolve().parents[3] / "conf"
+# every value and its default: in the package if it was built, else in the checkout. Hydra gets it as a path.
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
 
 
 def register() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,20 +16,25 @@ from soundfold.config.composition import CONF
 COLUMN = 44
 
 
-def help_text(config_name: str, overrides: Sequence[str] = ()) -> str:
+def help_text(config_name: str, overrides: Sequence[str] = (), config_dir: str | None = None) -> str:
     """Return the help of a command: the options of its groups, then all keys as the overrides set them.
 
     Args:
         config_name: file in ``conf/`` without its suffix, such as ``train``.
         overrides: of the command line.
+        config_dir: folder with further options of the groups.
     """
+    folders = [CONF]
+    if config_dir is not None:
+        folders.append(Path(config_dir).resolve())
+        overrides = [f"hydra.searchpath=['file://{folders[1]}']", *overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         values: Any = OmegaConf.to_container(compose(config_name, list(overrides)), resolve=False)
-    lines = [*_groups(config_name), "Keys, changed by KEY=VALUE:", "", *_keys(values, key_comments(config_name))]
-    return "\n".join(lines)
+    keys = _keys(values, key_comments(config_name))
+    return "\n".join([*_groups(config_name, folders), "Keys, changed by KEY=VALUE:", "", *keys])
 
 
-def _groups(config_name: str) -> Iterator[str]:
+def _groups(config_name: str, folders: Sequence[Path]) -> Iterator[str]:
     text = (CONF / f"{config_name}.yaml").read_text()
     entries = [entry for entry in yaml.safe_load(text)["defaults"] if isinstance(entry, dict)]
     groups = [name for entry in entries for name in entry if (CONF / name).is_dir()]
@@ -36,7 +42,7 @@ def _groups(config_name: str) -> Iterator[str]:
         yield "Groups of keys, chosen by GROUP=OPTION:"
     for group in groups:
         yield ""
-        for path in sorted((CONF / group).glob("*.yaml")):
+        for path in sorted(path for folder in folders for path in (folder / group).glob("*.yaml")):
             yield _line(f"{group}={path.stem}", group_comment(path))
     if groups:
         yield ""

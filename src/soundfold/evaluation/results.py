@@ -55,6 +55,7 @@ class FoldResult:
         predictions: SHA-256 of predictions.csv in the same folder; None without scores.
         config: SHA-256 of config.yaml in the same folder; None in results of the first edition.
         command: that trained it, as typed; None outside of the command line, and in results of older versions.
+        modules: SHA-256 of the user's modules that the configuration names; None in results of older versions.
     """
 
     cv_id: str
@@ -81,6 +82,7 @@ class FoldResult:
     config: str | None = None
     chosen_epoch: int | None = None
     command: str | None = None
+    modules: dict[str, str] | None = None
 
     @property
     def correct(self) -> int:
@@ -251,7 +253,9 @@ def load_folds(run: Path) -> list[FoldResult]:
         InputError: the folder does not exist, or a result cannot be read or is that of another fold.
     """
     if not run.is_dir():
-        raise InputError(f"There is no run at {run}. A run's folder is outputs/<name>-<id>; train.py prints it.")
+        raise InputError(
+            f"There is no run at {run}. A run's folder is outputs/<name>-<id>; `soundfold train` prints it."
+        )
     results = []
     for name, folder in fold_folders(run).items():
         if (path := folder / "result.json").exists():  # a folder of that name is an error, not a missing fold

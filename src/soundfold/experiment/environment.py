@@ -14,17 +14,26 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from soundfold import __version__
+from soundfold.config import CONF
+
+PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "torchvision", "torchaudio", "lightning", "torchmetrics", "numpy", "soundfile")
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """Return the commit ("+changes" if the checkout is dirty), library versions and the machine, without its name."""
+    """Return commits, library versions and the machine, without its name.
+
+    ``commit`` is that of soundfold's checkout, and ``project`` that of the user's repository if it is another one: the
+    repository of the folder that contains ``--config-dir``, or else of the current folder. "+changes" marks a checkout
+    that differs from its commit.
+    """
     processor = _processor()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
-        "commit": _commit(),
+        **_commits(),
         "python": platform.python_version(),
-        "versions": {library: version(library) for library in LIBRARIES},
+        "versions": {"soundfold": __version__, **{library: version(library) for library in LIBRARIES}},
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
         "processor": f"{processor}, {os.cpu_count()} cores",
@@ -41,12 +50,12 @@ def command() -> str | None:
     if not HydraConfig.initialized():
         return None
     hydra = HydraConfig.get()
-    # the folder of --config-dir; Hydra stores its absolute path
-    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    options = [part for folder in folders for part in ("--config-dir", os.path.relpath(folder, hydra.runtime.cwd))]
+    options = [
+        part for folder in config_dirs() for part in ("--config-dir", os.path.relpath(folder, hydra.runtime.cwd))
+    ]
     # reading an item would resolve it
     overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    return shlex.join(["python", f"scripts/{hydra.job.name}.py", *options, *overrides])
+    return shlex.join(["soundfold", hydra.job.name, *options, *overrides])
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -54,7 +63,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
     Devices are not compared.
     """
-    changed = [f"commit {old['commit']} and {new['commit']}"] if old["commit"] != new["commit"] else []
+    changed = []
+    for name, label in (("commit", "commit"), ("project", "commit of the project")):
+        if name in old and name in new and old[name] != new[name]:
+            changed.append(f"{label} {old[name]} and {new[name]}")
     for library, release in old["versions"].items():
         if new["versions"].get(library) != release:
             changed.append(f"{library} {release} and {new['versions'].get(library)}")
@@ -86,14 +98,35 @@ def _operating_system() -> str:
         return kernel
 
 
-def _commit() -> str:
-    def git(*args: str) -> str:
-        # without the locks, `status` does not write the index, which a commit at the same moment would find locked
-        command = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *args]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def config_dirs() -> list[str]:
+    """Return the folder of ``--config-dir``, as an absolute path, if there is one."""
+    if not HydraConfig.initialized():
+        return []
+    return [source.path for source in HydraConfig.get().runtime.config_sources if source.provider == "command-line"]
 
+
+def _commits() -> dict[str, str]:
+    # an installed package may lie in a repository of the user's, whose commit is not its own
+    is_installed = CONF.parent == PACKAGE
+    commits = {"commit": "installed package" if is_installed else _commit(PACKAGE) or "unknown"}
+    project = next((Path(folder).parent for folder in config_dirs()), Path.cwd())
+    root = _git(project, "rev-parse", "--show-toplevel")
+    if root and (is_installed or root != _git(PACKAGE, "rev-parse", "--show-toplevel")):
+        commits["project"] = _commit(project) or "unknown"
+    return commits
+
+
+def _commit(folder: Path) -> str | None:
+    """Return the commit of the repository that holds a folder; None if there is none."""
+    head = _git(folder, "rev-parse", "--short=12", "HEAD")
+    return head and head + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def _git(folder: Path, *args: str) -> str | None:
+    """Return what a command of git prints, without the line break; None if it fails."""
+    # without the locks, `status` does not write the index, which a commit at the same moment would find locked
+    command = ["git", "--no-optional-locks", "-C", str(folder), *args]
     try:
-        dirty = "+changes" if git("status", "--porcelain", "--untracked-files=no").strip() else ""
-        return git("rev-parse", "--short=12", "HEAD").strip() + dirty
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return None

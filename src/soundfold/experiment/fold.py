@@ -28,6 +28,7 @@ from soundfold.experiment.loggers import fold_loggers
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.trainer import FoldJob, make_trainer
+from soundfold.experiment.user_modules import write_modules
 from soundfold.io.atomic import write_text
 from soundfold.io.checkpoints import load_checkpoint
 from soundfold.io.console import console
@@ -81,6 +82,7 @@ def _prepare(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJob:
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if shard.rank == 0:
         write_text(folder / "config.yaml", to_yaml(cfg))
+        write_modules(folder, run.modules)
     pl.seed_everything(int(np.random.SeedSequence([cfg.seed, fold or 0]).generate_state(1)[0]), verbose=False)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.trainer.tf32
     protocol = build.protocol(cfg)
@@ -171,6 +173,7 @@ def _score(
         config=_sha256(to_yaml(run.cfg)),
         chosen_epoch=chosen_epoch,
         command=environment.command(),
+        modules=run.modules,
     )
     return result, predictions
 

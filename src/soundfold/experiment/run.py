@@ -23,6 +23,7 @@ from soundfold.experiment.fold_checks import check_folds
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import RunContext, open_run
 from soundfold.experiment.trainer import fold_name
+from soundfold.experiment.user_modules import read_modules, refuse_changed_modules
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
@@ -73,6 +74,8 @@ def cross_validate(
     run = open_run(cfg)
     folds = _select_folds(run)
     check_folds(run, folds)
+    for fold in folds:
+        _check_modules(run, fold)
     with explain_write_errors(run.folder, REMEDY):
         run.folder.mkdir(parents=True, exist_ok=True)
     if record_folder is not None:
@@ -147,6 +150,7 @@ def _reuse_or_train(run: RunContext, fold: int | None, *, show_scores: bool) -> 
         remove_partial_files(folder.rglob("*"))
         if run.cfg.rerun:
             _discard(run, folder)
+        _check_modules(run, fold)  # another process may have trained it
         path = folder / "result.json"
         if run.cfg.debug or not path.is_file():
             result = run_fold(run, fold)
@@ -167,6 +171,19 @@ def _reuse_or_train(run: RunContext, fold: int | None, *, show_scores: bool) -> 
         if changed:
             console.print(f"warning: Its result was made with other code: {'; '.join(changed)}.", style="yellow")
         return result
+
+
+def _check_modules(run: RunContext, fold: int | None) -> None:
+    """Refuse to reuse a finished or interrupted fold that other code of the user's trained."""
+    folder = run.fold_folder(fold)
+    if run.cfg.debug or run.cfg.rerun:
+        return
+    stored: dict[str, str] | None = {}
+    if (path := folder / "result.json").is_file():
+        stored = FoldResult.load(path).modules
+    elif (folder / "checkpoints" / "last.ckpt").is_file():
+        stored = read_modules(folder)
+    refuse_changed_modules(stored or {}, run.modules, f"fold {fold or 'none'} of {run.group}")
 
 
 def _print_result(run: RunContext, result: FoldResult, *, show_scores: bool) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from soundfold.config import CONF
 from soundfold.errors import InputError
 from soundfold.evaluation.objective import flip_loss
+from soundfold.experiment.environment import config_dirs
 from soundfold.experiment.study import SearchStudy, describe_settings, describe_value
 from soundfold.io.atomic import write_text
 from soundfold.io.console import Terminal
@@ -48,10 +49,18 @@ def summarize_search(study: SearchStudy, cfg: DictConfig, overrides: list[str]) 
     fixed = {"experiment", "split", *best.params}
     others = [override for override in base if override.split("=")[0].lstrip("+") not in fixed]
     # the file has the exact settings
-    chosen = ["python", "scripts/train.py", "--config-dir", str(study.folder), f"experiment={experiment}"]
+    chosen = ["soundfold", "train", *_search_path(study), f"experiment={experiment}"]
     for purpose, split in (("Reproduce the validation score", "nested"), ("Score by split=benchmark", "benchmark")):
         out.print(f"{purpose}: {shlex.join([*chosen, f'split={split}', *others])}", soft_wrap=True, highlight=False)
     return best.value
+
+
+def _search_path(study: SearchStudy) -> list[str]:
+    """Return the arguments by which Hydra finds the experiment file, besides the user's own ``--config-dir``."""
+    folders = config_dirs()
+    if not folders:
+        return ["--config-dir", str(study.folder)]
+    return ["--config-dir", folders[0], f"hydra.searchpath=[file://{study.folder.resolve()}]"]
 
 
 def _trials_table(trials: list[FrozenTrial], cfg: DictConfig) -> Table:

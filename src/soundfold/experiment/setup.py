@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config import cv_id
 from soundfold.data.collection import Collection, open_collection
@@ -16,6 +17,7 @@ from soundfold.experiment import build
 from soundfold.experiment.device import check_accelerator
 from soundfold.experiment.lightning_objects import check_entries
 from soundfold.experiment.model_bundle import seen_by_weights
+from soundfold.experiment.user_modules import module_digests
 from soundfold.models.resnet import weights_digest
 from soundfold.validation import config_keys, validate, wandb_sweep
 
@@ -30,6 +32,7 @@ class RunContext:
         seen: clips that trained the initial weights.
         cv_id: the run's id, a hash of everything that determines its results.
         folder: the run's folder, ``<outputs>/<name>-<id>``.
+        modules: SHA-256 of the user's modules that define it, see `user_modules`.
         is_trial: the run is a trial of a search, also of W&B's: its folds are validated, but not scored, and their
             weights are not stored.
     """
@@ -40,6 +43,7 @@ class RunContext:
     cv_id: str
     folder: Path
     is_trial: bool = False
+    modules: dict[str, str] = field(default_factory=dict)
 
     @property
     def group(self) -> str:
@@ -76,7 +80,9 @@ def open_run(cfg: DictConfig) -> RunContext:
         outputs /= f"{cfg.name}-sweep-{sweep}"
     folder = outputs / f"{cfg.name}{mark}-{identity}"
     is_trial = cfg.search is not None or sweep is not None
-    return RunContext(cfg, collection, seen_by_weights(cfg.model.weights), identity, folder, is_trial)
+    seen = seen_by_weights(cfg.model.weights)
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    return RunContext(cfg, collection, seen, identity, folder, is_trial, module_digests(values))
 
 
 def _check(cfg: DictConfig) -> None:

@@ -124,7 +124,7 @@ def write_export(args: Namespace) -> None:
     """Export a model and compare the file with PyTorch; with ``--int8``, also quantize it and measure its accuracy.
 
     Args:
-        args: arguments of scripts/export.py.
+        args: arguments of ``soundfold export``.
 
     Raises:
         InputError: the model or an option cannot be used, or the file's probabilities differ from PyTorch's.

@@ -60,7 +60,7 @@ def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
     weights = _finished_weights(path)
     if not weights:
         raise InputError(
-            f"{path} has no finished fold with saved weights. Train one (scripts/train.py prints its folder); a run "
+            f"{path} has no finished fold with saved weights. Train one (`soundfold train` prints its folder); a run "
             "with checkpoints.keep=none saves none."
         )
     if fold is not None and fold not in weights:

@@ -1,4 +1,4 @@
-"""Predict files one after the other; the work of scripts/predict.py."""
+"""Predict files one after the other; the work of ``soundfold predict``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def predict(args: Namespace) -> int:
     Unreadable files are reported and skipped. If a timeline cannot be written, the prediction is printed with a note.
 
     Args:
-        args: arguments of scripts/predict.py.
+        args: arguments of ``soundfold predict``.
 
     Returns:
         The exit code: 1 if a file was skipped, or a timeline could not be written.

@@ -106,7 +106,7 @@ def print_jobs(jobs: Sequence[Job], args: Sequence[str]) -> None:
     _print(table)
     if _compares_settings([job for job in jobs if job.protocol == "benchmark"]):
         others = [arg for arg in args if not arg.startswith("split=")]
-        command = shlex.join(["python", "scripts/train.py", *others, "split=nested"])
+        command = shlex.join(["soundfold", "train", *others, "split=nested"])
         _print(
             "Settings that are compared on scored clips look better than they are: the best is partly best by chance. "
             f"Compare them on validation clips, then score the best by split=benchmark: {command}"

@@ -97,5 +97,5 @@ def check_wandb_trial(cfg: DictConfig) -> None:
         raise InputError(
             "WANDB_SWEEP_ID is set, so this is a trial of a W&B sweep, which would choose on the scored clips under "
             f"split={cfg.split.protocol}. Set split=nested, which chooses on validation clips. A plain grid needs no "
-            "sweep: scripts/train.py -m KEY=VALUE,VALUE."
+            "sweep: soundfold train -m KEY=VALUE,VALUE."
         )

@@ -91,7 +91,7 @@ class FiniteLoss(pl.Callback):
         if not step.image_finite:
             return (
                 f"{where} The batch's images are not finite, so the network is not the cause: features or augment "
-                "overflow on one of these clips. View them with scripts/explore.py, or train with augment=none to see "
+                "overflow on one of these clips. View them with `soundfold explore`, or train with augment=none to see "
                 "whether the augmentation is the cause."
             )
         if self.precision == "16-mixed":

@@ -1,0 +1,31 @@
+"""Export a model as one file, raw waveform to probabilities: soundfold export outputs/esc50-1a2b3c4d"""
+
+from pathlib import Path
+
+from soundfold.cli.flags import flag_parser
+from soundfold.errors import InputError
+
+
+def main() -> None:
+    """Run the command on the arguments of this process."""
+    parser = flag_parser(
+        "export",
+        "Export a trained model as one file, log-mel included, and compare it with PyTorch. Input: raw "
+        "waveform, float32 (B, samples) at the training rate. Output: class probabilities. scripts/onnx_example.py "
+        "uses such a file.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
+    parser.add_argument("--format", choices=("onnx", "torch_export"), default="onnx", help="default onnx")
+    parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: model.onnx (or .pt2) in the run's folder")
+    parser.add_argument(
+        "--int8", action="store_true", help="also write an 8-bit version of one fold's model and measure its accuracy"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIRECTORY", help="root of the collection, for --int8")
+    args = parser.parse_args()
+    if args.int8 and args.format != "onnx":
+        raise InputError(f"--int8 requires --format=onnx, not --format={args.format}.")
+    # imported here, so that --help answers at once
+    from soundfold.inference.export import write_export
+
+    write_export(args)

@@ -1,0 +1,54 @@
+"""The arguments of a command that composes a configuration, checked before Hydra reads them."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser  # not public; only it tells overrides from the values of flags
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from soundfold.errors import InputError
+
+# an argument that sets a secret, in any syntax; the group is its name
+SECRET = re.compile(
+    r"""([\w./@-]*(?:api[_-]?key|token|secret|passw(?:or)?d|access[_-]?key))["']?\s*[=:]""", re.IGNORECASE
+)
+
+
+def parse_arguments(args: Sequence[str]) -> Namespace:
+    """Return Hydra's flags, and the overrides as ``overrides``; both may be mixed.
+
+    Raises:
+        InputError: an argument sets a secret; the message does not repeat its value.
+    """
+    for arg in args:
+        if match := SECRET.search(arg):
+            raise InputError(
+                f"{match[1]} is not a configuration key, and other users and logs can read a secret on the command "
+                "line. Set the environment variable WANDB_API_KEY, or run `wandb login` once; revoke the secret if it "
+                "was a real one."
+            )
+    return get_args_parser().parse_intermixed_args(args)
+
+
+def value_keys(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Return the keys of the overrides that set a value, with or without a plus sign.
+
+    Args:
+        overrides: of the command line.
+        folders: with the configuration groups, whose options are not values.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides([text for text in overrides if "=" in text])
+    except ValueError as error:
+        # Python limits the digits of an integer
+        raise InputError(f"A value cannot be read: {str(error).split(';')[0]}.") from None
+    keys = [(override.key_or_group or "").split("@")[0] for override in parsed]
+    return [
+        key
+        for key in keys
+        if key.split(".")[0].split("/")[0] != "hydra" and not any((folder / key).is_dir() for folder in folders)
+    ]

@@ -1,0 +1,37 @@
+"""Train and cross-validate: soundfold train data=esc10 fold=all
+
+Arguments are GROUP=OPTION and KEY=VALUE, as in Hydra; --hydra-help lists its flags, such as -m for sweeps.
+"""
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from soundfold.cli.hydra_app import hydra_task, run
+from soundfold.config import CONF
+from soundfold.experiment.sweep import record_job
+from soundfold.validation import validate
+
+
+@hydra_task
+def task(cfg: DictConfig) -> float | None:
+    """Train the folds of one configuration; return what a sweeper of Hydra's may choose settings by."""
+    with record_job(cfg) as record_folder:
+        validate(cfg)
+        # imported here, so that --help, a misspelled key and an invalid value answer at once
+        from soundfold.report.reporter import RunReporter
+
+        if cfg.search is not None:
+            from soundfold.experiment.search import search
+
+            return search(cfg, list(HydraConfig.get().overrides.task), RunReporter())
+        from soundfold.experiment.run import cross_validate
+
+        objective = cross_validate(cfg, RunReporter(), record_folder=record_folder)
+        # must not be the score of test clips
+        return objective if cfg.split.protocol == "nested" else None
+
+
+def main() -> None:
+    """Run the command on the arguments of this process."""
+    run(hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")(task), description=__doc__)
