@@ -66,7 +66,10 @@ def test_scripts_are_the_commands(name):
         ("soundfold ", list(COMMANDS)),
         ("soundfold tr", list(COMMANDS)),  # the shell selects
         ("soundfold train schedule=", [f"schedule={name}" for name in ("constant", "cosine", "linear", "steps")]),
-        ("soundfold train --config-dir mine seed=1 average=", [f"average={name}" for name in ("ema", "none", "swa", "of_mine")]),
+        (
+            "soundfold train --config-dir mine seed=1 average=",
+            [f"average={name}" for name in ("ema", "none", "swa", "of_mine")],
+        ),
         ("soundfold train --config-dir=mine average=of", ["average=of_mine"]),
         ("soundfold train trainer.acc", ["trainer.accelerator="]),
         ("soundfold report outputs/", []),

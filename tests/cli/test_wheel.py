@@ -1,0 +1,98 @@
+"""The wheel in a fresh environment: its configuration, and a project of the user's without a change in the package."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+from helpers.tiny import ROOT, overrides, render
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from soundfold.config import CONF, register
+
+COMPOSED = [
+    ("train", []),
+    ("train", ["data=esc50", "optim=sgd", "experiment=scratch"]),
+    ("prepare", []),
+    ("explore", []),
+]
+COMPOSE = """import json, sys
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+import soundfold
+from soundfold.config import CONF, register
+register()
+with initialize_config_dir(str(CONF), version_base="1.3"):
+    configs = [OmegaConf.to_container(compose(*args)) for args in json.loads(sys.argv[1])]
+print(json.dumps([soundfold.__file__, str(CONF), configs]))
+"""
+pytestmark = pytest.mark.slow
+
+
+def call(*command: object, **options) -> str:
+    """Run a command and return what it prints."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> Path:
+    """Return the folder of commands of a fresh environment with the wheel, which was built from the source archive."""
+    work = tmp_path_factory.mktemp("wheel")
+    source = work / "source"
+    # the build writes to its source
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        source.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, source)
+    for name in ("src", "conf"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    build = "from setuptools import build_meta; print(build_meta.build_sdist('..'))"
+    archive = call(sys.executable, "-c", build, cwd=source).split()[-1]
+    shutil.unpack_archive(work / archive, work / "unpacked", filter="data")
+    (unpacked,) = (work / "unpacked").iterdir()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    call(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", work, unpacked)
+    (wheel,) = work.glob("*.whl")
+    venv.create(work / "env", with_pip=False)
+    python = work / "env" / "bin" / "python"
+    packages = Path(call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    # a plain path: the .pth files in it, such as that of an editable install, are not read
+    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    call(*pip, "--python", python, "install", "-q", "--no-deps", wheel)
+    return python.parent
+
+
+def test_the_wheel_has_the_configuration_of_the_checkout(environment, tmp_path):
+    printed = call(environment / "python", "-P", "-c", COMPOSE, json.dumps(COMPOSED), cwd=tmp_path)
+    package, conf, configs = json.loads(printed)
+    assert Path(package).is_relative_to(environment.parent)
+    assert Path(conf) == Path(package).parent / "conf"
+    files = {path.relative_to(CONF): path.read_bytes() for path in CONF.rglob("*.yaml")}
+    assert {path.relative_to(conf): path.read_bytes() for path in Path(conf).rglob("*.yaml")} == files
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert configs == [OmegaConf.to_container(compose(*args)) for args in COMPOSED]
+
+
+def test_a_project_in_an_empty_folder(environment, tmp_path):
+    def soundfold(*args: object) -> str:
+        return call(environment / "soundfold", *args, cwd=tmp_path)
+
+    render(tmp_path / "tiny")
+    tiny = overrides(tmp_path / "tiny", tmp_path / "outputs", "report.page=plain")
+    assert "debug" in soundfold("train", *tiny, "experiment=debug")
+    soundfold("train", *tiny)
+    (run,) = (path.parent for path in (tmp_path / "outputs").glob("tiny-*/cv.json"))
+    result = json.loads((run / "fold1" / "result.json").read_text())
+    assert result["environment"]["commit"] == "installed package"
+    assert "0.wav" in soundfold("predict", run, tmp_path / "tiny" / "audio" / "0.wav", "--format=csv")
+    assert "mean ± sd" in soundfold("report", run)
+    assert (run / "report.html").is_file()
