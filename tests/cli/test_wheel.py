@@ -88,7 +88,7 @@ def test_a_project_in_an_empty_folder(environment, tmp_path):
 
     render(tmp_path / "tiny")
     tiny = overrides(tmp_path / "tiny", tmp_path / "outputs", "report.page=plain")
-    assert "debug" in soundfold("train", *tiny, "experiment=debug")
+    assert "30 clips scored once" in soundfold("train", *tiny, "experiment=debug")
     soundfold("train", *tiny)
     (run,) = (path.parent for path in (tmp_path / "outputs").glob("tiny-*/cv.json"))
     result = json.loads((run / "fold1" / "result.json").read_text())

@@ -393,5 +393,6 @@ def test_a_job_of_a_nested_sweep_prints_no_test_figure(root, tmp_path, train_her
 def test_no_objective_is_the_score_of_test_clips(protocol, objective, monkeypatch):
     """A sweeper of Hydra's may choose by what the entry point returns."""
     monkeypatch.setattr(runs, "cross_validate", lambda *_, **__: 0.5)
-    monkeypatch.setattr(sweep.HydraConfig, "get", lambda: OmegaConf.create({"mode": RunMode.RUN}))
+    job = OmegaConf.create({"mode": RunMode.RUN, "runtime": {"config_sources": []}})
+    monkeypatch.setattr(sweep.HydraConfig, "get", lambda: job)
     assert task(compose_config(f"split={protocol}")) == objective
