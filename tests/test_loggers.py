@@ -1,5 +1,7 @@
 """The loggers of a configuration: W&B, TensorBoard and any Lightning logger by its class."""
 
+import csv
+import importlib.util
 import subprocess
 import sys
 
@@ -11,7 +13,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from soundfold.config import Explore, compose_config, cv_id, refuse_unknown_keys
 from soundfold.errors import InputError
-from soundfold.experiment.lightning_objects import make_loggers
+from soundfold.evaluation.results import load_folds
+from soundfold.experiment.lightning_objects import check_entries, make_loggers
 from soundfold.experiment.loggers import fold_loggers
 from soundfold.experiment.setup import open_run
 from soundfold.validation import validate, wandb_options
@@ -59,6 +62,46 @@ def test_the_command_line_refuses_a_logger_in_one_paragraph(overrides, message):
 def test_an_invalid_logger_is_refused(overrides, message):
     with pytest.raises(InputError, match=message):
         validate(compose_config(*overrides))
+
+
+def test_a_logger_whose_package_is_missing_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in ("mlflow", "comet", "tensorboard"):
+        with pytest.raises(InputError, match=rf"^logger={name} requires .*, which is not installed: pip install "):
+            validate(compose_config(f"logger={name}"))
+
+
+@pytest.mark.parametrize("name", ["mlflow", "comet"])
+def test_options_of_a_logger_in_conf_are_arguments_of_its_class(name):
+    cfg = compose_config(f"logger={name}", "name=x")
+    check_entries(cfg)
+    cfg.logger[name].prefx = "x"
+    if name == "mlflow":  # Comet's class takes any argument
+        with pytest.raises(InputError, match="'prefx'"):
+            check_entries(cfg)
+
+
+@pytest.mark.parametrize("store", ["sqlite", "files"])
+def test_mlflow_has_configuration_and_metrics_of_each_fold(store, tiny_run, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    options = ("logger=mlflow", "fold=1", "optim.lr=0.01", *(["logger.mlflow.tracking_uri=null"] * (store == "files")))
+    cross_validate(tiny_run.parents[1] / "tiny", tmp_path, *options)
+    uri = f"sqlite:///{tmp_path}/mlflow.db" if store == "sqlite" else f"file:{tmp_path}/mlruns"
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tiny")
+    (run,) = client.search_runs([experiment.experiment_id])
+    folder = only(tmp_path)
+    assert (run.info.run_name, run.info.status) == (f"{folder.name} fold 1", "FINISHED")
+    assert run.data.tags["cross_validation"] == folder.name
+    assert run.data.params["optim/lr"] == "0.01"
+    (result,) = load_folds(folder)
+    assert run.data.metrics["test/accuracy"] == pytest.approx(result.accuracy)
+    with (folder / "fold1" / "metrics.csv").open() as stream:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(stream)]
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [metric.value for metric in history] == pytest.approx(losses, rel=1e-5)
 
 
 def test_a_section_that_is_not_a_mapping_is_refused():

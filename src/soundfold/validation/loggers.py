@@ -14,6 +14,13 @@ from soundfold.config import LOGGERS, Wandb, refuse_unknown_keys
 from soundfold.errors import InputError
 from soundfold.validation.values import check_values
 
+# options of conf/logger: the package that each requires, its module, and what installs it
+PACKAGES = {
+    "tensorboard": ("TensorBoard", "tensorboard", "-e '.[tensorboard]'"),
+    "mlflow": ("MLflow", "mlflow", "-e '.[mlflow]'"),
+    "comet": ("Comet", "comet_ml", "comet-ml"),
+}
+
 
 def is_wandb_trial() -> bool:
     """Return whether W&B's agent started this process as a trial of a sweep."""
@@ -77,12 +84,13 @@ def check_wandb(cfg: DictConfig) -> None:
         )
 
 
-def check_tensorboard(cfg: DictConfig) -> None:
-    if cfg.logger.get("tensorboard") is not None and importlib.util.find_spec("tensorboard") is None:
-        raise InputError(
-            "logger=tensorboard requires TensorBoard, which is not installed: pip install -e '.[tensorboard]'. "
-            "metrics.csv has the same values without it."
-        )
+def check_logger_packages(cfg: DictConfig) -> None:
+    for name, (package, module, installed_by) in PACKAGES.items():
+        if cfg.logger.get(name) is not None and importlib.util.find_spec(module) is None:
+            raise InputError(
+                f"logger={name} requires {package}, which is not installed: pip install {installed_by}. "
+                "metrics.csv has the same values without it."
+            )
 
 
 def check_wandb_trial(cfg: DictConfig) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.errors import InputError
 from soundfold.validation.collection import validate_data, validate_features
-from soundfold.validation.loggers import check_loggers, check_tensorboard, check_wandb, check_wandb_trial
+from soundfold.validation.loggers import check_logger_packages, check_loggers, check_wandb, check_wandb_trial
 from soundfold.validation.search import validate_search
 from soundfold.validation.trainer import (
     check_class_entries,
@@ -202,7 +202,7 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     _check_kept_weights,
     check_loggers,
     check_wandb,
-    check_tensorboard,
+    check_logger_packages,
     check_wandb_trial,
     validate_search,
 )
