@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import escape
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,16 @@ class Prediction:
         """Return the ``n`` most probable classes with their probabilities, in descending order."""
         order = np.argsort(-self.probabilities, kind="stable")[:n]
         return [(self.classes[i], float(self.probabilities[i])) for i in order]
+
+    def _repr_html_(self) -> str:
+        """Return the most probable classes and the notes, for notebooks."""
+        rows = "".join(
+            f'<tr><td>{escape(name)}</td><td style="text-align: right">{100 * value:.1f}</td></tr>'
+            for name, value in self.top()
+        )
+        title = "probability %" if self.calibrated else "probability %, uncalibrated"
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        return (
+            f"<p>{self.seconds:.1f} s, {len(self.windows)} window{'s' * (len(self.windows) > 1)}</p>"
+            f"<table><tr><th>class</th><th>{title}</th></tr>{rows}</table><ul>{notes}</ul>"
+        )
