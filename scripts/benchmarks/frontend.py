@@ -22,7 +22,8 @@ from soundfold.data.tables import read_table
 from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
-from soundfold.features.augment import Augmentation, MaskSpec, Uniform
+from soundfold.features.augment import Augmentation
+from soundfold.features.augment_params import MaskSpec, Uniform
 from soundfold.features.logmel import LogMel, area_weights
 from soundfold.features.pipeline import FrontEnd
 from soundfold.io.pcm import float_to_pcm, pcm_to_float

@@ -11,7 +11,8 @@ from soundfold.data.splits import Protocol
 from soundfold.data.store import Waveforms
 from soundfold.data.tables import ClipTable
 from soundfold.errors import ArgumentError
-from soundfold.features.augment import Augmentation, Uniform
+from soundfold.features.augment import Augmentation
+from soundfold.features.augment_params import Uniform
 from soundfold.features.crops import Crops
 from soundfold.features.logmel import LogMel, NormalizeAndResize
 from soundfold.features.mixing import Mixing

@@ -18,7 +18,8 @@ from soundfold.config import CONF, register
 from soundfold.eda.augmentation_gallery import augmentation_gallery
 from soundfold.eda.explore import explore
 from soundfold.errors import InputError
-from soundfold.features.augment import Augmentation, MaskSpec, Uniform
+from soundfold.features.augment import Augmentation
+from soundfold.features.augment_params import MaskSpec, Uniform
 from soundfold.features.logmel import LogMel
 from soundfold.features.pipeline import FrontEnd
 from soundfold.report.drawing import new_figure

@@ -187,7 +187,11 @@ def test_a_step_of_the_model_reads_nothing(tmp_path, monkeypatch):
 
 
 def _to_meta(params):
-    """Move drawn parameters, a nested dataclass of tensors, to the meta device."""
+    """Move drawn parameters, nested dataclasses, tuples and dicts of tensors, to the meta device."""
+    if isinstance(params, tuple | list):
+        return type(params)(map(_to_meta, params))
+    if isinstance(params, dict):
+        return {name: _to_meta(value) for name, value in params.items()}
     if not is_dataclass(params):
         return params if params is None else params.to("meta")
     return type(params)(*(_to_meta(getattr(params, field.name)) for field in fields(params)))

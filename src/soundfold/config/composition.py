@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config.commands import Benchmark, Explore, Prepare
-from soundfold.config.schema import OPTIMIZERS, Config, Trainer
+from soundfold.config.schema import OPTIMIZERS, Augment, Config, Trainer
 
 # every value and its default: in the package if it was built, else in the checkout. Hydra gets it as a path.
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -31,10 +31,15 @@ def register() -> None:
     # explained as on the command line; `soundfold.validation` checks them
     for section in ("logger", "callbacks", "trainer"):
         OmegaConf.set_struct(schema[section], False)
+    explore_schema: Any = OmegaConf.structured(Explore)
+    for node in (schema, explore_schema):
+        node.augment = Augment
+        node.augment.extra = {}
+        OmegaConf.set_struct(node.augment.extra, False)
     store.store(name="schema", node=schema)
     store.store(name="benchmark_schema", node=Benchmark)
     store.store(name="prepare_schema", node=Prepare)
-    store.store(name="explore_schema", node=Explore)
+    store.store(name="explore_schema", node=explore_schema)
     for name, node in OPTIMIZERS.items():
         store.store(group="schema/optim", name=name, node=node)
     OmegaConf.register_new_resolver("at_most_nyquist", lambda hz, rate: min(float(hz), rate / 2), replace=True)

@@ -58,7 +58,8 @@ def known_keys(schema: type = Config) -> set[str]:
 def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
     """Raise for the first key that is not in the schema, and name its successor or the nearest key.
 
-    The options of callbacks, and of loggers that the schema does not have, are those of their classes, and pass.
+    The options of callbacks, of loggers that the schema does not have, and of ``augment.extra`` are those of their
+    classes, and pass.
 
     Raises:
         InputError: a key is unknown.
@@ -67,7 +68,7 @@ def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
     for key in keys:
         if (renamed := new_name(key)) in known and renamed != key:
             raise InputError(f"{key} was renamed: set {renamed} instead.")
-        if key in known or (schema is Config and _is_class_option(key)):
+        if key in known or (key.split(".")[0] in known and is_class_option(key)):
             continue
         if reason := REMOVED.get(key):
             raise InputError(f"{key} was removed: {reason}")
@@ -91,8 +92,10 @@ def _nearest(key: str, known: set[str]) -> list[str]:
     return same_name[:3] or difflib.get_close_matches(key, sorted(known), n=1, cutoff=0.0)
 
 
-def _is_class_option(key: str) -> bool:
+def is_class_option(key: str) -> bool:
     """Return whether a key belongs to an entry that names its class by ``_target_``."""
+    if key.startswith("augment.extra."):
+        return True
     section, _, rest = key.partition(".")
     name = rest.split(".")[0]
     return bool(name) and (section == "callbacks" or (section == "logger" and name not in LOGGERS))

@@ -118,6 +118,7 @@ class Augment:
     one_of: bool = key()
     copies: Copies | None = key()
     mixing: Mixing = key()
+    extra: dict[str, Any] = key()
 
 
 @dataclass

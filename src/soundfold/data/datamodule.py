@@ -17,7 +17,7 @@ from soundfold.data.leakage import NOTHING_SEEN, Audit, SeenClips, audit, check_
 from soundfold.data.loader import BatchShard, ClipBatches, seed_generator
 from soundfold.data.splits import BENCHMARK, Protocol, Split, make_split
 from soundfold.errors import ArgumentError
-from soundfold.features.augment import AugmentParams
+from soundfold.features.augment_params import AugmentParams
 from soundfold.features.batch_transform import FULL_BATCH, BatchTransform
 from soundfold.features.crops import Crops
 from soundfold.features.mixing import Mixing

@@ -16,7 +16,7 @@ from soundfold.data.copies import OfflineCopies
 from soundfold.data.layouts import TableOptions
 from soundfold.data.splits import Protocol
 from soundfold.errors import InputError
-from soundfold.features.augment import Augmentation, MaskSpec, Uniform
+from soundfold.experiment.augmentations import augmentation
 from soundfold.features.crops import Crops
 from soundfold.features.logmel import LogMel, NormalizeAndResize
 from soundfold.features.mixing import Mixing
@@ -76,6 +76,8 @@ def refuse_foreign_keys(stored: dict[str, Any], source: str) -> None:
             raise InputError(f"{source} has {name}={stored[name]!r}, not a mapping, so the model cannot be rebuilt.")
     values, known = config.migrate(stored), config.known_keys()
     for key in config.flatten({name: values[name] for name in IMAGE_SECTIONS if name in values}):
+        if config.is_class_option(key):
+            continue
         parts = key.split(".")
         # name the outermost unknown key
         for length in range(2, len(parts) + 1):
@@ -93,11 +95,15 @@ def table_options(cfg: DictConfig) -> TableOptions:
 
 
 @config_keys("features", "features.image", "augment", "data")
-def front_end(cfg: DictConfig) -> FrontEnd:
-    """Build from ``features``, ``augment`` and ``data``; the statistics are 0 and 1 until fitted."""
+def front_end(cfg: DictConfig, *, augmented: bool = True) -> FrontEnd:
+    """Build from ``features``, ``augment`` and ``data``; the statistics are 0 and 1 until fitted.
+
+    Args:
+        augmented: with the augmentation, which prediction does not need.
+    """
     image = cfg.features.image
     resize = image and NormalizeAndResize(cfg.features.n_mels, image.frames, image.size)
-    return FrontEnd(logmel(cfg), resize, augmentation(cfg), cfg.features.per_band)
+    return FrontEnd(logmel(cfg), resize, augmentation(cfg) if augmented else None, cfg.features.per_band)
 
 
 @config_keys("features", "data")
@@ -112,17 +118,6 @@ def logmel(cfg: DictConfig) -> LogMel:
         win_length=sizes.window,
         **{key: cfg.features[key] for key in ("n_mels", "f_min", "top_db", "relative")},
     )
-
-
-@config_keys("augment", "data")
-def augmentation(cfg: DictConfig) -> Augmentation:
-    """Build from ``augment``, for clips of ``data``."""
-    options: Any = OmegaConf.to_container(cfg.augment, resolve=True)
-    del options["mixing"], options["copies"]
-    for key, value in options.items():
-        if isinstance(value, dict):
-            options[key] = MaskSpec(**value) if "count" in value else Uniform(**value)
-    return Augmentation(round(cfg.data.seconds * cfg.data.sample_rate), **options)
 
 
 @config_keys("crops", "data")

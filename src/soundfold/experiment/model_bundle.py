@@ -97,7 +97,7 @@ class ModelBundle:
     def rebuild(self) -> tuple[FrontEnd, ResNet18]:
         """Return the front end with its statistics and the network with its weights, in evaluation mode on the CPU."""
         cfg = build.stored_sections(self.values)
-        front_end = build.front_end(cfg)
+        front_end = build.front_end(cfg, augmented=False)
         front_end.mean.copy_(self.mean)
         front_end.std.copy_(self.std)
         network = build.network(cfg, len(self.classes))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Generator, Tensor
 
 from soundfold.errors import ArgumentError, check_between
 
+# of one augmentation: tensors with a row per clip
+Params: TypeAlias = "Tensor | tuple[Params, ...] | dict[str, Params] | None"
 MAX_MASKS = 100
 # tolerance of a sum of probabilities such as 3 * 0.33333334
 SUM_TOLERANCE = 1e-6
@@ -29,6 +31,10 @@ class Uniform:
     high: float
     p: float = 1.0
     integer: bool = False
+
+    def ends(self, neutral: float) -> list[float]:
+        """Return the distinct bounds, without the value that changes nothing."""
+        return [value for value in dict.fromkeys((self.low, self.high)) if value != neutral]
 
     def check(self, name: str, lowest: float, highest: float) -> None:
         """Raise `ArgumentError` if a value of the argument ``name`` is invalid."""
@@ -72,37 +78,31 @@ def check_exclusive(probabilities: dict[str, float], reason: str) -> None:
         raise ArgumentError(f"{names}: their sum {total:g} must not exceed 1, because {reason}.")
 
 
+def rows_of(params: Params, clips: Tensor | slice) -> Params:
+    """Select the parameters of some of the clips."""
+    if isinstance(params, tuple):
+        return tuple(rows_of(value, clips) for value in params)
+    if isinstance(params, dict):
+        return {name: rows_of(value, clips) for name, value in params.items()}
+    return params if params is None else params[clips]
+
+
 @dataclass(frozen=True)
 class AugmentParams:
-    """Augmentation parameters of a batch of B clips, on the training device. None disables a transform.
+    """Augmentation parameters of a batch of B clips, on the training device.
 
     Attributes:
-        time_shift: (B,), cyclic shift to the right, as a fraction of the clip.
-        gain: (B,), linear factor; negative inverts the polarity.
-        noise_std: (B,), standard deviation of added noise relative to full scale; `noise_snr` takes precedence.
-        noise_snr: (B,), signal-to-noise ratio in dB; infinite for clips without.
-        noise_row, noise_start: int64 (B,), row of the noise bank and its first sample.
-        time_stretch: (B,), rate; above 1 is faster.
-        pitch_shift: (B,), semitones; above 0 is higher.
-        time_masks, frequency_masks: (B, n, 2), start and end of each mask as fractions of the axis.
+        values: parameters by augmentation. One that is absent is not applied.
     """
 
-    time_shift: Tensor | None
-    gain: Tensor | None
-    noise_std: Tensor | None
-    noise_snr: Tensor | None
-    noise_row: Tensor
-    noise_start: Tensor
-    time_stretch: Tensor | None
-    pitch_shift: Tensor | None
-    time_masks: Tensor | None
-    frequency_masks: Tensor | None
+    values: dict[str, Params]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
 
     def rows(self, clips: Tensor | slice) -> AugmentParams:
         """Select the parameters of some of the clips."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        selected: dict[str, Any] = {name: value if value is None else value[clips] for name, value in values.items()}
-        return AugmentParams(**selected)
+        return AugmentParams({name: rows_of(params, clips) for name, params in self.values.items()})
 
 
 class ParamSampler:
@@ -113,10 +113,14 @@ class ParamSampler:
         generator: source of randomness; the parameters are on its device.
         augmented: bool (B,); the other clips get neutral values. None augments all.
         one_of: give each clip at most one of the values drawn by `value`.
+
+    Attributes:
+        clips, generator: see above.
+        device: of the parameters.
     """
 
-    def __init__(self, clips: int, generator: Generator, augmented: Tensor | None, one_of: bool) -> None:
-        self.clips, self.generator = clips, generator
+    def __init__(self, clips: int, generator: Generator, augmented: Tensor | None = None, one_of: bool = False) -> None:
+        self.clips, self.generator, self.device = clips, generator, generator.device
         if augmented is None:
             augmented = torch.ones(clips, dtype=torch.bool, device=generator.device)
         self.augmented = augmented
@@ -126,7 +130,7 @@ class ParamSampler:
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw from [0, 1): (B, *shape)."""
-        return torch.rand((self.clips, *shape), generator=self.generator, device=self.generator.device)
+        return torch.rand((self.clips, *shape), generator=self.generator, device=self.device)
 
     def index(self, size: int) -> Tensor:
         """Draw indices below ``size``: int64 (B,)."""
@@ -136,10 +140,8 @@ class ParamSampler:
         """Draw the clips that a transform of probability ``p`` applies to: bool (B,)."""
         return (self.uniform() < p) & self.augmented
 
-    def value(self, spec: Uniform | None, neutral: float) -> Tensor | None:
-        """Draw a parameter: (B,), or None without a distribution."""
-        if spec is None:
-            return None
+    def value(self, spec: Uniform, neutral: float = 0.0) -> Tensor:
+        """Draw a parameter: (B,); ``neutral`` for the clips that ``spec.p`` leaves out."""
         value = spec.low + (spec.high - spec.low + spec.integer) * self.uniform()
         if spec.integer:
             value = value.floor().clamp(max=spec.high)
@@ -150,10 +152,8 @@ class ParamSampler:
             self.interval_start = interval_end
         return torch.where(hit, value, neutral)
 
-    def masks(self, spec: MaskSpec | None) -> Tensor | None:
-        """Draw masks: start and end, (B, count, 2), or None without a specification."""
-        if spec is None:
-            return None
+    def masks(self, spec: MaskSpec) -> Tensor:
+        """Draw masks: start and end as fractions of the axis, (B, count, 2)."""
         hit = (self.uniform(spec.count) < spec.p) & self.augmented[:, None]
         width = spec.width * self.uniform(spec.count) * hit
         start = (1 - width) * self.uniform(spec.count)

@@ -17,6 +17,7 @@ from soundfold.features.mixing import (
     mix_styles,
     mix_targets,
     mix_waves,
+    soft_targets,
 )
 from soundfold.features.pipeline import FrontEnd
 
@@ -87,8 +88,17 @@ class BatchTransform:
             rows: which P clips to transform.
 
         Returns:
-            Images, float32 (P, 1, M, T), and targets: soft (P, C) with mixing, else hard (P,).
+            Images, float32 (P, 1, M, T), and targets: soft (P, C) if clips are mixed or targets augmented, else hard
+            (P,).
         """
+        image, target = self._mixed_images(wave, target, params, rows)
+        augmentation = self.front_end.augmentation
+        if params.augment is not None and augmentation is not None and augmentation.acts_on("targets"):
+            soft = soft_targets(target, self.classes)
+            target = augmentation.transform_stage("targets", soft, params.augment.rows(rows))
+        return image, target
+
+    def _mixed_images(self, wave: Tensor, target: Tensor, params: BatchParams, rows: slice) -> tuple[Tensor, Tensor]:
         if self.crops is not None and params.position is not None:
             wave = self.crops.crop_at(wave, params.position)
         if params.wave_mix is not None:

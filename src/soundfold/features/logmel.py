@@ -164,6 +164,17 @@ class LogMel(nn.Module):
     def forward(self, wave: Tensor, time_stretch: Tensor | None = None, pitch_shift: Tensor | None = None) -> Tensor:
         """Compute log-mels of waveforms, optionally stretched and shifted: float32 (B, N) -> (B, 1, M, T), dB.
 
+        Args:
+            wave: (B, N), nominally in [-1, 1].
+            time_stretch, pitch_shift: see `from_power`.
+        """
+        return self.from_power(self.power(wave), time_stretch, pitch_shift)
+
+    def from_power(
+        self, power: Tensor, time_stretch: Tensor | None = None, pitch_shift: Tensor | None = None
+    ) -> Tensor:
+        """Compute log-mels of power spectra, optionally stretched and shifted: (B, F, T) -> (B, 1, M, T), dB.
+
         Both changes act on one power spectrum, because a log-mel discards phases. Both are linear in it, so each is
         applied where it is cheapest. A pitch shift scales frequencies by 2^(semitones / 12): each clip gets the mel
         bank that reads the bins at their scaled frequencies, which preserves a tone's energy; bands above a lowered
@@ -171,7 +182,7 @@ class LogMel(nn.Module):
         instead of n_fft / 2 + 1; T does not change, see `stretch_time`.
 
         Args:
-            wave: (B, N), nominally in [-1, 1].
+            power: (B, n_fft // 2 + 1, T).
             time_stretch: (B,), rate; above 1 is faster, as in ``librosa.effects.time_stretch``.
             pitch_shift: (B,), semitones; above 0 is higher.
         """
@@ -179,7 +190,7 @@ class LogMel(nn.Module):
         if pitch_shift is not None:
             factor = torch.exp2(pitch_shift[:, None] / 12)
             bank = mel_bank(self.edges, self.frequencies * factor)
-        mel = self._mel_product(bank, self.power(wave), factor)
+        mel = self._mel_product(bank, power, factor)
         return self.to_db(mel if time_stretch is None else stretch_time(mel, time_stretch))
 
     def _mel_product(self, bank: Tensor, power: Tensor, factor: Tensor | None) -> Tensor:

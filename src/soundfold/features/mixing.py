@@ -9,8 +9,8 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from soundfold.errors import ArgumentError, check_between
-from soundfold.features.augment import inside
 from soundfold.features.augment_params import check_exclusive
+from soundfold.features.masks import inside
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,12 @@ def mix_images(image: Tensor, partner: Tensor, params: ImageMixParams) -> Tensor
     return torch.where(cut, partner, torch.lerp(partner, image, params.weight[:, None, None, None]))
 
 
+def soft_targets(target: Tensor, classes: int) -> Tensor:
+    """Return the probabilities of the classes: hard (B,) or soft (B, classes) -> soft (B, classes)."""
+    return functional.one_hot(target, classes).float() if target.ndim == 1 else target
+
+
 def mix_targets(target: Tensor, classes: int, params: WaveMixParams | ImageMixParams) -> Tensor:
     """Mix targets: hard (B,) or soft (B, classes) -> soft (B, classes)."""
-    soft = functional.one_hot(target, classes).float() if target.ndim == 1 else target
+    soft = soft_targets(target, classes)
     return torch.lerp(soft[params.partner], soft, params.share[:, None])

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from soundfold.errors import ArgumentError
-from soundfold.features.augment import Augmentation, apply_masks
+from soundfold.features.augment import Augmentation
 from soundfold.features.augment_params import AugmentParams
 from soundfold.features.logmel import LogMel, NormalizeAndResize
+from soundfold.features.spectrum import Axes
 from soundfold.io.pcm import pcm_to_float
 
 
@@ -68,9 +69,10 @@ class FrontEnd(nn.Module):
         wave = pcm_to_float(wave)
         if params is None or self.augmentation is None:
             return self.normalize(self.logmel(wave))
-        wave = self.augmentation.apply_to_wave(wave, params)
-        log_mel = self.logmel(wave, params.time_stretch, params.pitch_shift)
-        return apply_masks(self.normalize(log_mel), params)
+        augment = self.augmentation.transform_stage
+        power = augment("spectrum", self.logmel.power(augment("waveform", wave, params)), params)
+        log_mel = self.logmel.from_power(power, *augment("axes", Axes(), params))
+        return augment("image", self.normalize(log_mel), params)
 
     def normalize(self, log_mel: Tensor) -> Tensor:
         """Turn log-mels (B, 1, M, T), dB, into the network's input."""
