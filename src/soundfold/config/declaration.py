@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 def key(
     *,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[str | bool, ...] | None = None,
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,

@@ -32,6 +32,7 @@ NOT_IDENTITY = (
     "data.download",
     "data.on_device",
     "trainer.accelerator",
+    "trainer.cuda_graph",
     "trainer.enable_progress_bar",
     "trainer.log_every_n_steps",
     "trainer.tf32",

@@ -196,6 +196,7 @@ class Trainer:
     gradient_clip_val: float | None = key(low=0)
     deterministic: bool = key()
     tf32: bool = key()
+    cuda_graph: Any = key(choices=("auto", True, False))
     log_every_n_steps: int = key(low=0)
     check_val_every_n_epoch: int = key(low=1)
     enable_progress_bar: bool = key()

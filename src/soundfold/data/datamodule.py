@@ -56,6 +56,7 @@ class SoundDataModule(pl.LightningDataModule):
     Attributes:
         split, audit: of this fold, after `setup`.
         seen: after `setup`, the clips that train or select the model, including those behind its initial weights.
+        generator: of training batches, on the training device, after `setup`.
     """
 
     split: Split
@@ -86,7 +87,8 @@ class SoundDataModule(pl.LightningDataModule):
         self.front_end, self.fold, self.protocol, self.crops, self.mixing = front_end, fold, protocol, crops, mixing
         self.copies, self.batch_size, self.micro_batches, self.seed = copies, batch_size, micro_batches, seed
         self.on_device, self.seen, self.compile = on_device, seen, compile
-        self._is_set_up = False
+        self._is_set_up = self._indices_only = False
+        self._train_loader: ClipBatches | None = None
 
     def prepare_data(self) -> None:
         self._open()
@@ -103,7 +105,7 @@ class SoundDataModule(pl.LightningDataModule):
         check_leakage(self.audit, self.protocol, self.fold)
         self.seen = seen_clips(table, self.split, waves.hashes, self._copies, self.seen)
         self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        self._generator = torch.Generator(self.device)
+        self.generator = torch.Generator(self.device)
         self._clip_of = None if self._copies is None else torch.from_numpy(self._copies.clips)
         self._copy_params = None if self._copies is None else self._draw_copies(self._copies)
         self._samples = place_samples(waves, self.device, self.on_device)
@@ -115,9 +117,15 @@ class SoundDataModule(pl.LightningDataModule):
         self._is_set_up = True
 
     def train_dataloader(self) -> ClipBatches:
-        return self._loader(
-            self._indices.train, self.batch_size, generator=self._generator, seed=self._stream(), shard=self._shard
+        self._train_loader = self._loader(
+            self._indices.train,
+            self.batch_size,
+            generator=self.generator,
+            seed=self._stream(),
+            shard=self._shard,
+            indices_only=self._indices_only,
         )
+        return self._train_loader
 
     def val_dataloader(self) -> list[ClipBatches]:
         val = self._indices.val
@@ -129,9 +137,29 @@ class SoundDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int) -> tuple:
         # validation runs within `fit`, where `training` is False
         if self.trainer and self.trainer.training:
-            return self.augment(*batch)
+            return batch if self._indices_only else self.augment(*batch)
         wave, target, index = batch
         return self.front_end(self._test_crops(wave), self._copy_rows(index)), target, index
+
+    def yield_indices(self, enabled: bool) -> None:
+        """Make training batches only (index int64 (B,),), for a step that calls `training_batch`; or restore them."""
+        self._indices_only = enabled
+        if self._train_loader is not None:
+            self._train_loader.indices_only = enabled
+
+    def training_batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images and targets of a training batch, from the indices of its clips.
+
+        If the samples are on the device, this is a function of tensors and of `generator` that reads no value from it.
+        """
+        assert self._train_loader is not None
+        image, target, *_ = self.augment(*self._train_loader.read(index))
+        return image, target
+
+    @property
+    def reads_on_device(self) -> bool:
+        """Whether the samples are on the training device, after `setup`."""
+        return self._samples.device == self.device
 
     def augment(
         self, wave: Tensor, target: Tensor, index: Tensor, part: slice = FULL_BATCH
@@ -144,7 +172,7 @@ class SoundDataModule(pl.LightningDataModule):
         Returns:
             Images, targets and indices of the slice, and the weight of its mean loss.
         """
-        params = self._batch_transform.draw(len(wave), self._generator, self._copy_rows(index))
+        params = self._batch_transform.draw(len(wave), self.generator, self._copy_rows(index))
         image, target = self._transform(wave, target, params, part)
         return image, target, index[part], len(image) * self._shard.count / len(wave)
 
@@ -156,7 +184,7 @@ class SoundDataModule(pl.LightningDataModule):
         loader = self._loader(
             self._indices.train,
             max(1, self.batch_size // self._shard.count),
-            generator=self._generator,
+            generator=self.generator,
             seed=self._stream(4),
         )
         for number in range(batches * self._shard.count):
@@ -198,9 +226,9 @@ class SoundDataModule(pl.LightningDataModule):
 
     def _draw_copies(self, copies: Copies) -> AugmentParams:
         assert self.front_end.augmentation is not None
-        seed_generator(self._generator, *self._stream(2))
+        seed_generator(self.generator, *self._stream(2))
         augmented = torch.from_numpy(copies.augmented).to(self.device)
-        return self.front_end.augmentation.draw(len(augmented), self._generator, augmented)
+        return self.front_end.augmentation.draw(len(augmented), self.generator, augmented)
 
     def _copy_rows(self, index: Tensor) -> AugmentParams | None:
         return None if self._copy_params is None else self._copy_params.rows(index)

@@ -46,7 +46,7 @@ def seed_generator(generator: torch.Generator, *entropy: int) -> None:
 
 
 class ClipBatches:
-    """Batches of clips: (wave int16 (B, N), target int64 (B,), index int64 (B,)).
+    """Batches of clips: (wave int16 (B, N), target int64 (B,), index int64 (B,)), or only (index,).
 
     With a shard, every rank loads the full batch and trains on a slice of it: each batch is repeated for every
     micro-batch of this process, followed by the slice, with the generator in the same state. Random numbers for a batch
@@ -64,6 +64,7 @@ class ClipBatches:
         clip_of: int64 (images,), the clip of each image, where clips have several.
         shard: of this process. Batch norm requires two clips in each micro-batch, so a last batch that is too small
             for them takes clips from the one before.
+        indices_only: yield indices, for a training step that reads the clips itself, see `read`.
     """
 
     batch_sampler = None  # Lightning requires it of a loader that has a sampler
@@ -79,7 +80,9 @@ class ClipBatches:
         seed: tuple[int, ...] = (),
         clip_of: Tensor | None = None,
         shard: BatchShard | None = None,
+        indices_only: bool = False,
     ) -> None:
+        self.indices_only = indices_only
         self.samples, self.targets, self.device = samples, targets.to(device), device
         self.indices = torch.from_numpy(indices).to(device)
         self.clip_of = None if clip_of is None else clip_of.to(device)
@@ -100,6 +103,9 @@ class ClipBatches:
 
     def __iter__(self) -> Iterator[tuple]:
         order = self._epoch_order()
+        if self.indices_only:
+            yield from ((order[start:end],) for start, end in self._bounds)
+            return
         clips = order if self.clip_of is None else self.clip_of[order]
         # on the device of the samples, so that indexing them needs no synchronization
         rows, targets = clips.to(self.samples.device), self.targets[clips]
@@ -112,6 +118,11 @@ class ClipBatches:
                 yield batch
             else:
                 yield from self._micro_batches(batch, self.shard)
+
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the batch of clips with these indices, where the samples are on the training device."""
+        clips = index if self.clip_of is None else self.clip_of[index]
+        return self.samples[clips], self.targets[clips], index
 
     def _epoch_order(self) -> Tensor:
         if self.generator is None:

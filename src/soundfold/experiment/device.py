@@ -63,6 +63,11 @@ def check_accelerator(cfg: DictConfig) -> None:
             f"model.compile=graphs with trainer.accelerator={cfg.trainer.accelerator}: CUDA graphs require a CUDA "
             "device. Set model.compile=none or model.compile=default."
         )
+    if cfg.trainer.cuda_graph is True and accelerator != "gpu":
+        raise InputError(
+            f"trainer.cuda_graph=true with trainer.accelerator={cfg.trainer.accelerator}: CUDA graphs require a CUDA "
+            "device. Set trainer.cuda_graph=auto."
+        )
     # on the CPU a device is a process, so any number is available
     if accelerator == "gpu" and cfg.trainer.devices > (available := torch.cuda.device_count()):
         raise InputError(

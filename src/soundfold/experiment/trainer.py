@@ -29,6 +29,7 @@ from soundfold.experiment.callbacks.metrics_csv import MetricsCsv
 from soundfold.experiment.callbacks.progress import FoldProgress
 from soundfold.experiment.device import choose_accelerator
 from soundfold.experiment.fold_checks import count_epochs
+from soundfold.experiment.graph_strategy import choose_strategy
 from soundfold.experiment.lightning_compat import disable_signal_handlers, resume_at_epoch_end
 from soundfold.experiment.lightning_objects import make_callbacks, make_profiler
 from soundfold.experiment.setup import RunContext
@@ -94,7 +95,7 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
     """Return the trainer of a fold, with ``watchers`` beside the run's own callbacks."""
     cfg, shard = job.cfg, job.shard
     options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
-    del options["micro_batches"], options["tf32"]  # no options of Lightning's
+    del options["micro_batches"], options["tf32"], options["cuda_graph"]  # no options of Lightning's
     options["accelerator"] = choose_accelerator(cfg)
     options["enable_progress_bar"] = False  # Lightning's; see `FoldProgress`
     # also if trainer.max_steps ends the run, because the progress bar counts epochs
@@ -105,6 +106,8 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
         options["strategy"] = DDPStrategy(process_group_backend="nccl" if is_gpu else "gloo")
         # statistics of the entire batch; PyTorch has no synchronized batch norm on the CPU
         options["sync_batchnorm"] = is_gpu
+    elif strategy := choose_strategy(cfg, options["accelerator"], job.averaging):
+        options["strategy"] = strategy
     for key in ("limit_train_batches", "val_check_interval"):
         if isinstance(options[key], int):
             options[key] *= shard.accumulate  # Lightning counts micro-batches

@@ -32,6 +32,9 @@ class Averaging(pl.Callback):
 
     Raises:
         ArgumentError: an argument is invalid.
+
+    Attributes:
+        in_step: the training step calls `update` once the average `has_started`; else the callback does, after it.
     """
 
     def __init__(self, kind: str = "ema", decay: float = 0.999, start: float = 0.0) -> None:
@@ -41,7 +44,7 @@ class Averaging(pl.Callback):
             raise ArgumentError(f"`decay`={decay:g} must be between 0 and 1; 0.999 averages over about 1,000 steps.")
         if not 0 <= start < 1:
             raise ArgumentError(f"`start`={start:g} must be at least 0 and below 1: it is a fraction of the steps.")
-        self.start = start
+        self.kind, self.start, self.in_step = kind, start, False
         self._update = get_ema_multi_avg_fn(decay) if kind == "ema" else get_swa_multi_avg_fn()
         self.average: list[Tensor] = []
         self._n_averaged = 0  # not a tensor, so that no step waits for the device
@@ -53,18 +56,25 @@ class Averaging(pl.Callback):
         # an average restored from a checkpoint is on the CPU
         self.average = [mean.to(pl_module.device) for mean in self.average]
 
-    @torch.no_grad()
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step <= self._start_step:
             return
-        weights = list(_network(pl_module).parameters())
-        if self._n_averaged:
-            self._update(self.average, weights, self._n_averaged)
-        else:
-            self.average = [weight.detach().clone() for weight in weights]
+        if not self.has_started:
+            self.average = [weight.detach().clone() for weight in _network(pl_module).parameters()]
+        elif not self.in_step:
+            self.update(pl_module)
         self._n_averaged += 1
+
+    @property
+    def has_started(self) -> bool:
+        return self._n_averaged > 0
+
+    @torch.no_grad()
+    def update(self, pl_module: pl.LightningModule) -> None:
+        """Include the current weights in the average, in place."""
+        self._update(self.average, list(_network(pl_module).parameters()), self._n_averaged)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # after a fit, the network already has the average's weights

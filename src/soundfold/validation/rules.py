@@ -86,6 +86,25 @@ def _check_compile(cfg: DictConfig) -> None:
         )
 
 
+def _check_cuda_graph(cfg: DictConfig) -> None:
+    trainer = cfg.trainer
+    if trainer.cuda_graph is not True:
+        return
+    obstacles = {
+        f"trainer.devices={trainer.devices}": trainer.devices > 1,
+        f"trainer.micro_batches={trainer.micro_batches}": trainer.micro_batches > 1,
+        f"trainer.precision={trainer.precision}": trainer.precision == "16-mixed",
+        f"model.compile={cfg.model.compile}": cfg.model.compile == "graphs",
+        "data.on_device=false": cfg.data.on_device is False,
+        "optim.fused=false": not cfg.optim.fused,
+    }
+    if found := [option for option, is_obstacle in obstacles.items() if is_obstacle]:
+        raise InputError(
+            f"trainer.cuda_graph=true excludes {', '.join(found)}: a graph replays one step of one device that never "
+            "waits for the processor. Set trainer.cuda_graph=auto, which trains without one."
+        )
+
+
 def _check_clipping(cfg: DictConfig) -> None:
     trainer = cfg.trainer
     if cfg.optim.fused and trainer.gradient_clip_val and trainer.precision != "32-true":
@@ -190,6 +209,7 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     validate_features,
     _check_name,
     _check_compile,
+    _check_cuda_graph,
     _check_clipping,
     _check_devices,
     check_class_entries,

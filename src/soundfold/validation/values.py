@@ -46,9 +46,10 @@ def _check_section(cfg: DictConfig, prefix: str) -> None:
 def _check_declared(key: str, value: Any, metadata: Mapping[str, Any]) -> None:
     choices, low, high, above = (metadata[rule] for rule in ("choices", "low", "high", "above"))
     if choices is not None and value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
+        spelled = [str(choice).lower() if isinstance(choice, bool) else choice for choice in choices]
+        near = difflib.get_close_matches(str(value), spelled, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise InputError(f"{key}={value} must be one of {', '.join(choices)}.{hint}")
+        raise InputError(f"{key}={value} must be one of {', '.join(spelled)}.{hint}")
     # a comparison with nan is false
     if above is not None and not value > above:
         raise InputError(f"{key}={value} must be above {above:g}.")

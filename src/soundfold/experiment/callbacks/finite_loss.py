@@ -45,13 +45,17 @@ class FiniteLoss(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        image, clips = batch[0], batch[2]
+        if "image_finite" in outputs:
+            # the batch is only the clips, see `GraphStrategy`
+            image_finite, clips = outputs["image_finite"], batch[0]
+        else:
+            image_finite, clips = batch[0].isfinite().all(), batch[2]
         group = trainer.optimizers[0].param_groups[-1]
         # the highest rate so far is the cause; the schedule may have lowered the current one to 0
         lr = group.get("initial_lr", group["lr"])
         # Lightning divides the loss of a micro-batch by their number
         loss = outputs["loss"].detach() * trainer.accumulate_grad_batches
-        self._steps.append(_Step(trainer.current_epoch, trainer.global_step, loss, image.isfinite().all(), clips, lr))
+        self._steps.append(_Step(trainer.current_epoch, trainer.global_step, loss, image_finite, clips, lr))
         if self._is_free_to_read(loss) or len(self._steps) >= self.STEPS_BETWEEN:
             self._check_steps(trainer)
 

@@ -1,0 +1,222 @@
+"""A whole iteration as one function trains exactly as Lightning's step does; its capture is in test_cuda.py."""
+
+import re
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers.tiny import cross_validate, only, render
+
+from soundfold.config import compose_config
+from soundfold.errors import InputError, TrainingError
+from soundfold.experiment import trainer as trainers
+from soundfold.experiment.callbacks.finite_loss import FiniteLoss
+from soundfold.experiment.graph_strategy import GraphStrategy, choose_strategy, find_obstacle
+from soundfold.experiment.iteration import CapturedIteration
+from soundfold.validation import validate
+
+AVERAGED = ("augment=strong", "optim=adamw", "average=ema", "average.start=0.3")
+# twenty clips in batches of eight: the last is smaller
+OPTIONS = {
+    "averaged, clipped": (*AVERAGED, "trainer.gradient_clip_val=1", "split=nested"),
+    "sgd, swa, ended within an epoch": ("augment=none", "optim=sgd", "average=swa", "trainer.max_steps=5"),
+    "bfloat16, crops, label smoothing": (
+        "crops.seconds=0.4",
+        "model.label_smoothing=0.1",
+        "trainer.precision=bf16-mixed",
+        "model.stochastic_depth=0.2",
+    ),
+    "copies": ("augment=seed_copies", "augment.copies.after=1", "schedule=constant"),
+}
+
+
+CASES = [*enumerate(OPTIONS.items())]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return render(tmp_path_factory.mktemp("clips") / "tiny")
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """Train by whole iterations, without a capture."""
+    make = lambda cfg, accelerator, averaging: GraphStrategy(torch.device("cpu"), averaging, required=True)  # noqa: E731
+    monkeypatch.setattr(trainers, "choose_strategy", make)
+
+
+def results(outputs):
+    folder = only(outputs) / "fold1"
+    return [(folder / name).read_bytes() for name in ("metrics.csv", "predictions.csv")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param(options, id=name, marks=[pytest.mark.slow] if number else []) for number, (name, options) in CASES],
+)
+def test_an_iteration_equals_lightnings_step(root, tmp_path, options, request):
+    """Losses, accuracies, learning rates and predictions are equal to the last digit."""
+    options = ("fold=1", *options)
+    cross_validate(root, tmp_path / "plain", *options)
+    request.getfixturevalue("whole")
+    cross_validate(root, tmp_path / "whole", *options)
+    assert results(tmp_path / "whole") == results(tmp_path / "plain")
+
+
+class EagerGraph:
+    """Stands for a CUDA graph: a replay computes the iteration again, from and to the same tensors."""
+
+    def __init__(self, iteration, index):
+        self.iteration, self.index, self.replays = iteration, index, 0
+        self.outputs = torch.zeros(()), torch.zeros((), dtype=torch.bool)
+
+    def replay(self):
+        self.replays += 1
+        with self.iteration.static_rates():
+            for output, value in zip(self.outputs, self.iteration(self.index), strict=True):
+                output.copy_(value)
+
+
+class Replaying(GraphStrategy):
+    """Replays on the CPU."""
+
+    def setup(self, trainer):
+        super().setup(trainer)
+        if self._iteration is not None:
+            self._run = CapturedIteration(self._iteration, self.required)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Let fits replay `EagerGraph`s, and return the list of them."""
+    captured = []
+
+    def capture(self, key, index):
+        graph = EagerGraph(self.iteration, index.clone())
+        captured.append(graph)
+        self._graphs[key] = graph, graph.index, graph.outputs
+
+    def run(self, index):
+        with self.iteration.static_rates():
+            return self.iteration(index)
+
+    for name, replacement in {"_capture": capture, "_run": run, "_run_and_check": run}.items():
+        monkeypatch.setattr(CapturedIteration, name, replacement)
+    for name in ("Stream", "graph_pool_handle", "current_stream", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(
+        trainers, "choose_strategy", lambda cfg, accelerator, averaging: Replaying(torch.device("cpu"), averaging, True)
+    )
+    return captured
+
+
+def test_replays_read_clips_rates_and_weights_from_static_tensors(root, tmp_path, graphs, monkeypatch):
+    """Batches of eight, with and without an average, and smaller ones have a graph each, after three steps."""
+    options = ("fold=1", *AVERAGED, "trainer.max_epochs=8", "optim.lr=0.01")
+    cross_validate(root, tmp_path / "replayed", *options)
+    assert [(len(graph.index), graph.replays) for graph in graphs] == [(8, 3), (8, 7), (4, 3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers, "choose_strategy", choose_strategy)
+        cross_validate(root, tmp_path / "plain", *options)
+    replayed, plain = (
+        [[float(value) for value in row.split(",")] for row in results(path)[0].decode().splitlines()[1:]]
+        for path in (tmp_path / "replayed", tmp_path / "plain")
+    )
+    # rates are float32, and float64 in a plain fit
+    assert replayed == [pytest.approx(row, rel=1e-3) for row in plain]
+
+
+class GradientNorm(pl.Callback):
+    def on_before_optimizer_step(self, *_):
+        pass
+
+
+class BatchPlot(pl.Callback):
+    def on_train_batch_end(self, *_):
+        pass
+
+
+def fit(**changes):
+    """Return what `find_obstacle` reads of a trainer."""
+    values = {"micro_batches": 1, "precision": "bf16-mixed", "reads": True, "fused": True, "compile": "none"}
+    values |= {"callbacks": [FiniteLoss(1, "32-true"), pl.callbacks.LearningRateMonitor()]} | changes
+    optimizer = SimpleNamespace(param_groups=[{"fused": values["fused"]}])
+    return SimpleNamespace(
+        strategy=SimpleNamespace(optimizers=[optimizer]),
+        accumulate_grad_batches=values["micro_batches"],
+        precision=values["precision"],
+        datamodule=SimpleNamespace(reads_on_device=values["reads"]),
+        lightning_module=SimpleNamespace(compile_kind=values["compile"]),
+        callbacks=values["callbacks"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "obstacle"),
+    [
+        ({"micro_batches": 2}, r"trainer\.micro_batches=2"),
+        ({"precision": "16-mixed"}, r"trainer\.precision=16-mixed"),
+        ({"reads": False}, r"data\.on_device"),
+        ({"fused": False}, r"optim\.fused=false"),
+        ({"compile": "graphs"}, r"model\.compile=graphs"),
+        ({"callbacks": [GradientNorm()]}, "callback GradientNorm has the hook on_before_optimizer_step"),
+        ({"callbacks": [BatchPlot()]}, "callback BatchPlot has the hook on_train_batch_end"),
+    ],
+)
+def test_what_prevents_a_capture_is_named(changes, obstacle):
+    assert find_obstacle(fit()) is None
+    assert re.search(obstacle, str(find_obstacle(fit(**changes))))
+
+
+@pytest.mark.parametrize(
+    "option", ["trainer.devices=2", "trainer.micro_batches=2", "data.on_device=false", "optim.fused=false"]
+)
+def test_options_that_exclude_a_graph_are_refused(option):
+    validate(compose_config(option))
+    with pytest.raises(InputError, match=f"trainer.cuda_graph=true excludes {option}"):
+        validate(compose_config("trainer.cuda_graph=true", option))
+
+
+def test_a_graph_is_used_where_it_is_asked_for():
+    kinds = {kind: compose_config(f"trainer.cuda_graph={kind}") for kind in ("auto", "true", "false")}
+    chosen = {kind: choose_strategy(cfg, "gpu", None) is not None for kind, cfg in kinds.items()}
+    assert chosen == {"auto": False, "true": True, "false": False}
+    assert choose_strategy(kinds["true"], "cpu", None) is None
+    with pytest.raises(InputError, match=r"trainer\.cuda_graph=on must be one of auto, true, false"):
+        validate(compose_config("trainer.cuda_graph='on'"))
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_training_goes_on_where_a_capture_fails(graphs, required, monkeypatch, capfd):
+    class Counting:
+        """An iteration without weights that counts its calls."""
+
+        data, generators, averages, calls = SimpleNamespace(device=torch.device("cpu")), [], False, 0
+        optimizer = SimpleNamespace(zero_grad=lambda set_to_none: None)
+
+        def __call__(self, index):
+            self.calls += 1
+            return torch.zeros(()), torch.ones((), dtype=torch.bool)
+
+        def load_rates(self):
+            pass
+
+        def static_rates(self):
+            return nullcontext()
+
+    def fail(*_):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(CapturedIteration, "_capture", fail)
+    iteration = Counting()
+    captured = CapturedIteration(iteration, required)
+    for _ in range(3):
+        captured(torch.arange(4))
+    with pytest.raises(TrainingError, match="cannot be captured .* is capturing") if required else nullcontext():
+        for _ in range(2):
+            captured(torch.arange(4))
+    assert iteration.calls == (3 if required else 5)
+    # one line
+    assert capfd.readouterr().err.count("note: training without a CUDA graph: operation") == (not required)
