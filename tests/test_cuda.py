@@ -9,11 +9,16 @@ from benchmarks.workload import noise, trained
 from helpers.tiny import cross_validate, only, render
 
 from soundfold.errors import TrainingError
+from soundfold.experiment import graph_strategy
+from soundfold.experiment.graph_strategy import GraphStrategy
+from soundfold.experiment.iteration import CapturedIteration
 from soundfold.models.classifier import Classifier
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="requires a CUDA device")
 CUDA = ("trainer.accelerator=gpu", "report.page=none", "fold=1")
 FAST = ("trainer.precision=bf16-mixed", "model.channels_last=true")
+AVERAGED = ("split=nested", "average=ema", "augment=strong", *FAST)
+GRAPH = "trainer.cuda_graph=true"
 
 
 @pytest.fixture(scope="module")
@@ -21,28 +26,56 @@ def root(tmp_path_factory):
     return render(tmp_path_factory.mktemp("clips") / "tiny")
 
 
-def results(outputs) -> dict[str, str]:
-    return {name: (only(outputs) / "fold1" / name).read_text() for name in ("predictions.csv", "metrics.csv")}
+def results(outputs, fold: int = 1) -> dict[str, str]:
+    return {name: (only(outputs) / f"fold{fold}" / name).read_text() for name in ("predictions.csv", "metrics.csv")}
 
 
-@pytest.mark.parametrize("options", [(), ("split=nested", "average=ema", "augment=strong", *FAST)])
+@pytest.mark.parametrize("options", [(), AVERAGED, (GRAPH, *AVERAGED)])
 def test_a_stopped_and_resumed_deterministic_run_equals_an_uninterrupted_one(root, tmp_path, monkeypatch, options):
     options = (*CUDA, *options, "trainer.deterministic=true", "trainer.max_epochs=4")
     cross_validate(root, tmp_path / "reference", *options)
-    step = Classifier.training_step
+    owner = GraphStrategy if GRAPH in options else Classifier
+    step = owner.training_step
 
     def stop(self, batch, batch_idx):
-        if self.trainer.current_epoch == 2 and batch_idx == 1:
+        if getattr(self, "lightning_module", self).trainer.current_epoch == 2 and batch_idx == 1:
             raise RuntimeError("stopped")
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classifier, "training_step", stop)
+        patch.setattr(owner, "training_step", stop)
         with pytest.raises(RuntimeError, match="^stopped$"):
             cross_validate(root, tmp_path / "stopped", *options)
     assert (only(tmp_path / "stopped") / "fold1" / "checkpoints" / "last.ckpt").exists()
     cross_validate(root, tmp_path / "stopped", *options)
     assert results(tmp_path / "stopped") == results(tmp_path / "reference")
+
+
+@pytest.mark.parametrize("options", [("optim=sgd", "average=swa"), (*AVERAGED, "model.stochastic_depth=0.2")])
+def test_a_graph_trains_as_the_same_iterations_without_a_capture(root, tmp_path, monkeypatch, options):
+    """Losses and predictions are equal to the last digit, also of smaller batches and of a fold that follows."""
+    options = (*CUDA[:-1], *options, GRAPH, "trainer.deterministic=true", "trainer.max_epochs=8")
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph)))
+    for fold in (1, 2):
+        cross_validate(root, tmp_path / "graph", *options, f"fold={fold}")
+    count = len(replays)
+    monkeypatch.setattr(CapturedIteration, "WARMUP", 1000)
+    for fold in (1, 2):
+        cross_validate(root, tmp_path / "iteration", *options, f"fold={fold}")
+        assert results(tmp_path / "graph", fold) == results(tmp_path / "iteration", fold)
+    assert len(replays) == count > 0
+
+
+def test_training_goes_on_eagerly_where_the_loss_waits_for_the_device(root, tmp_path, monkeypatch, capfd):
+    loss = Classifier.loss
+    monkeypatch.setattr(Classifier, "loss", lambda *args: loss(*args) * (1 + 0 * loss(*args).item()))
+    with pytest.raises(TrainingError, match=r"cannot be captured as a CUDA graph: it waits for the device in "):
+        cross_validate(root, tmp_path / "required", *CUDA, GRAPH)
+    monkeypatch.setattr(graph_strategy, "AUTO", True)
+    cross_validate(root, tmp_path / "auto", *CUDA)
+    assert (only(tmp_path / "auto") / "fold1" / "result.json").exists()
+    assert capfd.readouterr().err.count("note: training without a CUDA graph: it waits for the device in ") == 1
 
 
 def test_an_averaged_run_stopped_after_its_last_epoch_is_scored_without_training(root, tmp_path, monkeypatch):
