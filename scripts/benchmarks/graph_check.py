@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -43,6 +44,7 @@ SHAPES = {
 }
 BFLOAT16 = "trainer.precision=bf16-mixed"
 EAGER, GRAPH = "trainer.cuda_graph=false", "trainer.cuda_graph=true"
+CONTENDERS = (("eager", EAGER), ("graph", GRAPH), ("graph, cudnn.benchmark", GRAPH, "trainer.benchmark=true"))
 # a last batch of 16 of 336 training clips; 54 steps
 EQUAL = (*RECIPE, "trainer.deterministic=true", "trainer.max_steps=-1", "trainer.max_epochs=9")
 
@@ -50,7 +52,7 @@ EQUAL = (*RECIPE, "trainer.deterministic=true", "trainer.max_steps=-1", "trainer
 def run_noise(collection: Collection, folder: Path, *overrides: str) -> Clock:
     """Train fold 1 in a folder, resuming from its checkpoint."""
     clock = Clock(DEVICE)
-    options = ("checkpoints.every_seconds=0", *(option for option in OVERRIDES if option != "rerun=true"))
+    options = ("checkpoints.every_seconds=10000", *(option for option in OVERRIDES if option != "rerun=true"))
     sizes = ("data.seconds=5", "data.sample_rate=16000", "trainer.accelerator=gpu")
     cfg = compose_config(*options, *sizes, *EQUAL, *overrides)
     run_fold(RunContext(cfg, collection, NOTHING_SEEN, "check", folder), 1, [clock])
@@ -105,7 +107,7 @@ def resume(collection: Collection, folder: Path) -> Clock:
 
     try:
         with patch.object(GraphStrategy, "training_step", stop):
-            run_noise(collection, folder, GRAPH)
+            run_noise(collection, folder, GRAPH, "checkpoints.every_seconds=0")
     except KeyError:
         return run_noise(collection, folder, GRAPH)
     raise AssertionError("not stopped")
@@ -127,6 +129,10 @@ def measured_graphs() -> Iterator[dict[str, Any]]:
     def timed_release(self):
         for graph, *_ in list(self._graphs.values())[-1:]:
             figures["replay"] = replay_seconds(graph)
+            try:
+                figures["kernels"] = kernels(graph)
+            except Exception as error:
+                figures["kernels"] = str(error)
         release(self)
 
     with (
@@ -147,17 +153,32 @@ def replay_seconds(graph: torch.cuda.CUDAGraph, replays: int = 50) -> float:
     return (time.perf_counter() - started) / replays
 
 
-def speed(outputs: Path, extra: tuple[str, ...] = ()) -> dict[str, Any]:
+def kernels(graph: torch.cuda.CUDAGraph, most: int = 25) -> dict[str, Any]:
+    """Return the number of kernels of a replay, and those that take longest: ms, count and name."""
+    synchronize(DEVICE)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        graph.replay()
+        synchronize(DEVICE)
+    found = [event for event in profile.key_averages() if event.device_time_total > 0]
+    found.sort(key=lambda event: -event.device_time_total)
+    return {
+        "count": sum(event.count for event in found),
+        "ms": sum(event.device_time_total for event in found) / 1000,
+        "longest": [f"{event.device_time_total / 1000:.3f} {event.count} {event.key[:90]}" for event in found[:most]],
+    }
+
+
+def speed(outputs: Path) -> dict[str, Any]:
     """Time steps at two sizes from clips at 44.1 kHz, eager and as a graph, and the notebook's loop."""
     collection = noise(2000, 5.0, 44100, 50)
     notebook = notebook_epoch(1600, 64, DEVICE)
     notebook()
     out: dict[str, Any] = {"notebook": notebook() / 25}
     for shape, options in SHAPES.items():
-        for name, kind in (("eager", EAGER), ("graph", GRAPH)):
+        for name, *kind in CONTENDERS:
             with measured_graphs() as figures:
                 folder = outputs / "speed" / f"{shape}-{name}"
-                clock = trained(collection, folder, DEVICE, 4, *options, BFLOAT16, kind, *extra)
+                clock = trained(collection, folder, DEVICE, 4, *options, BFLOAT16, *kind)
             out[f"{shape} {name}"] = {"step": median(clock.epochs) / 25, "peak_bytes": clock.peak_bytes, **figures}
     return out
 
@@ -227,7 +248,8 @@ def main(outputs: Path, root: str | None, names: list[str]) -> None:
             continue
         started = time.perf_counter()
         try:
-            report[name] = part(outputs / "work")
+            with tempfile.TemporaryDirectory() as folder:
+                report[name] = part(Path(folder))
         except Exception:
             report[name] = {"error": traceback.format_exc()}
             traceback.print_exc()
