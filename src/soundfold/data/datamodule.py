@@ -56,7 +56,6 @@ class SoundDataModule(pl.LightningDataModule):
     Attributes:
         split, audit: of this fold, after `setup`.
         seen: after `setup`, the clips that train or select the model, including those behind its initial weights.
-        generator: of training batches, on the training device, after `setup`.
     """
 
     split: Split
@@ -105,7 +104,7 @@ class SoundDataModule(pl.LightningDataModule):
         check_leakage(self.audit, self.protocol, self.fold)
         self.seen = seen_clips(table, self.split, waves.hashes, self._copies, self.seen)
         self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        self.generator = torch.Generator(self.device)
+        self._generator = torch.Generator(self.device)
         self._clip_of = None if self._copies is None else torch.from_numpy(self._copies.clips)
         self._copy_params = None if self._copies is None else self._draw_copies(self._copies)
         self._samples = place_samples(waves, self.device, self.on_device)
@@ -120,7 +119,7 @@ class SoundDataModule(pl.LightningDataModule):
         self._train_loader = self._loader(
             self._indices.train,
             self.batch_size,
-            generator=self.generator,
+            generator=self._generator,
             seed=self._stream(),
             shard=self._shard,
             indices_only=self._indices_only,
@@ -157,6 +156,11 @@ class SoundDataModule(pl.LightningDataModule):
         return image, target
 
     @property
+    def generator(self) -> torch.Generator:
+        """The source of randomness of training batches, on the training device, after `setup`."""
+        return self._generator
+
+    @property
     def reads_on_device(self) -> bool:
         """Whether the samples are on the training device, after `setup`."""
         return self._samples.device == self.device
@@ -172,7 +176,7 @@ class SoundDataModule(pl.LightningDataModule):
         Returns:
             Images, targets and indices of the slice, and the weight of its mean loss.
         """
-        params = self._batch_transform.draw(len(wave), self.generator, self._copy_rows(index))
+        params = self._batch_transform.draw(len(wave), self._generator, self._copy_rows(index))
         image, target = self._transform(wave, target, params, part)
         return image, target, index[part], len(image) * self._shard.count / len(wave)
 
@@ -184,7 +188,7 @@ class SoundDataModule(pl.LightningDataModule):
         loader = self._loader(
             self._indices.train,
             max(1, self.batch_size // self._shard.count),
-            generator=self.generator,
+            generator=self._generator,
             seed=self._stream(4),
         )
         for number in range(batches * self._shard.count):
@@ -226,9 +230,9 @@ class SoundDataModule(pl.LightningDataModule):
 
     def _draw_copies(self, copies: Copies) -> AugmentParams:
         assert self.front_end.augmentation is not None
-        seed_generator(self.generator, *self._stream(2))
+        seed_generator(self._generator, *self._stream(2))
         augmented = torch.from_numpy(copies.augmented).to(self.device)
-        return self.front_end.augmentation.draw(len(augmented), self.generator, augmented)
+        return self.front_end.augmentation.draw(len(augmented), self._generator, augmented)
 
     def _copy_rows(self, index: Tensor) -> AugmentParams | None:
         return None if self._copy_params is None else self._copy_params.rows(index)
