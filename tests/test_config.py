@@ -141,7 +141,7 @@ def test_changed_default_changes_the_folder_of_a_run(tmp_path):
     shutil.copytree(CONF, conf)
     path = conf / "model" / "resnet18.yaml"
     before = run_folder(conf, root, tmp_path)
-    path.write_text("label_smoothing: 0.1\n")
+    path.write_text(path.read_text() + "label_smoothing: 0.1\n")
     assert run_folder(conf, root, tmp_path) != before
     assert run_folder(conf, root, tmp_path, "model.label_smoothing=0.0") == before
 
@@ -155,7 +155,7 @@ def run_folder(conf: Path, root: Path, outputs: Path, *overrides: str) -> Path:
 WITHOUT_FROZEN_VALUE = {
     *("split.protocol", "features.window", "features.hop", "features.n_mels", "schedule.decay", "average.kind"),
     *("features.image.frames", "features.image.size", "augment.copies.low", "augment.copies.high"),
-    *("optim._target_", "optim.lr", "optim.betas", "optim.momentum", "optim.nesterov"),
+    *("model.name", "optim._target_", "optim.lr", "optim.betas", "optim.momentum", "optim.nesterov"),
     *(f"augment.{name}.{end}" for name in UNIFORM for end in ("low", "high")),
     *(f"augment.{name}.{key}" for name in ("time_masks", "frequency_masks") for key in ("count", "width")),
 }

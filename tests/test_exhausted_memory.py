@@ -11,7 +11,8 @@ from soundfold.data.store import open_store
 from soundfold.experiment.callbacks.checkpoints import can_resume
 from soundfold.experiment.model_bundle import ModelBundle, seen_by_weights
 from soundfold.io.checkpoints import save_checkpoint
-from soundfold.models.resnet import single_channel_resnet18
+from soundfold.models.initial_weights import initialize
+from soundfold.models.resnet import ResNet18
 
 ERRORS = (
     RuntimeError("unable to mmap 40 bytes: Cannot allocate memory (12)"),
@@ -64,7 +65,7 @@ def test_weights_are_not_refused_and_their_clips_not_forgotten(error, fail, tmp_
     save_checkpoint(path, {})
     fail()
     readers = (ModelBundle.load, lambda path: seen_by_weights(str(path)))
-    for read in (*readers, lambda path: single_channel_resnet18(2, weights=str(path))):
+    for read in (*readers, lambda path: initialize(ResNet18(2), 2, str(path))):
         with pytest.raises(type(error)) as raised:
             read(path)
         assert raised.value is error

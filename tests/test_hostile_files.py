@@ -11,7 +11,8 @@ from soundfold.data.store import decode, open_store
 from soundfold.data.tables import read_table
 from soundfold.inference.fold_models import read_models
 from soundfold.io.audio import Recording
-from soundfold.models.resnet import single_channel_resnet18
+from soundfold.models.initial_weights import initialize
+from soundfold.models.resnet import ResNet18
 
 
 def special(folder: Path) -> dict[str, Path]:
@@ -33,7 +34,7 @@ READERS = {
     "store": lambda path: open_store(
         path.parent, [path.name], seconds=0.1, sample_rate=8000, cache=path.parent / "cache"
     ),
-    "weights": lambda path: single_channel_resnet18(2, str(path), width=16),
+    "weights": lambda path: initialize(ResNet18(2, width=16), 2, str(path)),
     "models": lambda path: read_models(path),
     "folder": lambda path: read_folder(path, path.parent / "cache"),
 }

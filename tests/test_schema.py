@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import MISSING, OmegaConf
 
-from soundfold.config import CONF, Benchmark, Config, Explore, Prepare, known_keys, register
+from soundfold.config import CONF, Benchmark, Config, Explore, Prepare, known_keys, model_schema, register
 from soundfold.config import commands as command_schemas
 from soundfold.config import schema as schemas
 from soundfold.config.comments import key_comments
@@ -23,7 +23,7 @@ COMMANDS = {"train": Config, "prepare": Prepare, "explore": Explore, "benchmark"
 
 
 def test_the_schema_has_no_defaults():
-    for name, node in {**vars(schemas), **vars(command_schemas)}.items():
+    for name, node in {**vars(schemas), **vars(model_schema), **vars(command_schemas)}.items():
         if hasattr(node, "__dataclass_fields__"):
             defaults = {f.name for f in fields(node) if f.default is not MISSING}
             assert defaults == ENTRIES.get(name, set()), name

@@ -28,7 +28,7 @@ from soundfold.inference.export import export
 from soundfold.inference.fold_models import FoldModel
 from soundfold.inference.predictor import Predictor
 from soundfold.io.pcm import pcm_to_float
-from soundfold.models.resnet import single_channel_resnet18
+from soundfold.models.resnet import ResNet18
 
 STREAM = """
 import sys, time
@@ -103,7 +103,7 @@ def _untrained_bundle() -> ModelBundle:
     """Return an untrained model of the default configuration."""
     cfg = compose_config("data=esc50")
     classes = tuple(f"class {number}" for number in range(50))
-    network = single_channel_resnet18(len(classes)).state_dict()
+    network = ResNet18(len(classes)).state_dict()
     # typical statistics of real clips
     return ModelBundle(network, torch.tensor(-30.0), torch.tensor(20.0), classes, to_yaml(cfg), NOTHING_SEEN)
 

@@ -21,7 +21,7 @@ from benchmarks.workload import Clock, noise, trained
 from soundfold.data.collection import Collection
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
-from soundfold.models.resnet import single_channel_resnet18
+from soundfold.models.resnet import ResNet18
 
 RATE, SECONDS, CLASSES = 44100, 5.0, 50
 NOTEBOOK = "notebook's loop: cached, not augmented, float32"
@@ -121,7 +121,7 @@ def notebook_epoch(clips: int, batch: int, device: torch.device) -> Callable[[],
     torch.manual_seed(0)
     images = TensorDataset(torch.randn(clips, 1, 128, 128), torch.randint(0, CLASSES, (clips,)))
     loader = DataLoader(images, batch_size=batch, shuffle=True)
-    network = single_channel_resnet18(CLASSES).to(device)
+    network = ResNet18(CLASSES).to(device)
     optimizer, criterion = torch.optim.Adam(network.parameters(), lr=1e-3), nn.CrossEntropyLoss()
 
     def epoch() -> float:
@@ -144,7 +144,7 @@ def notebook_epoch(clips: int, batch: int, device: torch.device) -> Callable[[],
 
 def flops_of_a_step() -> float:
     """Return the floating-point operations per clip of a training step: forward and backward at 128x128."""
-    network = single_channel_resnet18(CLASSES)
+    network = ResNet18(CLASSES)
     with FlopCounterMode(display=False) as counter:
         network(torch.randn(2, 1, 128, 128)).sum().backward()
     return counter.get_total_flops() / 2

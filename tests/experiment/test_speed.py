@@ -29,7 +29,7 @@ from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import RunContext
 from soundfold.features.batch_transform import FULL_BATCH, BatchTransform
 from soundfold.models.classifier import Classifier
-from soundfold.models.resnet import single_channel_resnet18
+from soundfold.models.resnet import ResNet18
 from soundfold.report.reporter import RunReporter
 
 STEPS = 50
@@ -42,7 +42,7 @@ LR = 0.003
 def losses(channels_last: bool, bfloat16: bool, compile: str, steps: int = STEPS) -> torch.Tensor:
     """Return the losses, float32 (steps,), of a ResNet-18 that memorizes sixteen images of noise."""
     torch.manual_seed(0)
-    network = single_channel_resnet18(4)
+    network = ResNet18(4)
     image, target = torch.randn(16, 1, 32, 32), torch.arange(16) % 4
     model = Classifier(network, 4, partial(torch.optim.SGD, lr=LR), channels_last=channels_last, compile=compile)
     optimizer = torch.optim.SGD(network.parameters(), lr=LR, momentum=0.9, fused=channels_last)
@@ -102,7 +102,7 @@ def test_folds_share_compiled_graphs(backend):
     """The network of the next fold, and the smaller batch at the end of an epoch, compile nothing new."""
     graphs = []
     for _ in range(2):
-        compiled = torch.compile(single_channel_resnet18(4), backend=backend)
+        compiled = torch.compile(ResNet18(4), backend=backend)
         for size in (8, 3, 8, 5, 3):
             compiled(torch.randn(size, 1, 32, 32)).sum().backward()
             graphs.append(backend.graphs)
@@ -175,7 +175,7 @@ def test_a_step_of_the_model_reads_nothing(tmp_path, monkeypatch):
     data.front_end.to("meta")
     wave, target = torch.zeros(8, 4000, dtype=torch.int16, device="meta"), torch.zeros(8, dtype=torch.int64)
     batch = data.augment(wave, target.to("meta"), target.to("meta"))
-    model = Classifier(single_channel_resnet18(2).to("meta"), 2, torch.optim.AdamW, channels_last=True)
+    model = Classifier(ResNet18(2).to("meta"), 2, torch.optim.AdamW, channels_last=True)
     logged = []
     monkeypatch.setattr(model, "log", lambda name, value, **_: logged.append((name, value.device.type)))
     loss = model.training_step(batch, 0)

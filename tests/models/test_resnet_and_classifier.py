@@ -12,8 +12,10 @@ from torchvision.models import ResNet18_Weights, resnet18
 
 from soundfold.errors import ArgumentError
 from soundfold.models.classifier import Classifier
+from soundfold.models.initial_weights import initialize
+from soundfold.models.libraries import torchvision_imagenet
 from soundfold.models.optim import parameter_groups, warmup_and_decay
-from soundfold.models.resnet import ResNet18, single_channel_resnet18
+from soundfold.models.resnet import ResNet18
 
 
 @pytest.fixture
@@ -25,6 +27,12 @@ def color(tmp_path) -> tuple:
     return network, tmp_path / "color.pth"
 
 
+def initialized(classes: int, weights: str, stem: str = "sum", **options) -> ResNet18:
+    network = ResNet18(classes, **options)
+    initialize(network, classes, weights, stem, lambda: torchvision_imagenet("resnet18"))
+    return network
+
+
 def features(network, image):
     network.fc = torch.nn.Identity()
     return network.eval()(image)
@@ -33,7 +41,7 @@ def features(network, image):
 def test_summed_stem_responds_to_gray_as_color_weights_do(color):
     network, path = color
     gray = torch.randn(2, 1, 64, 64)
-    ours = single_channel_resnet18(10, weights=str(path))
+    ours = initialized(10, weights=str(path))
     torch.testing.assert_close(
         features(ours, gray), features(network, gray.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4
     )
@@ -41,7 +49,7 @@ def test_summed_stem_responds_to_gray_as_color_weights_do(color):
 
 def test_random_stem_loads_the_other_layers(color):
     network, path = color
-    ours = single_channel_resnet18(10, weights=str(path), stem="random")
+    ours = initialized(10, weights=str(path), stem="random")
     assert not torch.equal(ours.conv1.weight, network.conv1.weight.sum(dim=1, keepdim=True))
     assert torch.equal(ours.layer4[1].conv2.weight, network.layer4[1].conv2.weight)
 
@@ -53,7 +61,7 @@ def test_imagenet_weights_are_read_from_the_cache(color, tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     path.rename(folder / weights.url.rsplit("/", 1)[1])
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    ours = single_channel_resnet18(50, weights="imagenet")
+    ours = initialized(50, weights="imagenet")
     assert torch.equal(ours.layer1[0].conv1.weight, network.layer1[0].conv1.weight)
     assert ours.fc.out_features == 50
 
@@ -62,32 +70,32 @@ def test_imagenet_offline_names_the_alternatives(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_a, **_k: (_ for _ in ()).throw(OSError("no route")))
     with pytest.raises(ArgumentError, match=r"no route.*resnet18.*`weights`=none"):
-        single_channel_resnet18(10, weights="imagenet")
+        initialized(10, weights="imagenet")
 
 
 def test_unsuitable_weights_are_refused(tmp_path):
-    torch.save({"network": single_channel_resnet18(7).state_dict()}, tmp_path / "seven.pt")
+    torch.save({"network": ResNet18(7).state_dict()}, tmp_path / "seven.pt")
     with pytest.raises(ArgumentError, match="7 classes and the data has 10"):
-        single_channel_resnet18(10, weights=str(tmp_path / "seven.pt"))
+        initialized(10, weights=str(tmp_path / "seven.pt"))
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(ArgumentError, match="not a file of weights"):
-        single_channel_resnet18(10, weights=str(tmp_path / "text.pt"))
+        initialized(10, weights=str(tmp_path / "text.pt"))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ArgumentError, match="does not fit this ResNet-18"):
-        single_channel_resnet18(10, weights=str(tmp_path / "other.pt"))
+    with pytest.raises(ArgumentError, match="does not fit this ResNet18"):
+        initialized(10, weights=str(tmp_path / "other.pt"))
     with pytest.raises(ArgumentError, match="cannot be read"):
-        single_channel_resnet18(10, weights=str(tmp_path / "none.pt"))
+        initialized(10, weights=str(tmp_path / "none.pt"))
     state = resnet18(num_classes=10).state_dict()
     state["fc.bias"][3] = float("nan")
     torch.save(state, tmp_path / "nan.pt")
     with pytest.raises(ArgumentError, match=r"has values in fc\.bias that are not finite"):
-        single_channel_resnet18(10, weights=str(tmp_path / "nan.pt"))
+        initialized(10, weights=str(tmp_path / "nan.pt"))
 
 
 def test_weights_of_a_finished_fold_are_loaded(tmp_path):
-    network = single_channel_resnet18(10)
+    network = ResNet18(10)
     torch.save({"network": network.state_dict(), "classes": ["a"]}, tmp_path / "w.pt")
-    loaded = single_channel_resnet18(10, weights=str(tmp_path / "w.pt"))
+    loaded = initialized(10, weights=str(tmp_path / "w.pt"))
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), loaded.parameters(), strict=True))
 
 
@@ -174,7 +182,7 @@ def test_invalid_architectures_are_refused(options, name):
 def test_color_weights_start_with_a_zero_frequency_kernel(color):
     network, path = color
     gray = torch.randn(2, 1, 64, 64)
-    network_with_frequency = single_channel_resnet18(10, weights=str(path), frequency_channel=True)
+    network_with_frequency = initialized(10, weights=str(path), frequency_channel=True)
     torch.testing.assert_close(
         features(network_with_frequency, gray), features(network, gray.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-4
     )
@@ -185,7 +193,7 @@ def classifier(**options) -> Classifier:
 
 
 def test_norms_and_biases_have_no_weight_decay():
-    network = single_channel_resnet18(10)
+    network = ResNet18(10)
     decayed, undecayed = parameter_groups([network])
     assert undecayed["weight_decay"] == 0
     assert all(p.ndim > 1 for p in decayed["params"])

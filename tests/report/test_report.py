@@ -24,7 +24,7 @@ from soundfold.evaluation.predictions import predictions_csv
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.models.cam import class_activation
-from soundfold.models.resnet import single_channel_resnet18
+from soundfold.models.resnet import ResNet18
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.comparison_page import write_comparison_page
 from soundfold.report.drawing import FOREGROUND, inline_svg, save_figure
@@ -47,7 +47,7 @@ def write_run(folder: Path, table: ClipTable, root: Path, *overrides: str, leaky
     classes = len(table.classes)
     logits = rng.normal(size=(len(table), classes)).astype(np.float32)
     logits += 2 * np.eye(classes, dtype=np.float32)[table.targets]
-    network = single_channel_resnet18(classes)
+    network = ResNet18(classes)
     for fold in table.fold_numbers:
         clips = np.flatnonzero(table.folds == fold)
         fold_folder = folder / f"fold{fold}"
@@ -230,7 +230,7 @@ def test_a_sound_outside_of_the_collection_is_not_shown(name, tiny_run):
 
 def test_class_activation_is_grad_cam():
     torch.manual_seed(0)
-    network = single_channel_resnet18(5).eval()
+    network = ResNet18(5).eval()
     image, features = torch.randn(3, 1, 96, 160), []
     network.layer4.register_forward_hook(lambda _, __, output: features.append(output))
     logits = network(image)

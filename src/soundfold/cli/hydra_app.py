@@ -55,7 +55,9 @@ def run(main: Callable[[], None], schema: type = Config, description: str | None
             import_from_project(args.config_dir)
             if not args.shell_completion:
                 folders = [CONF, *([Path(args.config_dir)] if args.config_dir else [])]
-                refuse_unknown_keys(value_keys(args.overrides, folders), schema)
+                # the class of another network checks its keys
+                other_network = any(o.startswith(("model=", "model._target_=", "experiment=")) for o in args.overrides)
+                refuse_unknown_keys(value_keys(args.overrides, folders), schema, other_network)
             if args.help:
                 _print_help(schema, description, args)
                 return

@@ -4,11 +4,12 @@ Imports nothing heavy, so that ``--help`` and a misspelled key answer at once.
 """
 
 from soundfold.config.commands import Benchmark, Explore, Prepare
-from soundfold.config.composition import CONF, compose_config, register
+from soundfold.config.composition import CONF, compose_config, open_section, register
 from soundfold.config.derived import FrameSizes, frame_sizes
 from soundfold.config.identity import NOT_IDENTITY, cv_id
 from soundfold.config.keys import drop_keys, flatten, is_class_option, known_keys, refuse_unknown_keys
 from soundfold.config.migration import SCHEMA_VERSION, migrate, new_name, to_yaml
+from soundfold.config.model_schema import MODELS, Model
 from soundfold.config.schema import (
     LOGGERS,
     OPTIMIZERS,
@@ -17,16 +18,17 @@ from soundfold.config.schema import (
     Crops,
     Data,
     Features,
-    Model,
     Parameter,
     Report,
     Wandb,
 )
 from soundfold.config.stored import parse_stored, read_stored, stored_values
+from soundfold.config.trust import trust
 
 __all__ = [
     "CONF",
     "LOGGERS",
+    "MODELS",
     "NOT_IDENTITY",
     "OPTIMIZERS",
     "SCHEMA_VERSION",
@@ -52,10 +54,12 @@ __all__ = [
     "known_keys",
     "migrate",
     "new_name",
+    "open_section",
     "parse_stored",
     "read_stored",
     "refuse_unknown_keys",
     "register",
     "stored_values",
     "to_yaml",
+    "trust",
 ]

@@ -19,7 +19,7 @@ def key_comments(config_name: str) -> dict[str, str]:
         config_name: file in ``conf/`` without its suffix; its comments precede those of the included files.
     """
     files = [CONF / f"{config_name}.yaml", *sorted((CONF / "base").glob("*.yaml"))]
-    files += [path for group in ("optim", "logger") for path in sorted((CONF / group).glob("*.yaml"))]
+    files += [path for group in ("model", "optim", "logger") for path in sorted((CONF / group).glob("*.yaml"))]
     comments: dict[str, str] = {}
     for path in files:
         text = path.read_text()

@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config.commands import Benchmark, Explore, Prepare
+from soundfold.config.model_schema import MODELS, Model
 from soundfold.config.schema import OPTIMIZERS, Augment, Config, Trainer
 
 # every value and its default: in the package if it was built, else in the checkout. Hydra gets it as a path.
@@ -26,10 +27,11 @@ def register() -> None:
     """
     store = ConfigStore.instance()
     schema: Any = OmegaConf.structured(Config)
-    schema.logger, schema.callbacks, schema.trainer = {}, {}, OmegaConf.structured(Trainer)
+    schema.logger, schema.callbacks = {}, {}
+    schema.trainer, schema.model = OmegaConf.structured(Trainer), OmegaConf.structured(Model)
     # so that overrides need no plus sign to add an entry, and that a key of `trainer` that is refused in a file is
-    # explained as on the command line; `soundfold.validation` checks them
-    for section in ("logger", "callbacks", "trainer"):
+    # explained as on the command line; `soundfold.validation` and the network's class check them
+    for section in ("logger", "callbacks", "trainer", "model"):
         OmegaConf.set_struct(schema[section], False)
     explore_schema: Any = OmegaConf.structured(Explore)
     for node in (schema, explore_schema):
@@ -40,10 +42,19 @@ def register() -> None:
     store.store(name="benchmark_schema", node=Benchmark)
     store.store(name="prepare_schema", node=Prepare)
     store.store(name="explore_schema", node=explore_schema)
+    for name, node in MODELS.items():
+        store.store(group="schema/model", name=name, node=open_section(node))
     for name, node in OPTIMIZERS.items():
         store.store(group="schema/optim", name=name, node=node)
     OmegaConf.register_new_resolver("at_most_nyquist", lambda hz, rate: min(float(hz), rate / 2), replace=True)
     OmegaConf.register_new_resolver("only_if_equal", lambda value, a, b: value if a == b else None, replace=True)
+
+
+def open_section(schema: type) -> DictConfig:
+    """Return a section of the schema's types that accepts further keys: arguments of a class, which checks them."""
+    section = OmegaConf.structured(schema)
+    OmegaConf.set_struct(section, False)
+    return section
 
 
 def compose_config(*overrides: str) -> DictConfig:

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config.frozen import frozen_values
+from soundfold.config.frozen import frozen_table
 from soundfold.config.keys import drop_keys, flatten
 from soundfold.config.migration import SCHEMA_VERSION
 
@@ -62,7 +62,7 @@ def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
     # null disables an entry
     values["callbacks"] = {name: entry for name, entry in values["callbacks"].items() if entry is not None}
     values["model"]["weights"] = digests["weights"]
-    frozen, missing = frozen_values(), object()
+    frozen, missing = frozen_table(values["model"]["_target_"]), object()
     changed = {key: value for key, value in flatten(values).items() if frozen.get(key, missing) != value}
     text = json.dumps([SCHEMA_VERSION, changed, digests], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from soundfold.config.migration import REMOVED, new_name
+from soundfold.config.model_schema import MODELS
 from soundfold.config.schema import LOGGERS, OPTIMIZERS, Config
 from soundfold.config.trainer_arguments import REFUSED_ARGUMENTS
 from soundfold.errors import InputError
@@ -47,19 +48,28 @@ def known_keys(schema: type = Config) -> set[str]:
                     walk(kind, f"{prefix}{name}.")
 
     walk(schema, "")
-    for node in OPTIMIZERS.values() if schema is Config else ():
+    if schema is not Config:
+        return keys
+    for node in MODELS.values():
+        walk(node, "model.")
+    for node in OPTIMIZERS.values():
         walk(node, "optim.")
-    for name, node in LOGGERS.items() if schema is Config else ():
+    for name, node in LOGGERS.items():
         keys.add(f"logger.{name}")
         walk(node, f"logger.{name}.")
     return keys
 
 
-def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
+def refuse_unknown_keys(keys: Sequence[str], schema: type = Config, other_network: bool = False) -> None:
     """Raise for the first key that is not in the schema, and name its successor or the nearest key.
 
     The options of callbacks, of loggers that the schema does not have, and of ``augment.extra`` are those of their
     classes, and pass.
+
+    Args:
+        keys: dotted keys.
+        schema: of the command.
+        other_network: the network may be another one than resnet18, whose class checks the keys of ``model``.
 
     Raises:
         InputError: a key is unknown.
@@ -69,6 +79,8 @@ def refuse_unknown_keys(keys: Sequence[str], schema: type = Config) -> None:
         if (renamed := new_name(key)) in known and renamed != key:
             raise InputError(f"{key} was renamed: set {renamed} instead.")
         if key in known or (key.split(".")[0] in known and is_class_option(key)):
+            continue
+        if other_network and key.startswith("model."):
             continue
         if reason := REMOVED.get(key):
             raise InputError(f"{key} was removed: {reason}")

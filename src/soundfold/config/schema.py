@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from soundfold.config.declaration import key
+from soundfold.config.model_schema import Model
 from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
 
@@ -126,25 +127,6 @@ class Crops:
     seconds: float | None = key(above=0)
     trim: bool = key()
     test: int | None = key()
-
-
-@dataclass
-class Model:
-    weights: str = key()
-    stem: str = key()
-    width: int = key()
-    stem_stride: int = key()
-    max_pool: bool = key()
-    frequency_channel: bool = key()
-    squeeze_excitation: bool = key()
-    stochastic_depth: float = key()
-    pooling: str = key()
-    frozen_stages: int = key()
-    layer_decay: float = key()
-    label_smoothing: float = key()
-    loss: str = key()
-    channels_last: bool = key()
-    compile: str = key(choices=("none", "default", "graphs"))
 
 
 @dataclass

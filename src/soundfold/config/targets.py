@@ -74,7 +74,9 @@ def build_target(key: str, entry: Mapping[str, Any], kind: type, **arguments: An
         built = found(**options)
     except ImportError as error:
         raise InputError(f"{key}: {target} requires a package that is not installed: {error}.") from error
-    except (TypeError, ValueError) as error:  # an ArgumentError is a ValueError
+    except InputError:  # names the argument
+        raise
+    except (TypeError, ValueError) as error:
         raise InputError(f"{key}: {target} rejects its options: {str(error).rstrip('.')}.") from error
     if not isinstance(built, kind):
         raise InputError(f"{key}._target_={target} returned a {type(built).__name__}, not a {_name(kind)}.")

@@ -10,8 +10,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor, nn
 
 from soundfold import config
+from soundfold.config.frozen import frozen_values
+from soundfold.config.targets import find_target
 from soundfold.data.copies import OfflineCopies
 from soundfold.data.layouts import TableOptions
 from soundfold.data.splits import Protocol
@@ -23,7 +26,7 @@ from soundfold.features.mixing import Mixing
 from soundfold.features.pipeline import FrontEnd
 from soundfold.models.averaging import Averaging
 from soundfold.models.classifier import Classifier
-from soundfold.models.resnet import ResNet18, single_channel_resnet18
+from soundfold.models.networks import build_network
 from soundfold.validation import config_keys, validate_data, validate_features
 
 # sections of a stored configuration that a model is rebuilt from
@@ -52,8 +55,9 @@ def stored_sections(stored: dict[str, Any], source: str = "the stored configurat
     values = config.migrate({name: {} for name in IMAGE_SECTIONS} | stored)
     sections: Any = {}
     try:
-        for name, schema in IMAGE_SECTIONS.items():
-            sections[name] = OmegaConf.merge(OmegaConf.structured(schema), values[name])
+        schemas = IMAGE_SECTIONS | ({} if _has_other_network(values) else {"model": config.MODELS["resnet18"]})
+        for name, schema in schemas.items():
+            sections[name] = OmegaConf.merge(config.open_section(schema), values[name])
         cfg = OmegaConf.create(sections)
         validate_data(cfg)
         validate_features(cfg)
@@ -81,11 +85,17 @@ def refuse_foreign_keys(stored: dict[str, Any], source: str) -> None:
         parts = key.split(".")
         # name the outermost unknown key
         for length in range(2, len(parts) + 1):
+            if name == "model" and _has_other_network(values):
+                continue  # its class checks its options
             if (outer := ".".join(parts[:length])) not in known:
                 raise InputError(
                     f"{source} has the key {outer}, which this version of soundfold does not know: this model was "
                     "written by another version of soundfold; use that version or train again."
                 )
+
+
+def _has_other_network(values: dict[str, Any]) -> bool:
+    return values.get("model", {}).get("_target_") != frozen_values()["model._target_"]
 
 
 def table_options(cfg: DictConfig) -> TableOptions:
@@ -130,10 +140,10 @@ def crops(cfg: DictConfig) -> Crops | None:
 
 
 @config_keys("model")
-def network(cfg: DictConfig, classes: int, weights: str = "none") -> ResNet18:
-    """Build from ``model``, with initial weights as in `single_channel_resnet18`."""
-    architecture = {key: cfg.model[key] for key in signature(ResNet18).parameters if key in cfg.model}
-    return single_channel_resnet18(classes, weights, cfg.model.stem, **architecture)
+def network(cfg: DictConfig, classes: int, weights: str = "none") -> nn.Module:
+    """Build from ``model``, see `build_network`."""
+    section: Any = OmegaConf.to_container(cfg.model, resolve=True)
+    return build_network(section, classes, weights)
 
 
 @config_keys("model", "optim", "schedule")
@@ -168,12 +178,25 @@ def copies(cfg: DictConfig) -> OfflineCopies | None:
     return None if cfg.augment.copies is None else OfflineCopies(**cfg.augment.copies)
 
 
+def example_images(cfg: DictConfig) -> dict[bool, Tensor]:
+    """Return images (2, 1, M, T) of silence as in training (True) and in evaluation (False)."""
+    clip, cropping = torch.zeros(1, round(cfg.data.seconds * cfg.data.sample_rate)), crops(cfg)
+    training = clip if cropping is None else clip[:, : cropping.length]
+    scoring = clip if cropping is None or cropping.test is None else training
+    make = front_end(cfg)
+    return {
+        is_training: make.normalize(make.logmel(wave)).repeat(2, 1, 1, 1)
+        for is_training, wave in {True: training, False: scoring}.items()
+    }
+
+
 def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     """Build from ``optim``: a function from parameter groups to an optimizer.
 
     Raises:
-        InputError: the class rejects the values, or is not an optimizer.
+        InputError: the class is not an optimizer, or rejects the values.
     """
+    find_target("optim", cfg.optim._target_, torch.optim.Optimizer)
     options: Any = OmegaConf.to_container(cfg.optim, resolve=True)
     # not every optimizer has this option; fused=false is the value for those that do not
     if not options["fused"]:
@@ -181,11 +204,9 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     factory = instantiate(options, _convert_="all")
     try:
         # the class's own checks, before any work
-        trial = factory([{"params": [torch.zeros(1, device="cpu")]}])
+        factory([{"params": [torch.zeros(1, device="cpu")]}])
     except Exception as error:  # of an arbitrary class
         raise InputError(f"optim={cfg.optim._target_} rejects its options: {error}.") from error
-    if not isinstance(trial, torch.optim.Optimizer):
-        raise InputError(f"optim._target_={cfg.optim._target_} is not a torch.optim.Optimizer.")
     return factory
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from soundfold.config import parse_stored
 from soundfold.data.leakage import SeenClips
@@ -14,7 +17,7 @@ from soundfold.errors import InputError, is_out_of_memory
 from soundfold.experiment import build
 from soundfold.features.pipeline import FrontEnd
 from soundfold.io.checkpoints import load_checkpoint, save_checkpoint
-from soundfold.models.resnet import ResNet18
+from soundfold.models.networks import check_stored_network, is_builtin
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class ModelBundle:
     """A trained model as plain values, which load without executing code from the file.
 
     Attributes:
-        network: state dict of `ResNet18`.
+        network: state dict of the network.
         mean, std: the front end's normalization statistics, dB.
         classes: class names, in the order of the network's outputs.
         config: the run's configuration, YAML.
@@ -94,12 +97,23 @@ class ModelBundle:
             if (name.endswith("running_var") and (values < 0).any()) or (name == "std" and (values <= 0).any()):
                 raise ValueError(f"{name} has a value that is no variance or standard deviation")
 
-    def rebuild(self) -> tuple[FrontEnd, ResNet18]:
-        """Return the front end with its statistics and the network with its weights, in evaluation mode on the CPU."""
+    def rebuild(self) -> tuple[FrontEnd, nn.Module]:
+        """Return the front end with its statistics and the network with its weights, in evaluation mode on the CPU.
+
+        Raises:
+            InputError: the network's class is not trusted, see `check_stored_network`; or a value is invalid.
+            RuntimeError: the weights do not fit the network.
+        """
         cfg = build.stored_sections(self.values)
+        section: Any = OmegaConf.to_container(cfg.model)
+        check_stored_network(section)
         front_end = build.front_end(cfg, augmented=False)
         front_end.mean.copy_(self.mean)
         front_end.std.copy_(self.std)
+        if is_builtin(section):
+            # a few bytes can describe a network that exhausts memory: compare the shapes first
+            with torch.device("meta"), suppress(NotImplementedError):
+                build.network(cfg, len(self.classes)).load_state_dict(self.network, assign=True)
         network = build.network(cfg, len(self.classes))
         network.load_state_dict(self.network)
         return front_end.eval(), network.eval()
@@ -109,7 +123,7 @@ def seen_by_weights(weights: str) -> SeenClips:
     """Return the clips that trained or chose the weights that a run starts from; none if the file does not list them.
 
     Args:
-        weights: see `single_channel_resnet18`.
+        weights: see `soundfold.models.initial_weights.initialize`.
     """
     if weights in ("none", "imagenet"):
         return SeenClips()

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config import cv_id
+from soundfold.config import cv_id, trust
 from soundfold.data.collection import Collection, open_collection
 from soundfold.data.leakage import SeenClips
 from soundfold.experiment import build
@@ -18,7 +17,8 @@ from soundfold.experiment.device import check_accelerator
 from soundfold.experiment.lightning_objects import check_entries
 from soundfold.experiment.model_bundle import seen_by_weights
 from soundfold.experiment.user_modules import module_digests
-from soundfold.models.resnet import weights_digest
+from soundfold.models.initial_weights import weights_digest
+from soundfold.models.networks import check_network
 from soundfold.validation import config_keys, validate, wandb_sweep
 
 
@@ -91,8 +91,10 @@ def _check(cfg: DictConfig) -> None:
     for make in (build.front_end, build.crops, build.mixing, build.copies, build.averaging, build.protocol):
         make(cfg)
     check_entries(cfg)
-    with torch.device("meta"):  # checks the arguments without drawing weights
-        build.classifier(cfg, classes=2)
+    with config_keys("model"):
+        check_network(lambda: build.classifier(cfg, classes=2), build.example_images(cfg), classes=2)
+    # the command named this class, so its model files need no further permission
+    trust(cfg.model._target_.rpartition(".")[0])
     check_accelerator(cfg)
 
 

@@ -70,8 +70,10 @@ def _clip_figure(predictor: Predictor, path: str, prediction: Prediction) -> Fig
     scorer = predictor.scorer
     pcm = to_int16(decode(Path(path), predictor.sample_rate, predictor.samples), predictor.samples)
     log_mel = scorer.logmel(pcm_to_float(torch.from_numpy(pcm)[None].to(predictor.device)))
-    cam = scorer.activation(log_mel, int(prediction.probabilities.argmax())).cpu().numpy()
-    return clip_figure(pcm_to_float(pcm), predictor.seconds, log_mel[0, 0].cpu().numpy(), predictor.band_centers, cam)
+    cam = scorer.activation(log_mel, int(prediction.probabilities.argmax()))
+    activation = None if cam is None else cam.cpu().numpy()
+    centers = predictor.band_centers
+    return clip_figure(pcm_to_float(pcm), predictor.seconds, log_mel[0, 0].cpu().numpy(), centers, activation)
 
 
 def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float, uploads: str) -> Any:

@@ -16,8 +16,8 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from soundfold.errors import ArgumentError
 from soundfold.models.compilation import compile_function
+from soundfold.models.networks import stages
 from soundfold.models.optim import check_schedule, parameter_groups, warmup_and_decay
-from soundfold.models.resnet import STAGES
 from soundfold.models.scoring import clip_logits
 
 LOSSES = ("cross_entropy", "binary")
@@ -37,8 +37,9 @@ class Classifier(pl.LightningModule):
         label_smoothing: in [0, 1); applied to clips that are not mixed.
         loss: ``cross_entropy``, or ``binary``: one logistic regression per class against the same soft targets, so that
             a mixture may contain several classes. Predictions are the softmax of the logits with both.
-        frozen_stages: number of the network's `stages`, from the stem, whose weights and batch statistics are frozen.
-        layer_decay: see `parameter_groups`; applied by the network's `stages`.
+        frozen_stages: number of the network's stages, from the stem, whose weights and batch statistics are frozen; see
+            `soundfold.models.networks`.
+        layer_decay: see `parameter_groups`; applied by the network's stages.
         channels_last: memory format of network and images.
         compile: mode of the training step, see `compile_function`. Validation and test run uncompiled: compiling again
             for other batch sizes, another mode and another precision costs more than it saves.
@@ -73,14 +74,17 @@ class Classifier(pl.LightningModule):
             raise ArgumentError(f"`label_smoothing`={label_smoothing:g} must be at least 0 and below 1.")
         if loss not in LOSSES:
             raise ArgumentError(f"`loss`={loss} is unknown. Set one of {', '.join(LOSSES)}.")
-        if not 0 <= frozen_stages < STAGES:
+        most = len(stages(network, "frozen_stages")) - 1 if frozen_stages else 0
+        if not 0 <= frozen_stages <= most:
             raise ArgumentError(
-                f"`frozen_stages`={frozen_stages} must be between 0 and {STAGES - 1}: the head is always trained."
+                f"`frozen_stages`={frozen_stages} must be between 0 and {most}: the head is always trained."
             )
         if not 0 < layer_decay <= 1:
             raise ArgumentError(
                 f"`layer_decay`={layer_decay:g} must be above 0 and at most 1 (the same learning rate everywhere)."
             )
+        if layer_decay < 1:
+            stages(network, "layer_decay")
         self.classes, self.optimizer = classes, optimizer
         self.decay, self.warmup, self.layer_decay = decay, warmup, layer_decay
         self.label_smoothing, self.loss_kind, self.frozen_stages = label_smoothing, loss, frozen_stages
@@ -161,7 +165,7 @@ class Classifier(pl.LightningModule):
     @property
     def _frozen(self) -> list[nn.Module]:
         # not cached: SyncBatchNorm replaces the network's norms
-        return self.network.stages()[: self.frozen_stages] if self.frozen_stages else []  # type: ignore[operator]
+        return stages(self.network, "frozen_stages")[: self.frozen_stages] if self.frozen_stages else []
 
     def _clip_logits(self, image: Tensor, target: Tensor) -> Tensor:
         return clip_logits(self, image, per_clip=len(image) // len(target))
@@ -202,8 +206,8 @@ class Classifier(pl.LightningModule):
         self.logits, self.clips = logits.cpu(), clips.cpu()
 
     def configure_optimizers(self) -> Any:
-        stages = [self.network] if self.layer_decay == 1 else self.network.stages()  # type: ignore[operator]
-        optimizer = self.optimizer(parameter_groups(stages, self.layer_decay))
+        units = [self.network] if self.layer_decay == 1 else stages(self.network, "layer_decay")
+        optimizer = self.optimizer(parameter_groups(units, self.layer_decay))
         for group in optimizer.param_groups:
             group["lr"] *= group["lr_scale"]
         steps = int(self.trainer.estimated_stepping_batches)

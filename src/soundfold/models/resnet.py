@@ -1,26 +1,16 @@
-"""A single-channel ResNet-18 built from torchvision's blocks, and its initial weights."""
+"""A single-channel ResNet-18 built from torchvision's blocks."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
-from soundfold.errors import ArgumentError, is_out_of_memory
-from soundfold.io.checkpoints import load_checkpoint
+from soundfold.errors import ArgumentError
 
-STEMS = ("sum", "random")
 POOLINGS = ("mean", "mean_max")
 MAX_WIDTH = 1024  # 2.9e9 parameters
-STAGES = 6  # stem, four stages of two blocks, head
 
 
 class Block(BasicBlock):
@@ -56,12 +46,6 @@ class MeanMaxPool(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         over_time = maps.mean(dim=2, keepdim=True)
         return over_time.mean(dim=3, keepdim=True) + over_time.amax(dim=3, keepdim=True)
-
-    def contributions(self, maps: Tensor) -> Tensor:
-        """Return the part of each position in the output: (B, C, M, T), whose sum over M and T is the output."""
-        loudest = maps.mean(dim=2, keepdim=True).argmax(dim=3, keepdim=True)
-        is_loudest = torch.zeros_like(maps[:, :, :1]).scatter(3, loudest, 1.0)
-        return maps / maps.shape[2] * (1 / maps.shape[3] + is_loudest)
 
 
 class ResNet18(nn.Module):
@@ -121,8 +105,6 @@ class ResNet18(nn.Module):
         self.layer2 = _downsampling_stage(width, excite, drops[2:4])
         self.layer3 = _downsampling_stage(2 * width, excite, drops[4:6])
         self.layer4 = _downsampling_stage(4 * width, excite, drops[6:])
-        # pixels between neighboring positions of the last feature maps
-        self.stride = stem_stride * (2 if max_pool else 1) * 8
         self.avgpool = nn.AdaptiveAvgPool2d(1) if pooling == "mean" else MeanMaxPool()
         self.fc = nn.Linear(8 * width, classes)
         for module in self.modules():
@@ -130,7 +112,7 @@ class ResNet18(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def stages(self) -> list[nn.ModuleList]:
-        """Return the `STAGES` units of freezing and layer decay: the stem, four stages of two blocks, the head."""
+        """Return the six units of freezing and layer decay: the stem, four stages of two blocks, the head."""
         stem = nn.ModuleList([self.conv1, self.bn1])
         return [stem, *(nn.ModuleList([m]) for m in (self.layer1, self.layer2, self.layer3, self.layer4, self.fc))]
 
@@ -148,102 +130,3 @@ def _downsampling_stage(channels: int, excite: bool, drops: list[float]) -> nn.S
     shortcut = nn.Conv2d(channels, 2 * channels, kernel_size=1, stride=2, bias=False)
     first = Block(channels, 2 * channels, 2, nn.Sequential(shortcut, nn.BatchNorm2d(2 * channels)), excite, drops[0])
     return nn.Sequential(first, Block(2 * channels, 2 * channels, 1, None, excite, drops[1]))
-
-
-def single_channel_resnet18(classes: int, weights: str = "none", stem: str = "sum", **architecture: Any) -> ResNet18:
-    """Build a ResNet-18 with the given initial weights.
-
-    Args:
-        classes: number of classes.
-        weights: ``none`` (random), ``imagenet`` (torchvision's IMAGENET1K_V1, from the cache or downloaded), or the
-            path of a file: a state dict of ResNet-18 with one or three input channels, or weights.pt of a finished
-            fold. A head with another number of classes is refused, unless it is ImageNet's (1,000 classes).
-        stem: for three-channel weights: ``sum`` over the color channels, which gives a gray image the response that it
-            has in color; or ``random``.
-        architecture: see `ResNet18`.
-
-    Raises:
-        ArgumentError: the weights are not available or do not fit.
-    """
-    if stem not in STEMS:
-        raise ArgumentError(f"`stem`={stem} is unknown. Set one of {', '.join(STEMS)}.")
-    network = ResNet18(classes, **architecture)
-    if weights == "none":
-        return network
-    state = _imagenet_weights() if weights == "imagenet" else _load_weights(Path(weights))
-    initial = network.state_dict()
-    kernel = state.get("conv1.weight")
-    if kernel is not None and kernel.ndim == 4 and kernel.shape[1] == 3:
-        summed = _sum_channels(kernel, network.conv1.in_channels)
-        state["conv1.weight"] = summed if stem == "sum" else initial["conv1.weight"]
-    head = state.get("fc.weight")
-    if head is not None and len(head) != classes:
-        if len(head) != 1000:
-            raise ArgumentError(
-                f"`weights`={weights} was trained for {len(head)} classes and the data has {classes}. "
-                "Set weights of the same classes, `weights`=imagenet, or `weights`=none."
-            )
-        state |= {name: value for name, value in initial.items() if name.startswith("fc.")}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise ArgumentError(f"`weights`={weights} does not fit this ResNet-18: {reason}") from error
-    return network
-
-
-def _sum_channels(kernel: Tensor, in_channels: int) -> Tensor:
-    """Sum a kernel over its color channels; a frequency channel starts at zero."""
-    gray = kernel.sum(dim=1, keepdim=True)
-    return torch.cat([gray, torch.zeros_like(gray).expand(-1, in_channels - 1, -1, -1)], dim=1)
-
-
-def weights_digest(weights: str) -> str:
-    """Return what identifies initial weights: their name, or the SHA-256 of the file.
-
-    Raises:
-        ArgumentError: the file cannot be read.
-    """
-    if weights in ("none", "imagenet"):
-        return weights
-    try:
-        # reading a pipe or a device might block forever
-        if not Path(weights).is_file():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        with Path(weights).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise ArgumentError(
-            f"`weights`={weights} cannot be read ({error.strerror}). Set imagenet, none, or the path of a file."
-        ) from error
-
-
-def _imagenet_weights() -> dict[str, Tensor]:
-    try:
-        return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
-    except (OSError, RuntimeError) as error:
-        cache = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")) / "hub" / "checkpoints"
-        raise ArgumentError(
-            f"`weights`=imagenet: the weights are not in {cache} and could not be downloaded ({error}). "
-            f"Copy {Path(ResNet18_Weights.IMAGENET1K_V1.url).name} there, set `weights`=PATH of a copy, or train "
-            "from scratch with `weights`=none."
-        ) from error
-
-
-def _load_weights(path: Path) -> dict[str, Tensor]:
-    weights_digest(str(path))
-    try:
-        content = load_checkpoint(path)
-    except Exception as error:  # torch raises many types for files of another kind
-        if is_out_of_memory(error):
-            raise
-        # without torch's own message, which suggests unsafe loading
-        raise ArgumentError(
-            f"`weights`={path} is not a file of weights that torch can load safely ({type(error).__name__})."
-        ) from error
-    state = content.get("network", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ArgumentError(f"`weights`={path} contains no state dict of a network.")
-    if damaged := next((name for name, value in state.items() if not value.isfinite().all()), None):
-        raise ArgumentError(f"`weights`={path} has values in {damaged} that are not finite. Use another file.")
-    return dict(state)

@@ -81,7 +81,7 @@ class ClipScorer(nn.Module):
         logits = [clip_logits(network, image, per_clip) for network, image in zip(self.networks, images, strict=True)]
         return torch.stack(logits)
 
-    def activation(self, log_mel: Tensor, target: int) -> Tensor:
+    def activation(self, log_mel: Tensor, target: int) -> Tensor | None:
         """Return the class activation of one entire clip, averaged over models, at the log-mel's resolution.
 
         Args:
@@ -89,13 +89,15 @@ class ClipScorer(nn.Module):
             target: class index.
 
         Returns:
-            (M, T), in [0, 1].
+            (M, T), in [0, 1]; None if a network has no maps, see `class_activation`.
         """
         bands, frames = log_mel.shape[-2:]
         classes = torch.tensor([target], device=log_mel.device)
         maps = []
         for front_end, network in zip(self.front_ends, self.networks, strict=True):
             cam = class_activation(network, front_end.normalize(log_mel), classes)
+            if cam is None:
+                return None
             covered = frames if front_end.image is None else front_end.image.frames
             maps.append(upsample_cam(cam, bands, frames, covered))
         return torch.stack(maps).mean(dim=0)

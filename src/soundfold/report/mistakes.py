@@ -78,7 +78,8 @@ class MistakeMedia:
     Attributes:
         samples: int16 (N,), without the zero padding of a short clip.
         sample_rate: Hz.
-        picture: waveform, log-mel and, if the fold saved its weights, class activation.
+        picture: waveform, log-mel and class activation; without it if the fold saved no weights, or its network has
+            no maps over frequency and time.
         attribution: author of the recording.
     """
 
@@ -121,8 +122,9 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
         decoded = store.decode(root / LAYOUTS[cfg.data.layout].audio / mistake.filename, rate, samples)
         wave = store.to_int16(decoded, samples)
         log_mel = logmel(pcm_to_float(torch.from_numpy(wave)[None]))
-        cam = None if scorer is None else scorer.activation(log_mel, int(run.predictions[i])).numpy()
-        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, log_mel[0, 0].numpy(), band_centers, cam)
+        cam = None if scorer is None else scorer.activation(log_mel, int(run.predictions[i]))
+        activation = None if cam is None else cam.numpy()
+        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, log_mel[0, 0].numpy(), band_centers, activation)
         author = attribution(mistake.filename, run.sources[i], attributions)
         yield mistake, MistakeMedia(wave[: len(decoded)], rate, picture, author)
 

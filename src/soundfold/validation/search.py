@@ -7,6 +7,7 @@ import math
 from omegaconf import DictConfig
 
 from soundfold.config import NOT_IDENTITY, refuse_unknown_keys
+from soundfold.config.frozen import frozen_values
 from soundfold.errors import InputError
 
 # keys that decide what is scored, which random draw it is, where it is stored or how it is shown
@@ -37,7 +38,7 @@ def validate_search(cfg: DictConfig) -> None:
         raise InputError(f"fold={cfg.fold}: a search trains every fold of each setting; leave fold at all.")
     if not search.space:
         raise InputError(f"search={search.name} has an empty search.space. Add a key of the configuration to it.")
-    refuse_unknown_keys(list(search.space))
+    refuse_unknown_keys(list(search.space), other_network=cfg.model._target_ != frozen_values()["model._target_"])
     for key, parameter in search.space.items():
         _check_parameter(key, parameter)
 
