@@ -18,7 +18,7 @@ from soundfold.experiment.lightning_objects import check_entries
 from soundfold.experiment.model_bundle import seen_by_weights
 from soundfold.experiment.user_modules import module_digests
 from soundfold.models.initial_weights import weights_digest
-from soundfold.models.networks import check_network
+from soundfold.models.networks import check_network, is_builtin
 from soundfold.validation import config_keys, validate, wandb_sweep
 
 
@@ -93,8 +93,9 @@ def _check(cfg: DictConfig) -> None:
     check_entries(cfg)
     with config_keys("model"):
         check_network(lambda: build.classifier(cfg, classes=2), build.example_images(cfg), classes=2)
-    # the command named this class, so its model files need no further permission
-    trust(cfg.model._target_.rpartition(".")[0])
+    if not is_builtin(cfg.model):
+        # this command named the class, so model files of its run may name it
+        trust(cfg.model._target_.rpartition(".")[0])
     check_accelerator(cfg)
 
 

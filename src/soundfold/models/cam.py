@@ -82,7 +82,8 @@ class _Record:
         """Return positions, pixels, stride and first center of both axes, in pixels of the image."""
         assert self.maps is not None
         maps = _size(self.maps.shape)
-        path, size = [], maps
+        path: list[list[tuple[float, float]]] = []
+        size = maps
         while size != self.image and (step := self._steps.pop(size, None)):
             size = step[0]
             path.insert(0, step[1])
