@@ -105,10 +105,11 @@ class SoundDataModule(pl.LightningDataModule):
         self.seen = seen_clips(table, self.split, waves.hashes, self._copies, self.seen)
         self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         self._generator = torch.Generator(self.device)
-        self._clip_of = None if self._copies is None else torch.from_numpy(self._copies.clips)
+        # on the device once, so that all loaders and a captured step use the same memory
+        self._clip_of = None if self._copies is None else torch.from_numpy(self._copies.clips).to(self.device)
         self._copy_params = None if self._copies is None else self._draw_copies(self._copies)
         self._samples = place_samples(waves, self.device, self.on_device)
-        self._targets = torch.from_numpy(table.targets)
+        self._targets = torch.from_numpy(table.targets).to(self.device)
         self.front_end.to(self.device)
         self.front_end.fit(self._test_crops(wave) for wave, _, _ in self._loader(self.split.train, self._eval_batch))
         self._batch_transform = BatchTransform(self.front_end, len(table.classes), self.crops, self.mixing)
@@ -199,7 +200,7 @@ class SoundDataModule(pl.LightningDataModule):
 
     def files(self, indices: Tensor) -> list[str]:
         """Return the audio files of the indices in a batch."""
-        clips = indices if self._clip_of is None else self._clip_of[indices.cpu()]
+        clips = indices if self._clip_of is None else self._clip_of.cpu()[indices.cpu()]
         return [self._files[clip] for clip in clips.tolist()]
 
     @property
