@@ -4,7 +4,10 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torchmetrics
@@ -15,10 +18,10 @@ from omegaconf import OmegaConf
 from soundfold.config import compose_config
 from soundfold.errors import InputError
 from soundfold.evaluation.results import FoldResult
-from soundfold.experiment import environment
+from soundfold.experiment import environment, search_summary
 from soundfold.experiment import run as runs
 from soundfold.experiment.sweep import read_jobs
-from soundfold.experiment.user_modules import module_digests
+from soundfold.experiment.user_modules import module_digests, package_versions
 
 OPTIMIZER = """import sys
 import torch
@@ -74,6 +77,18 @@ def test_options_and_modules_of_a_project_are_found(sweep, project, composed, mo
     assert command == "soundfold train --config-dir project/conf experiment=mine optim.lr=0.1 fold=1"
     assert list(modules) == ["my_optimizer"]
     assert sys.modules["my_optimizer"].Mine.where[0] == torchmetrics.__file__
+
+
+def test_the_best_settings_of_a_search_are_found_beside_a_project(project, composed, monkeypatch, tmp_path):
+    (tmp_path / "study" / "experiment").mkdir(parents=True)
+    best = "# @package _global_\ndefaults: [mine]\noptim: {lr: 0.125}\n"
+    (tmp_path / "study" / "experiment" / "best.yaml").write_text(best)
+    monkeypatch.chdir(project)
+    study: Any = SimpleNamespace(folder=tmp_path / "study")
+    assert search_summary._search_path(study) == ["--config-dir", str(study.folder)]
+    monkeypatch.setattr(search_summary, "config_dirs", lambda: ["conf"])
+    assert run_here(monkeypatch, "train", *search_summary._search_path(study), "experiment=best", "fold=1") == 0
+    assert (composed[0][0].optim.lr, composed[0][0].seed) == (0.125, 5)
 
 
 def test_only_config_dir_extends_the_import_path(project, composed, monkeypatch):
@@ -188,6 +203,9 @@ def test_modules_of_packages_and_of_logging_do_not_count(tmp_path, monkeypatch):
     # the package that exports the class, and the module that defines it
     assert sorted(module_digests(values)) == ["own", "own.parts"]
     assert module_digests({"logger": values["logger"]}) == {}
+    assert package_versions({**values, "callbacks": {"a": {"_target_": "omegaconf.OmegaConf"}}}) == {
+        "omegaconf": version("omegaconf")
+    }
     for name in ("own", "own.parts"):
         sys.modules.pop(name)
 
@@ -209,7 +227,7 @@ def test_commits_of_soundfold_and_of_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(package)
     assert environment._commits() == {"commit": own}
     # installed into an environment within the user's project
-    monkeypatch.setattr(environment, "CONF", package / "conf")
+    monkeypatch.setattr(environment, "is_built", lambda: True)
     monkeypatch.chdir(package.parent)
     assert environment._commits() == {"commit": "installed package", "project": own}
     monkeypatch.chdir(tmp_path)

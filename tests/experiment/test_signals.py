@@ -73,6 +73,7 @@ def command(monkeypatch, tmp_path, capsys):
     def run(*args: str) -> tuple[int, str]:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sweep.Sweep, "folder", None)
+        monkeypatch.setenv("PYTHONSAFEPATH", "1")  # restores it after a sweep has set it
         monkeypatch.setattr(sys, "argv", ["train.py", *args])
         code = 0
         try:

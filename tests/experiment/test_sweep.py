@@ -46,6 +46,7 @@ def train_here(tmp_path, monkeypatch, capsys):
         GlobalHydra.instance().clear()
         monkeypatch.setattr(runs, "cross_validate", task)
         monkeypatch.setattr(sweep.Sweep, "folder", None)
+        monkeypatch.setenv("PYTHONSAFEPATH", "1")  # restores it after a sweep has set it
         monkeypatch.setattr(sys, "argv", ["train.py", *args])
         code = 0
         try:

@@ -22,6 +22,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
     """Run ``soundfold ARGS`` in this process and return its exit code."""
     GlobalHydra.instance().clear()
     monkeypatch.setattr(Sweep, "folder", None)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # restores it after a sweep has set it
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "argv", ["soundfold", *args])
     try:

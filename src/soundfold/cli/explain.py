@@ -9,6 +9,7 @@ import traceback
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
+from soundfold.config import install_command
 from soundfold.errors import InputError, printable
 
 # base configs of the presets in conf/hydra/launcher; an extra of this package installs them
@@ -21,7 +22,7 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, InputError):
         return printable(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
-        return "This launcher requires a package that is not installed: pip install -e '.[launchers]'."
+        return f"This launcher requires a package that is not installed: {install_command('launchers')}."
     if isinstance(error, HydraException | OmegaConfBaseException):
         # the cause names the fault; Hydra's first line only locates it, and its others suggest a plus sign
         cause = error.__cause__

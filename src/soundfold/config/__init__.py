@@ -7,6 +7,7 @@ from soundfold.config.commands import Benchmark, Explore, Prepare
 from soundfold.config.composition import CONF, compose_config, open_section, register
 from soundfold.config.derived import FrameSizes, frame_sizes
 from soundfold.config.identity import NOT_IDENTITY, cv_id
+from soundfold.config.installation import install_command, is_built
 from soundfold.config.keys import drop_keys, flatten, is_class_option, known_keys, refuse_unknown_keys
 from soundfold.config.migration import SCHEMA_VERSION, migrate, new_name, to_yaml
 from soundfold.config.model_schema import MODELS, Model
@@ -50,6 +51,8 @@ __all__ = [
     "drop_keys",
     "flatten",
     "frame_sizes",
+    "install_command",
+    "is_built",
     "is_class_option",
     "known_keys",
     "migrate",

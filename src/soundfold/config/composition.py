@@ -15,8 +15,8 @@ from soundfold.config.model_schema import MODELS, Model
 from soundfold.config.schema import OPTIMIZERS, Augment, Config, Trainer
 
 # every value and its default: in the package if it was built, else in the checkout. Hydra gets it as a path.
-_PACKAGE = Path(__file__).resolve().parents[1]
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parents[1] / "conf"
+PACKAGE = Path(__file__).resolve().parents[1]
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] / "conf"
 
 
 def register() -> None:

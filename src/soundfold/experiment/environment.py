@@ -6,7 +6,9 @@ import os
 import platform
 import shlex
 import subprocess
-from importlib.metadata import version
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from soundfold import __version__
-from soundfold.config import CONF
+from soundfold.config import is_built
+from soundfold.config.composition import PACKAGE
 
-PACKAGE = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "torchvision", "torchaudio", "lightning", "torchmetrics", "numpy", "soundfile")
 
 
-def describe(device: torch.device) -> dict[str, Any]:
-    """Return commits, library versions and the machine, without its name.
+def describe(device: torch.device, packages: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return commits, versions of libraries and of further ``packages``, and the machine, without its name.
 
     ``commit`` is that of soundfold's checkout, and ``project`` that of the user's repository if it is another one: the
     repository of the folder that contains ``--config-dir``, or else of the current folder. "+changes" marks a checkout
@@ -33,7 +35,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     return {
         **_commits(),
         "python": platform.python_version(),
-        "versions": {"soundfold": __version__, **{library: version(library) for library in LIBRARIES}},
+        "versions": {"soundfold": __version__, **_versions(), **(packages or {})},
         "device": f"{device.type} {name}",
         "threads": torch.get_num_threads(),
         "processor": f"{processor}, {os.cpu_count()} cores",
@@ -73,6 +75,13 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return changed
 
 
+def _versions() -> dict[str, str]:
+    found = {library: version(library) for library in LIBRARIES}
+    with suppress(PackageNotFoundError):  # optional
+        found["timm"] = version("timm")
+    return found
+
+
 def _processor() -> str:
     """Return the model of the processor; `platform.processor` is empty, or the architecture, on most Linux systems."""
     try:
@@ -107,11 +116,10 @@ def config_dirs() -> list[str]:
 
 def _commits() -> dict[str, str]:
     # an installed package may lie in a repository of the user's, whose commit is not its own
-    is_installed = CONF.parent == PACKAGE
-    commits = {"commit": "installed package" if is_installed else _commit(PACKAGE) or "unknown"}
+    commits = {"commit": "installed package" if is_built() else _commit(PACKAGE) or "unknown"}
     project = next((Path(folder).parent for folder in config_dirs()), Path.cwd())
     root = _git(project, "rev-parse", "--show-toplevel")
-    if root and (is_installed or root != _git(PACKAGE, "rev-parse", "--show-toplevel")):
+    if root and (is_built() or root != _git(PACKAGE, "rev-parse", "--show-toplevel")):
         commits["project"] = _commit(project) or "unknown"
     return commits
 

@@ -165,7 +165,7 @@ def _score(
         seconds=time.perf_counter() - started,
         audit=data.audit.as_dict(),
         environment={
-            **environment.describe(trainer.strategy.root_device),
+            **environment.describe(trainer.strategy.root_device, run.packages),
             "devices": job.shard.world_size,
             "micro_batches": job.shard.accumulate,
         },

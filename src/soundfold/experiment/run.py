@@ -167,7 +167,7 @@ def _reuse_or_train(run: RunContext, fold: int | None, *, show_scores: bool) -> 
                 "rerun=true trains it again and saves one.",
                 style="yellow",
             )
-        changed = environment.differences(result.environment, environment.describe(torch.device("cpu")))
+        changed = environment.differences(result.environment, environment.describe(torch.device("cpu"), run.packages))
         if changed:
             console.print(f"warning: Its result was made with other code: {'; '.join(changed)}.", style="yellow")
         return result

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config import compose_config
+from soundfold.config import compose_config, install_command
 from soundfold.errors import InputError
 from soundfold.evaluation.objective import flip_loss
 from soundfold.evaluation.results import FoldResult
@@ -24,7 +24,7 @@ from soundfold.io.console import console
 try:
     import optuna
 except ImportError:
-    raise InputError("search requires Optuna, which is not installed: pip install -e '.[search]'.") from None
+    raise InputError(f"search requires Optuna, which is not installed: {install_command('search')}.") from None
 
 from optuna.trial import Trial, TrialState
 

@@ -16,7 +16,7 @@ from soundfold.experiment import build
 from soundfold.experiment.device import check_accelerator
 from soundfold.experiment.lightning_objects import check_entries
 from soundfold.experiment.model_bundle import seen_by_weights
-from soundfold.experiment.user_modules import module_digests
+from soundfold.experiment.user_modules import module_digests, package_versions
 from soundfold.models.initial_weights import weights_digest
 from soundfold.models.networks import check_network, is_builtin
 from soundfold.validation import config_keys, validate, wandb_sweep
@@ -33,6 +33,7 @@ class RunContext:
         cv_id: the run's id, a hash of everything that determines its results.
         folder: the run's folder, ``<outputs>/<name>-<id>``.
         modules: SHA-256 of the user's modules that define it, see `user_modules`.
+        packages: versions of the packages that define it, beside those that every run records.
         is_trial: the run is a trial of a search, also of W&B's: its folds are validated, but not scored, and their
             weights are not stored.
     """
@@ -44,6 +45,7 @@ class RunContext:
     folder: Path
     is_trial: bool = False
     modules: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
 
     @property
     def group(self) -> str:
@@ -82,7 +84,9 @@ def open_run(cfg: DictConfig) -> RunContext:
     is_trial = cfg.search is not None or sweep is not None
     seen = seen_by_weights(cfg.model.weights)
     values: Any = OmegaConf.to_container(cfg, resolve=True)
-    return RunContext(cfg, collection, seen, identity, folder, is_trial, module_digests(values))
+    return RunContext(
+        cfg, collection, seen, identity, folder, is_trial, module_digests(values), package_versions(values)
+    )
 
 
 def _check(cfg: DictConfig) -> None:

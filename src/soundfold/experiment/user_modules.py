@@ -10,13 +10,14 @@ import json
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from soundfold.config import NOT_IDENTITY, drop_keys
 from soundfold.errors import InputError
-from soundfold.experiment.environment import PACKAGE
+from soundfold.experiment.environment import LIBRARIES, PACKAGE
 from soundfold.io.atomic import write_text
 from soundfold.io.reading import read_text
 
@@ -50,6 +51,15 @@ def user_modules(values: dict[str, Any]) -> dict[str, Path]:
 def module_digests(values: dict[str, Any]) -> dict[str, str]:
     """Return the SHA-256 of each of `user_modules`."""
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in user_modules(values).items()}
+
+
+def package_versions(values: dict[str, Any]) -> dict[str, str]:
+    """Return the version of each installed package, beside those that every run records, that has a ``_target_``."""
+    modules = {target.partition(".")[0] for target in _targets(drop_keys(values, NOT_IDENTITY))}
+    if not (modules := modules - {"soundfold", *LIBRARIES}):
+        return {}
+    packages = packages_distributions()  # reads the metadata of every package
+    return {package: version(package) for module in sorted(modules) for package in packages.get(module, ())}
 
 
 def write_modules(folder: Path, digests: Mapping[str, str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from soundfold.config import install_command
 from soundfold.data.store import decode, to_int16
 from soundfold.errors import InputError
 from soundfold.inference.guard import Guard
@@ -91,7 +92,7 @@ def build_page(predictor: Predictor, max_seconds: float, max_megabytes: float, u
     try:
         import gradio
     except ImportError as error:
-        raise InputError("The page requires Gradio, which is not installed: pip install -e '.[demo]'.") from error
+        raise InputError(f"The page requires Gradio, which is not installed: {install_command('demo')}.") from error
 
     def classify(path: str | None) -> Outputs:
         return classify_upload(predictor, path, max_seconds)

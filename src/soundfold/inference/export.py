@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from soundfold import __version__
+from soundfold.config import install_command
 from soundfold.errors import InputError, printable
 from soundfold.inference.predictor import Predictor
 from soundfold.io.atomic import atomic_file
@@ -100,7 +101,7 @@ def _onnx_bytes(graph: nn.Module, example: tuple[Tensor], dynamic_shapes: dict, 
         import onnx
         import onnxscript  # noqa: F401  required by the exporter
     except ImportError as error:
-        raise InputError(f"--format=onnx requires {error.name}: pip install -e '.[export]'.") from error
+        raise InputError(f"--format=onnx requires {error.name}: {install_command('export')}.") from error
     for verbose in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(verbose).setLevel(logging.ERROR)
     program = torch.onnx.export(

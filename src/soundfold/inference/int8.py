@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from soundfold.config import install_command
 from soundfold.data.layouts import LAYOUTS
 from soundfold.data.store import decode, to_int16
 from soundfold.errors import InputError
@@ -89,7 +90,7 @@ def quantize_model(source: Path, target: Path, waves: Iterator[np.ndarray]) -> N
         from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
-        raise InputError(f"--int8 requires {error.name}: pip install -e '.[export]'.") from error
+        raise InputError(f"--int8 requires {error.name}: {install_command('export')}.") from error
 
     class Reader(CalibrationDataReader):
         def get_next(self) -> Any:

@@ -14,6 +14,7 @@ from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.metrics import Calibration, calibration, class_metrics, probabilities
 from soundfold.evaluation.published import published_leaderboard
 from soundfold.evaluation.results import load_curves
+from soundfold.io.console import console
 from soundfold.report import plots, run_tables
 from soundfold.report.drawing import inline_svg, save_figure
 from soundfold.report.mistakes import Mistake, list_mistakes, mistake_cards
@@ -124,5 +125,6 @@ def _mistakes(folder: Path, run: RunResult, report: DictConfig) -> tuple[list[Mi
         try:
             return mistake_cards(folder, run, report.mistakes, report.audio), None
         except InputError as error:
+            console.print(f"Spectrograms and audio of mistakes are not available: {error}", soft_wrap=True)
             return list_mistakes(run, report.mistakes), str(error)
     return list_mistakes(run, report.mistakes), None
