@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import numpy as np
 import pytest
+import soundfile
 import torch
 from benchmarks.workload import noise, step_of, trained
 from helpers.tiny import cross_validate, overrides, render
@@ -233,6 +234,12 @@ def test_no_step_waits_for_a_cuda_device(tmp_path, compile):
         "model.channels_last=true",
         "trainer.precision=bf16-mixed",
     )
+    (tmp_path / "recordings").mkdir()
+    soundfile.write(tmp_path / "recordings" / "decay.wav", 0.99 ** np.arange(8000), 8000)
+    options += tuple(
+        f"augment.{key}.folder={tmp_path / 'recordings'}" for key in ("background_noise", "impulse_response")
+    )
+    options += ("augment.band_pass.p=0.5", f"paths.cache={tmp_path / 'cache'}")
     clock = trained(collection, tmp_path, torch.device("cuda"), 0, *features, *options)
     step = step_of(clock)
     batches = list(clock.data.train_dataloader())

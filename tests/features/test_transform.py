@@ -1,23 +1,18 @@
 """The contract of an augmentation, with augmentations of a user."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from helpers.augmented import epoch, module, noise, to_meta
 from helpers.tiny import overrides
 from omegaconf import OmegaConf
 
 from soundfold.config import compose_config, cv_id, flatten
-from soundfold.data.collection import Collection
 from soundfold.data.copies import OfflineCopies
-from soundfold.data.datamodule import SoundDataModule
-from soundfold.data.store import Waveforms
-from soundfold.data.tables import ClipTable
 from soundfold.eda.augmentation_gallery import augmentation_gallery
 from soundfold.errors import InputError
 from soundfold.experiment import build
-from soundfold.features.augment_params import AugmentParams, Uniform
+from soundfold.features.augment_params import Uniform
 from soundfold.features.transform import Transform
 
 DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
@@ -114,10 +109,6 @@ def entry(name: str, **options) -> str:
     return f"augment.extra.{name.lower()}={{_target_: {__name__}.{name}{values}}}"
 
 
-def noise(clips: int = 4, samples: int = 4000) -> torch.Tensor:
-    return (3000 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(1))).short()
-
-
 @pytest.mark.parametrize(("name", "power"), [("Louder", 2), ("LouderSpectrum", 1)])
 def test_a_users_augmentation_changes_its_share_of_the_clips(tmp_path, name, power):
     front, wave = front_end(tmp_path, "augment=none", entry(name, p=0.5)), noise(40)
@@ -152,29 +143,6 @@ def test_an_entry_changes_neither_other_draws_nor_other_runs(tmp_path):
         compose_config(*overrides(tmp_path, tmp_path, *extra)) for extra in ((), (entry("Louder"),), (entry("Smooth"),))
     ]
     assert len({cv_id(cfg, DIGESTS) for cfg in configurations}) == 3
-
-
-def collection(clips: int = 20, samples: int = 4000):
-    files = tuple(f"{i}.wav" for i in range(clips))
-    table = ClipTable(files, np.repeat([1, 2, 3, 4], clips // 4), np.arange(clips) % 2, files, ("a", "b"))
-    return Collection(table, Waveforms(noise(clips, samples).numpy(), np.full(clips, samples), files, 8000, "digest"))
-
-
-def module(front, shard=(0, 1, 1), **options) -> SoundDataModule:
-    rank, world, micro = shard
-    data = SoundDataModule(collection(), front, fold=1, batch_size=16, micro_batches=micro, **options)
-    data.setup()
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=world, training=True, current_epoch=0)
-    return data
-
-
-def epoch(data: SoundDataModule, number: int = 0) -> dict[int, tuple]:
-    batches = data.train_dataloader()
-    batches.set_epoch(number)
-    clips = {}
-    for image, target, index, _ in (data.on_after_batch_transfer(batch, 0) for batch in batches):
-        clips |= {clip: (image[i], target[i]) for i, clip in enumerate(index.tolist())}
-    return clips
 
 
 def test_results_are_the_same_on_any_number_of_devices_and_after_resuming(tmp_path):
@@ -236,15 +204,6 @@ def test_training_images_with_a_users_augmentation_compile_to_one_graph(tmp_path
     wave = torch.zeros(4, 4000, dtype=torch.int16, device="meta")
     compiled = torch.compile(front, backend="aot_eager", fullgraph=True)
     assert compiled(wave, params).shape == front(wave, params).shape
-
-
-def to_meta(params):
-    def move(value):
-        if isinstance(value, tuple):
-            return tuple(map(move, value))
-        return value if value is None else value.to("meta")
-
-    return AugmentParams({name: move(value) for name, value in params.values.items()})
 
 
 @pytest.mark.parametrize(

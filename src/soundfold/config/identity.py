@@ -31,6 +31,9 @@ NOT_IDENTITY = (
     "data.name",
     "data.download",
     "data.on_device",
+    # their files count by a digest
+    "augment.impulse_response.folder",
+    "augment.background_noise.folder",
     "trainer.accelerator",
     "trainer.cuda_graph",
     "trainer.enable_progress_bar",

@@ -105,6 +105,34 @@ class Mixing:
 
 
 @dataclass
+class ImpulseResponse:
+    folder: str | None = key()
+    max_seconds: float = key(above=0, finite=True)
+    p: float = key(low=0, high=1)
+
+
+@dataclass
+class BackgroundNoise:
+    folder: str | None = key()
+    low: float = key()
+    high: float = key()
+    max_seconds: float = key(above=0, finite=True)
+    p: float = key(low=0, high=1)
+
+
+@dataclass
+class Filter:
+    low: float = key()
+    high: float = key()
+    p: float = key(low=0, high=1)
+
+
+@dataclass
+class BandPass(Filter):
+    octaves: float = key()
+
+
+@dataclass
 class Augment:
     time_stretch: Uniform | None = key()
     pitch_shift: Uniform | None = key()
@@ -119,6 +147,11 @@ class Augment:
     one_of: bool = key()
     copies: Copies | None = key()
     mixing: Mixing = key()
+    impulse_response: ImpulseResponse = key()
+    background_noise: BackgroundNoise = key()
+    low_pass: Filter = key()
+    high_pass: Filter = key()
+    band_pass: BandPass = key()
     extra: dict[str, Any] = key()
 
 

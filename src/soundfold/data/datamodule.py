@@ -15,6 +15,7 @@ from soundfold.data.copies import Copies, OfflineCopies, make_copies
 from soundfold.data.device_cache import place_samples
 from soundfold.data.leakage import NOTHING_SEEN, Audit, SeenClips, audit, check_leakage, seen_clips
 from soundfold.data.loader import BatchShard, ClipBatches, seed_generator
+from soundfold.data.recordings import check_recordings
 from soundfold.data.splits import BENCHMARK, Protocol, Split, make_split
 from soundfold.errors import ArgumentError
 from soundfold.features.augment_params import AugmentParams
@@ -102,7 +103,11 @@ class SoundDataModule(pl.LightningDataModule):
         self._copies = self._make_copies(len(table))
         self.audit = audit(table, self.split, waves.hashes, self._copies, self.seen)
         check_leakage(self.audit, self.protocol, self.fold)
-        self.seen = seen_clips(table, self.split, waves.hashes, self._copies, self.seen)
+        recordings = self.front_end.augmentation.recordings.values() if self.front_end.augmentation else ()
+        if not self.protocol.leaky:
+            check_recordings(recordings, table, self.split, waves.hashes, self.fold)
+        heard = SeenClips(self.seen.hashes.union(*(r.hashes for r in recordings)), self.seen.sources)
+        self.seen = seen_clips(table, self.split, waves.hashes, self._copies, heard)
         self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         self._generator = torch.Generator(self.device)
         # on the device once, so that all loaders and a captured step use the same memory

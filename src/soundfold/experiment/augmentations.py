@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config import frame_sizes
 from soundfold.config.targets import build_target, find_target
+from soundfold.data.recordings import open_recordings
 from soundfold.errors import ArgumentError, InputError
 from soundfold.features.augment import Augmentation
 from soundfold.features.augment_params import MaskSpec, Uniform
 from soundfold.features.probe import check_transform
+from soundfold.features.recorded import BackgroundNoise, ImpulseResponse
+from soundfold.features.spectrum import Filter, FilterKind
 from soundfold.features.transform import RandomApply, Transform
 from soundfold.validation import config_keys
 
+# both in the order of application
+RECORDED = ("impulse_response", "background_noise")
+FILTERS: tuple[FilterKind, ...] = ("low_pass", "high_pass", "band_pass")
 # of the targets that an augmentation is checked on
 CLASSES = 5
 
 
-@config_keys("augment", "data")
+@config_keys("augment", "data", "paths")
 def augmentation(cfg: DictConfig) -> Augmentation:
     """Build from ``augment``, for clips of ``data``.
 
@@ -31,11 +38,47 @@ def augmentation(cfg: DictConfig) -> Augmentation:
     options: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     del options["mixing"], options["copies"]
     entries = options.pop("extra")
+    for name in (*RECORDED, *FILTERS):
+        del options[name]
     for key, value in options.items():
         if isinstance(value, dict):
             options[key] = MaskSpec(**value) if "count" in value else Uniform(**value)
-    extra = {name: _extra(f"augment.extra.{name}", entry, cfg) for name, entry in entries.items() if entry is not None}
-    return Augmentation(_samples(cfg), **options, extra=extra)
+    own = {name: _extra(f"augment.extra.{name}", entry, cfg) for name, entry in entries.items() if entry is not None}
+    more = _recorded(cfg) | _filters(cfg) | {f"extra.{name}": transform for name, transform in own.items()}
+    return Augmentation(_samples(cfg), **options, extra=more)
+
+
+def _recorded(cfg: DictConfig) -> dict[str, Transform]:
+    """Build the augmentations by recordings that have a folder, in the order of application."""
+    transforms: dict[str, Transform] = {}
+    for name in RECORDED:
+        options = cfg.augment[name]
+        if options.folder is None:
+            continue
+        if not Path(options.folder).is_dir():
+            raise InputError(f"augment.{name}.folder={options.folder} is not a folder. Give a folder of audio files.")
+        recordings = open_recordings(
+            Path(options.folder),
+            seconds=options.max_seconds,
+            sample_rate=cfg.data.sample_rate,
+            clip_samples=_samples(cfg),
+            cache=Path(cfg.paths.cache),
+        )
+        if name == "impulse_response":
+            transform: Transform = ImpulseResponse(_samples(cfg), recordings)
+        else:
+            transform = BackgroundNoise(recordings, options.low, options.high)
+        transforms[name] = RandomApply(transform, options.p)
+    return transforms
+
+
+def _filters(cfg: DictConfig) -> dict[str, Transform]:
+    transforms: dict[str, Transform] = {}
+    for kind in FILTERS:
+        options: Any = OmegaConf.to_container(cfg.augment[kind])
+        if p := options.pop("p"):
+            transforms[kind] = RandomApply(Filter(kind, cfg.data.sample_rate, frame_sizes(cfg).n_fft, **options), p)
+    return transforms
 
 
 def _extra(key: str, entry: Any, cfg: DictConfig) -> Transform:

@@ -12,11 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from soundfold.config import cv_id, trust
 from soundfold.data.collection import Collection, open_collection
 from soundfold.data.leakage import SeenClips
+from soundfold.data.recordings import check_recordings
+from soundfold.data.splits import Protocol, make_split
 from soundfold.experiment import build
 from soundfold.experiment.device import check_accelerator
 from soundfold.experiment.lightning_objects import check_entries
 from soundfold.experiment.model_bundle import seen_by_weights
 from soundfold.experiment.user_modules import module_digests, package_versions
+from soundfold.features.recordings import Recordings
 from soundfold.models.initial_weights import weights_digest
 from soundfold.models.networks import check_network, is_builtin
 from soundfold.validation import config_keys, validate, wandb_sweep
@@ -74,6 +77,8 @@ def open_run(cfg: DictConfig) -> RunContext:
         "audio": collection.waves.digest,
         "weights": weights,
     }
+    for name, recordings in _audited_recordings(cfg, protocol, collection).items():
+        digests[f"augment.{name}"] = recordings.digest
     identity = cv_id(cfg, digests)
     mark = "-leaky" if protocol.leaky else ""
     outputs, sweep = Path(cfg.paths.outputs), wandb_sweep()
@@ -101,6 +106,16 @@ def _check(cfg: DictConfig) -> None:
         # this command named the class, so model files of its run may name it
         trust(cfg.model._target_.rpartition(".")[0])
     check_accelerator(cfg)
+
+
+def _audited_recordings(cfg: DictConfig, protocol: Protocol, collection: Collection) -> dict[str, Recordings]:
+    """Return the recordings that augment clips, by augmentation; refuse them before a fold that they leak into."""
+    recordings, table = build.augmentation(cfg).recordings, collection.table
+    folds = {"all": table.fold_numbers, "none": ()}.get(cfg.fold, (cfg.fold,))
+    for fold in folds if recordings and not protocol.leaky else ():
+        split = make_split(table, protocol, fold, cfg.seed)
+        check_recordings(recordings.values(), table, split, collection.waves.hashes, fold)
+    return recordings
 
 
 def _open_collection(cfg: DictConfig) -> Collection:

@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from soundfold.features.augment_params import AugmentParams, MaskSpec, ParamSampler, Uniform, check_exclusive
 from soundfold.features.masks import Masks
+from soundfold.features.recordings import Recordings
 from soundfold.features.spectrum import PitchShift, TimeStretch
 from soundfold.features.transform import Stage, Transform
 from soundfold.features.waveform import Gain, Noise, Polarity, TimeShift
@@ -26,7 +27,7 @@ class Augmentation(nn.Module):
         gain_db, polarity, time_shift: see `Gain`, `Polarity` and `TimeShift`.
         time_masks, frequency_masks: SpecAugment masks.
         one_of: apply at most one of time stretch, pitch shift, noise, gain and time shift to a clip, by their ``p``.
-        extra: further augmentations by name. They are drawn last, and applied last in their stages.
+        extra: further augmentations by name. They are drawn last, and applied last in their stages, in their order.
 
     Raises:
         ArgumentError: a range is reversed or a value is out of range.
@@ -61,8 +62,7 @@ class Augmentation(nn.Module):
             "frequency_masks": Masks(frequency_masks, "frequency") if frequency_masks else None,
         }
         own = {name: transform for name, transform in transforms.items() if transform is not None}
-        # apart from the others, which have names of their own
-        extra = {f"extra.{name}": transform for name, transform in (extra or {}).items()}
+        extra = extra or {}
         self.one_of, self.n_own = one_of, len(own)
         # not a ModuleDict, whose keys must not have dots
         self.names, self.transforms = (*own, *extra), nn.ModuleList([*own.values(), *extra.values()])
@@ -77,6 +77,11 @@ class Augmentation(nn.Module):
             }
             probabilities = {f"{name}.p": spec.p for name, spec in specs.items() if spec is not None}
             check_exclusive(probabilities, "`one_of` applies at most one of them to a clip")
+
+    @property
+    def recordings(self) -> dict[str, Recordings]:
+        """Recordings that clips are augmented by, by augmentation."""
+        return {name: transform.recordings for name, transform in self.items() if transform.recordings is not None}
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """Yield name and transform in the order of draws."""

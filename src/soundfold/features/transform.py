@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from soundfold.features.augment_params import Params, ParamSampler
+from soundfold.features.recordings import Recordings
 
 # "axes" is for time stretch and pitch shift only, see `soundfold.features.spectrum`
 Stage = Literal["waveform", "spectrum", "axes", "image", "targets"]
@@ -65,9 +66,11 @@ class Transform(nn.Module, ABC):
 
     Attributes:
         stage: see above.
+        recordings: that `forward` uses, if any. They count for a run's identity and must not be of a scored clip.
     """
 
     stage: Stage
+    recordings: Recordings | None = None
 
     @abstractmethod
     def draw(self, sampler: ParamSampler) -> Params:
@@ -102,7 +105,7 @@ class RandomApply(Transform):
     def __init__(self, transform: Transform, p: float = 1.0) -> None:
         super().__init__()
         self.transform, self.p = transform, p
-        self.stage = transform.stage
+        self.stage, self.recordings = transform.stage, transform.recordings
 
     def draw(self, sampler: ParamSampler) -> Params:
         return sampler.hit(self.p), self.transform.draw(sampler)
