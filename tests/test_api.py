@@ -115,5 +115,8 @@ def test_cross_validating_returns_the_run_of_the_command(tiny_run, tmp_path):
 def test_arguments_that_are_not_one_run_are_refused():
     with pytest.raises(ArgumentError, match=r"must be a list of overrides, such as \['data=esc10'\]"):
         cross_validate("data=esc10")
-    with pytest.raises(ArgumentError, match="Run a search on the command line"):
-        cross_validate(["search=lr_wd", "split=nested"])
+    for option in ("search=lr_wd", "experiment=find_lr"):
+        with pytest.raises(ArgumentError, match="Run these on the command line"):
+            cross_validate([option, "split=nested"])
+    with pytest.raises(InputError, match=r"^optim\.lrr is not a key .* Did you mean optim\.lr\?"):
+        cross_validate(["optim.lrr=1"])

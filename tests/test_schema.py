@@ -50,7 +50,7 @@ def is_entry(section: str, schema: type) -> bool:
         if not kinds:
             return False
         node = kinds[0]
-    return node.__name__ in (*ENTRIES, "Image")
+    return node.__name__ in (*ENTRIES, "FindLr", "Image")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -12,7 +12,9 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from soundfold.config import compose_config
+from soundfold.cli.overrides import value_keys
+from soundfold.cli.project import import_from_project
+from soundfold.config import CONF, compose_config, refuse_unknown_keys
 from soundfold.errors import ArgumentError, InputError
 from soundfold.evaluation import compare
 from soundfold.evaluation.compare import RunResult
@@ -36,7 +38,7 @@ def cross_validate(config: Sequence[str] | DictConfig = (), *, config_dir: str |
 
     Args:
         config: overrides such as ``optim.lr=0.01``, or a composed configuration.
-        config_dir: a folder with configuration groups of your own, which precede those of soundfold.
+        config_dir: a folder with configuration groups of your own, as for ``--config-dir``.
 
     Returns:
         The run with its finished folds; None if no score is stored: with ``fold=none`` or ``debug=true``.
@@ -49,10 +51,9 @@ def cross_validate(config: Sequence[str] | DictConfig = (), *, config_dir: str |
     if isinstance(config, str):
         raise ArgumentError(f"`config`={config!r} must be a list of overrides, such as [{config!r}].")
     if not isinstance(config, DictConfig):
-        search_path = [] if config_dir is None else [f"hydra.searchpath=[{Path(config_dir).resolve()}]"]
-        config = compose_config(*search_path, *config)
-    if config.search is not None:
-        raise ArgumentError(f"`config` has search={config.search.name}. Run a search on the command line.")
+        config = _compose(config, config_dir)
+    if config.search is not None or config.find_lr is not None:
+        raise ArgumentError("`config` has a search or find_lr. Run these on the command line.")
     reporter = _FolderReporter()
     experiment.cross_validate(config, reporter)
     return None if reporter.folder is None else load_run(reporter.folder)
@@ -198,6 +199,16 @@ class Run:
             f"{mark}accuracy {100 * self.result.correct.mean():.2f} % over {total.n} clips ({part}split="
             f"{total.protocol}, 95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
         )
+
+
+def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig:
+    folders, search_path = [CONF], []
+    if config_dir is not None:
+        import_from_project(str(config_dir))
+        folders.append(Path(config_dir))
+        search_path.append(f"hydra.searchpath=[{Path(config_dir).resolve()}]")
+    refuse_unknown_keys(value_keys(overrides, folders))
+    return compose_config(*search_path, *overrides)
 
 
 class _FolderReporter(RunReporter):

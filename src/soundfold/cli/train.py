@@ -21,6 +21,12 @@ def task(cfg: DictConfig) -> float | None:
         # imported here, so that --help, a misspelled key and an invalid value answer at once
         from soundfold.report.reporter import RunReporter
 
+        if cfg.find_lr is not None:
+            from soundfold.experiment.find_lr import find_lr
+            from soundfold.report.lr_curve import report_lr_curve
+
+            report_lr_curve(find_lr(cfg))
+            return None
         if cfg.search is not None:
             from soundfold.experiment.search import search
 

@@ -27,6 +27,7 @@ NOT_IDENTITY = (
     "checkpoints",
     "report",
     "search",
+    "find_lr",
     "data.root",
     "data.name",
     "data.download",

@@ -277,6 +277,13 @@ class Search:
 
 
 @dataclass
+class FindLr:
+    low: float = key(above=0)
+    high: float = key(above=0, finite=True)
+    steps: int = key(low=20)
+
+
+@dataclass
 class Report:
     page: str = key(choices=("none", "plain", "full"))
     audio: bool = key()
@@ -301,6 +308,7 @@ class Config:
     checkpoints: Checkpoints = key()
     report: Report = key()
     search: Search | None = key()
+    find_lr: FindLr | None = key()
     paths: Paths = key()
     fold: Any = key()
     seed: int = key(low=0)

@@ -59,8 +59,12 @@ def train_fold(
     """
     started = time.perf_counter()
     with explain_oom(run.cfg, fold):
-        job = _prepare(run, fold, shard)
+        job = prepare_fold(run, fold, shard)
     is_writer = shard.rank == 0
+    job.checkpoints.mkdir(parents=True, exist_ok=True)
+    if is_writer:
+        write_text(job.folder / "config.yaml", to_yaml(run.cfg))
+        write_modules(job.folder, run.modules)
     set_rank(shard.rank)
     opened: AbstractContextManager[list[Logger]] = fold_loggers(run, job.folder, fold) if is_writer else nullcontext([])
     with opened as loggers, explain_oom(run.cfg, fold), explain_misconfiguration():
@@ -76,13 +80,9 @@ def train_fold(
     return result
 
 
-def _prepare(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJob:
-    """Create the fold's folder, set the seeds, and build the data and the model."""
-    cfg, folder = run.cfg, run.fold_folder(fold)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    if shard.rank == 0:
-        write_text(folder / "config.yaml", to_yaml(cfg))
-        write_modules(folder, run.modules)
+def prepare_fold(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJob:
+    """Set the seeds, and build the data and the model. Nothing is written."""
+    cfg = run.cfg
     pl.seed_everything(int(np.random.SeedSequence([cfg.seed, fold or 0]).generate_state(1)[0]), verbose=False)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = cfg.trainer.tf32
     protocol = build.protocol(cfg)

@@ -15,6 +15,7 @@ from soundfold.validation.search import validate_search
 from soundfold.validation.trainer import (
     check_class_entries,
     check_determinism,
+    check_find_lr,
     check_trainer_keys,
     check_validation_interval,
 )
@@ -215,6 +216,7 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     check_class_entries,
     check_validation_interval,
     check_determinism,
+    check_find_lr,
     _check_end,
     _check_leakage,
     _check_copies,

@@ -51,6 +51,16 @@ def check_validation_interval(cfg: DictConfig) -> None:
         )
 
 
+def check_find_lr(cfg: DictConfig) -> None:
+    find_lr = cfg.find_lr
+    if find_lr is None:
+        return
+    if find_lr.low >= find_lr.high:
+        raise InputError(f"find_lr.low={find_lr.low:g} must be below find_lr.high={find_lr.high:g}.")
+    if cfg.search is not None or cfg.trainer.devices > 1:
+        raise InputError("find_lr requires trainer.devices=1 and no search: it is a single short training.")
+
+
 def check_determinism(cfg: DictConfig) -> None:
     if cfg.trainer.deterministic and cfg.trainer.benchmark:
         raise InputError(
