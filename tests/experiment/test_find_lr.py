@@ -66,6 +66,7 @@ def test_the_loss_is_measured_on_the_training_clips_of_one_fold(tiny_run, tmp_pa
     assert sorted(path.name for path in curve.folder.iterdir()) == ["find_lr.csv", "find_lr.png"]
 
 
+@pytest.mark.slow
 def test_micro_batches_are_one_step(tiny_run, tmp_path):
     """The loss of a step is that of the entire batch, and the same command gives the same curve."""
     threads = torch.get_num_threads()

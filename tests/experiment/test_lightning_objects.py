@@ -7,10 +7,10 @@ import lightning.pytorch as pl
 import pytest
 import yaml
 from helpers.tiny import cross_validate, only, overrides
+from omegaconf import OmegaConf
 
 from soundfold.config import compose_config, cv_id, refuse_unknown_keys
-from soundfold.config.schema import Trainer
-from soundfold.config.trainer_arguments import REFUSED_ARGUMENTS
+from soundfold.config.trainer_arguments import REFUSED_ARGUMENTS, Trainer
 from soundfold.errors import InputError
 from soundfold.evaluation.results import load_folds
 from soundfold.experiment.setup import open_run
@@ -27,11 +27,6 @@ WITHOUT_EFFECT = (
     "trainer.enable_autolog_hparams=false",
     "trainer.benchmark=false",
 )
-DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
-
-
-def identity(*options: str) -> str:
-    return cv_id(compose_config(*options), DIGESTS)
 
 
 def test_every_argument_of_the_installed_trainer_is_a_key_or_is_refused():
@@ -94,6 +89,12 @@ def test_a_class_that_cannot_be_used_is_refused_before_any_work(options, message
 
 
 def test_only_arguments_that_change_numbers_and_callbacks_change_the_id():
+    default = compose_config()
+
+    def identity(*options: str) -> str:
+        changes = OmegaConf.from_dotlist(list(options))
+        return cv_id(OmegaConf.merge(default, changes), {"table": "t", "audio": "a", "weights": "none"})
+
     assert identity(*WITHOUT_EFFECT) == identity("callbacks.mine=null") == identity()
     changes = ["limit_val_batches=3", "val_check_interval=0.5", "min_epochs=1", "min_steps=1"]
     changes = [f"trainer.{change}" for change in [*changes, "gradient_clip_algorithm=value"]]
@@ -117,17 +118,30 @@ def test_a_fold_with_callbacks_and_profiler_writes_into_its_folder(tiny_run, tmp
     assert (folder / "predictions.csv").read_bytes() == (tiny_run / "fold1" / "predictions.csv").read_bytes()
 
 
-def test_a_callback_that_refuses_the_run_is_reported_in_a_sentence(tiny_run, tmp_path):
-    options = ("fold=1", "callbacks.mine._target_=helpers.user_callbacks.Refusing")
-    with pytest.raises(InputError, match=r"^Lightning refuses trainer or callbacks: Refusing requires a GPU\.$"):
-        cross_validate(tiny_run.parents[1] / "tiny", tmp_path, *options)
+EARLY_STOPPING = "{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}"
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("{_target_: helpers.user_callbacks.Refusing}", r"Refusing requires a GPU\.$"),
+        (EARLY_STOPPING, "Early stopping conditioned on metric `val/loss` which is not available"),
+    ],
+)
+def test_a_callback_that_refuses_the_run_is_reported_in_one_paragraph(entry, reason, tiny_run, tmp_path):
+    with pytest.raises(InputError, match=f"^Lightning refuses trainer or callbacks: {reason}"):
+        cross_validate(tiny_run.parents[1] / "tiny", tmp_path, "fold=1", f"callbacks.mine={entry}")
 
 
 def test_arguments_of_the_trainer_are_passed_on(tiny_run, tmp_path):
     stop = ("callbacks.mine._target_=helpers.user_callbacks.StopAfter", "callbacks.mine.epochs=1")
     options = ("split=nested", "fold=1", "trainer.min_epochs=2", "trainer.max_epochs=4", *stop)
-    cross_validate(tiny_run.parents[1] / "tiny", tmp_path, *options, "trainer.limit_val_batches=1")
+    saving = "callbacks.all={_target_: lightning.pytorch.callbacks.ModelCheckpoint, save_top_k: -1}"
+    cross_validate(tiny_run.parents[1] / "tiny", tmp_path, *options, "trainer.limit_val_batches=1", saving)
     (result,) = load_folds(only(tmp_path))
     assert result.epochs == 2
+    folder = only(tmp_path) / "fold1"
+    assert [path.name for path in sorted((folder / "all").iterdir())] == ["epoch=0-step=2.ckpt", "epoch=1-step=4.ckpt"]
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["weights.pt"]
     with pytest.raises(InputError, match=r"val_check_interval=9 must be between 1 and 2, the number of batches of an"):
         cross_validate(tiny_run.parents[1] / "tiny", tmp_path, *options, "trainer.val_check_interval=9")

@@ -11,6 +11,7 @@ from typing import Any
 
 from soundfold.config.declaration import key
 from soundfold.config.model_schema import Model
+from soundfold.config.trainer_arguments import Trainer
 from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
 
@@ -198,36 +199,6 @@ class Average:
     kind: str = key()
     decay: float = key()
     start: float = key()
-
-
-@dataclass
-class Trainer:
-    accelerator: str = key(choices=("auto", "cpu", "gpu", "cuda", "mps"))
-    devices: int = key(low=1)
-    micro_batches: int = key(low=1)
-    precision: str = key(choices=("32-true", "16-mixed", "bf16-mixed"))
-    max_epochs: int = key()
-    max_steps: int = key()
-    gradient_clip_val: float | None = key(low=0)
-    deterministic: bool = key()
-    tf32: bool = key()
-    cuda_graph: Any = key(choices=("auto", True, False))
-    log_every_n_steps: int = key(low=0)
-    check_val_every_n_epoch: int = key(low=1)
-    enable_progress_bar: bool = key()
-    limit_train_batches: int | None = key(low=1)
-    limit_val_batches: int | float | None = key(above=0)
-    val_check_interval: int | float | None = key(above=0)
-    min_epochs: int | None = key(low=1)
-    min_steps: int | None = key(low=1)
-    gradient_clip_algorithm: str | None = key(choices=("norm", "value"))
-    benchmark: bool | None = key()
-    inference_mode: bool = key()
-    detect_anomaly: bool = key()
-    num_sanity_val_steps: int = key(low=-1)
-    enable_model_summary: bool = key()
-    enable_autolog_hparams: bool = key()
-    profiler: Any = key()
 
 
 @dataclass

@@ -1,8 +1,47 @@
-"""Arguments of Lightning's `Trainer` that a configuration may not set.
+"""Arguments of Lightning's `Trainer`: those that a configuration may set, with their types and ranges, and all others.
 
-The schema lists all others. A test compares both lists with the installed version of Lightning, which is not imported
-here: a misspelled key is answered before it could be.
+A test compares both lists with the installed version of Lightning. Lightning is not imported here: a misspelled key is
+answered sooner than it could be.
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from soundfold.config.declaration import key
+
+
+@dataclass
+class Trainer:
+    # cuda_graph, micro_batches and tf32 are no arguments of Lightning's
+    accelerator: str = key(choices=("auto", "cpu", "gpu", "cuda", "mps"))
+    devices: int = key(low=1)
+    micro_batches: int = key(low=1)
+    precision: str = key(choices=("32-true", "16-mixed", "bf16-mixed"))
+    max_epochs: int = key()
+    max_steps: int = key()
+    gradient_clip_val: float | None = key(low=0)
+    deterministic: bool = key()
+    tf32: bool = key()
+    cuda_graph: Any = key(choices=("auto", True, False))
+    log_every_n_steps: int = key(low=0)
+    check_val_every_n_epoch: int = key(low=1)
+    enable_progress_bar: bool = key()
+    limit_train_batches: int | None = key(low=1)
+    limit_val_batches: int | float | None = key(above=0)
+    val_check_interval: int | float | None = key(above=0)
+    min_epochs: int | None = key(low=1)
+    min_steps: int | None = key(low=1)
+    gradient_clip_algorithm: str | None = key(choices=("norm", "value"))
+    benchmark: bool | None = key()
+    inference_mode: bool = key()
+    detect_anomaly: bool = key()
+    num_sanity_val_steps: int = key(low=-1)
+    enable_model_summary: bool = key()
+    enable_autolog_hparams: bool = key()
+    profiler: Any = key()
+
 
 REFUSED_ARGUMENTS = {
     "accumulate_grad_batches": (

@@ -67,7 +67,7 @@ def train_fold(
         write_modules(job.folder, run.modules)
     set_rank(shard.rank)
     opened: AbstractContextManager[list[Logger]] = fold_loggers(run, job.folder, fold) if is_writer else nullcontext([])
-    with opened as loggers, explain_oom(run.cfg, fold), explain_misconfiguration():
+    with opened as loggers, explain_misconfiguration(), explain_oom(run.cfg, fold):
         trainer, chosen_epoch = _fit(job, loggers, watchers)
         result, predictions = _score(job, trainer, started, chosen_epoch)
         for logger in loggers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,10 +44,15 @@ def explain_oom(cfg: DictConfig, fold: int | None) -> Iterator[None]:
 
 @contextmanager
 def explain_misconfiguration() -> Iterator[None]:
-    """Raise `InputError` if Lightning refuses its arguments, or a callback the run that it is used in."""
+    """Raise `InputError` if Lightning, or one of its callbacks, refuses its options in this run."""
     try:
         yield
-    except MisconfigurationException as error:
+    except (MisconfigurationException, RuntimeError) as error:
+        # `EarlyStopping` raises a RuntimeError for a metric that the run does not have
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        by_callback = frame.f_globals.get("__name__", "").startswith("lightning.pytorch.callbacks")
+        if not (by_callback or isinstance(error, MisconfigurationException)):
+            raise
         raise InputError(f"Lightning refuses trainer or callbacks: {' '.join(str(error).split())}") from error
 
 

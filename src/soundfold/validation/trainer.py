@@ -7,7 +7,7 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config import refuse_unknown_keys
-from soundfold.config.schema import Trainer
+from soundfold.config.trainer_arguments import Trainer
 from soundfold.errors import InputError
 
 PROFILERS = ("simple", "advanced", "pytorch")
