@@ -9,7 +9,7 @@ from benchmarks.workload import noise, trained
 from helpers.tiny import cross_validate, only, render
 
 from soundfold.errors import TrainingError
-from soundfold.experiment import graph_strategy
+from soundfold.experiment.device import print_note
 from soundfold.experiment.graph_strategy import GraphStrategy
 from soundfold.experiment.iteration import CapturedIteration
 from soundfold.models.classifier import Classifier
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="requires 
 CUDA = ("trainer.accelerator=gpu", "report.page=none", "fold=1")
 FAST = ("trainer.precision=bf16-mixed", "model.channels_last=true")
 AVERAGED = ("split=nested", "average=ema", "augment=strong", *FAST)
-GRAPH = "trainer.cuda_graph=true"
+EAGER, GRAPH = "trainer.cuda_graph=false", "trainer.cuda_graph=true"
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +30,11 @@ def results(outputs, fold: int = 1) -> dict[str, str]:
     return {name: (only(outputs) / f"fold{fold}" / name).read_text() for name in ("predictions.csv", "metrics.csv")}
 
 
-@pytest.mark.parametrize("options", [(), AVERAGED, (GRAPH, *AVERAGED)])
+@pytest.mark.parametrize("options", [(EAGER,), (EAGER, *AVERAGED), AVERAGED])
 def test_a_stopped_and_resumed_deterministic_run_equals_an_uninterrupted_one(root, tmp_path, monkeypatch, options):
     options = (*CUDA, *options, "trainer.deterministic=true", "trainer.max_epochs=4")
     cross_validate(root, tmp_path / "reference", *options)
-    owner = GraphStrategy if GRAPH in options else Classifier
+    owner = Classifier if EAGER in options else GraphStrategy
     step = owner.training_step
 
     def stop(self, batch, batch_idx):
@@ -72,7 +72,7 @@ def test_training_goes_on_eagerly_where_the_loss_waits_for_the_device(root, tmp_
     monkeypatch.setattr(Classifier, "loss", lambda *args: loss(*args) * (1 + 0 * loss(*args).item()))
     with pytest.raises(TrainingError, match=r"cannot be captured as a CUDA graph: it waits for the device in "):
         cross_validate(root, tmp_path / "required", *CUDA, GRAPH)
-    monkeypatch.setattr(graph_strategy, "AUTO", True)
+    print_note.cache_clear()
     cross_validate(root, tmp_path / "auto", *CUDA)
     assert (only(tmp_path / "auto") / "fold1" / "result.json").exists()
     assert capfd.readouterr().err.count("note: training without a CUDA graph: it waits for the device in ") == 1
@@ -83,7 +83,8 @@ def test_an_averaged_run_stopped_after_its_last_epoch_is_scored_without_training
     cross_validate(root, tmp_path, *options)
     expected = results(tmp_path)
     (only(tmp_path) / "fold1" / "result.json").unlink()
-    monkeypatch.setattr(Classifier, "training_step", lambda *_: pytest.fail("trained again"))
+    for owner in (Classifier, GraphStrategy):
+        monkeypatch.setattr(owner, "training_step", lambda *_: pytest.fail("trained again"))
     cross_validate(root, tmp_path, *options)
     assert results(tmp_path) == expected
 
@@ -92,7 +93,7 @@ def test_an_averaged_run_stopped_after_its_last_epoch_is_scored_without_training
 def test_compiled_training_equals_plain_training(root, tmp_path, compile):
     """Losses agree within 1 %, and the weights move in the same direction, at a learning rate so low that rounding is
     not amplified. The last batch of an epoch is smaller, and validation runs in between."""
-    options = (*CUDA, "split=nested", "augment=strong", "model.channels_last=true", "trainer.tf32=false")
+    options = (*CUDA, EAGER, "split=nested", "augment=strong", "model.channels_last=true", "trainer.tf32=false")
     # large enough for the last stage's feature maps to have a memory format
     options += (
         "features.n_mels=64",
@@ -118,7 +119,7 @@ def test_compiled_training_equals_plain_training(root, tmp_path, compile):
 
 def test_out_of_memory_is_explained(tmp_path):
     collection, device = noise(80, 5.0, 44100, 4), torch.device("cuda")
-    options = ("experiment=scratch", "trainer.max_steps=-1", "data.batch_size=64")
+    options = ("experiment=scratch", "trainer.max_steps=-1", "data.batch_size=64", EAGER)
     trained(collection, tmp_path, device, -1, *options)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

@@ -29,9 +29,12 @@ NOTEBOOK = "notebook's loop: cached, not augmented, float32"
 IMAGES = ("features=seed_128x128", "augment=noise_stretch_pitch", "model.channels_last=true")
 FLOAT32 = "soundfold, float32"
 BFLOAT16 = "soundfold, bf16"
-CONTENDERS = {FLOAT32: (*IMAGES,), BFLOAT16: (*IMAGES, "trainer.precision=bf16-mixed")}
+# front end and network are also timed separately, which is comparable with eager steps only
+EAGER, GRAPH = "trainer.cuda_graph=false", "trainer.cuda_graph=true"
+CONTENDERS = {FLOAT32: (*IMAGES, EAGER), BFLOAT16: (*IMAGES, EAGER, "trainer.precision=bf16-mixed")}
 # kernels on a GPU are fast, so the time to launch them matters
 ON_CUDA = {
+    f"{BFLOAT16}, CUDA graph": (*CONTENDERS[BFLOAT16], GRAPH),
     f"{BFLOAT16}, compiled": (*CONTENDERS[BFLOAT16], "model.compile=default"),
     f"{BFLOAT16}, graphs": (*CONTENDERS[BFLOAT16], "model.compile=graphs"),
 }
@@ -90,7 +93,11 @@ def contender(
     """Return the seconds per step of an epoch with Lightning, and of the front end and the network separately."""
     with tempfile.TemporaryDirectory() as folder:
         clock = trained(collection, Path(folder), device, 1, f"data.batch_size={batch}", *overrides)
-    raw = next(iter(clock.data.train_dataloader()))
+    loader = clock.data.train_dataloader()
+    step = clock.epochs[0] / len(loader)
+    if GRAPH in overrides:
+        return clock, {"step": step}
+    raw = next(iter(loader))
     image, target, *_ = clock.data.augment(*raw)
     model = clock.ready()
     mixed = clock.precision == "bf16-mixed"
@@ -105,9 +112,8 @@ def contender(
     separate = measure({"front": lambda: clock.data.augment(*raw), "network": network}, 1, device)
     if clock.peak_bytes is None:
         clock.peak_bytes = separate["network"].peak_bytes
-    steps = len(clock.data.train_dataloader())
     return clock, {
-        "step": clock.epochs[0] / steps,
+        "step": step,
         "front": separate["front"].median,
         "network": separate["network"].median,
     }

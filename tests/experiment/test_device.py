@@ -33,7 +33,7 @@ def hardware(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-        device._print_note.cache_clear()
+        device.print_note.cache_clear()
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
         monkeypatch.setattr(device, "running_elsewhere", lambda: 0)
 

@@ -13,6 +13,7 @@ from soundfold.config import compose_config
 from soundfold.errors import InputError, TrainingError
 from soundfold.experiment import trainer as trainers
 from soundfold.experiment.callbacks.finite_loss import FiniteLoss
+from soundfold.experiment.device import print_note
 from soundfold.experiment.graph_strategy import GraphStrategy, choose_strategy, find_obstacle
 from soundfold.experiment.iteration import CapturedIteration
 from soundfold.validation import validate
@@ -182,7 +183,8 @@ def test_options_that_exclude_a_graph_are_refused(option):
 def test_a_graph_is_used_where_it_is_asked_for():
     kinds = {kind: compose_config(f"trainer.cuda_graph={kind}") for kind in ("auto", "true", "false")}
     chosen = {kind: choose_strategy(cfg, "gpu", None) is not None for kind, cfg in kinds.items()}
-    assert chosen == {"auto": False, "true": True, "false": False}
+    assert chosen == {"auto": True, "true": True, "false": False}
+    assert choose_strategy(compose_config("model.compile=default"), "gpu", None) is None
     assert choose_strategy(kinds["true"], "cpu", None) is None
     with pytest.raises(InputError, match=r"trainer\.cuda_graph=on must be one of auto, true, false"):
         validate(compose_config("trainer.cuda_graph='on'"))
@@ -209,6 +211,7 @@ def test_training_goes_on_where_a_capture_fails(graphs, required, monkeypatch, c
     def fail(*_):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
+    print_note.cache_clear()
     monkeypatch.setattr(CapturedIteration, "_capture", fail)
     iteration = Counting()
     captured = CapturedIteration(iteration, required)

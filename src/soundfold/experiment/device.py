@@ -75,7 +75,7 @@ def check_accelerator(cfg: DictConfig) -> None:
             "trainer.accelerator=cpu runs several processes without a GPU."
         )
     if cfg.trainer.accelerator == "auto" and accelerator == "cpu" and torch.backends.mps.is_available():
-        _print_note("trainer.accelerator=auto ignores MPS. trainer.accelerator=mps uses it, untested.")
+        print_note("trainer.accelerator=auto ignores MPS. trainer.accelerator=mps uses it, untested.")
     if accelerator == "cpu":
         _print_bfloat16_note(cfg.trainer.precision)
         _print_threads_note(torch.get_num_threads(), os.cpu_count() or 1, running_elsewhere())
@@ -87,9 +87,9 @@ def _print_bfloat16_note(precision: str) -> None:
     capabilities: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     known = [capabilities[name] for name in ("avx512_bf16", "bf16") if name in capabilities]
     if any(known) and precision == "32-true":
-        _print_note("this CPU has bfloat16 instructions. trainer.precision=bf16-mixed may train faster.")
+        print_note("this CPU has bfloat16 instructions. trainer.precision=bf16-mixed may train faster.")
     if known and not any(known) and precision == "bf16-mixed":
-        _print_note("this CPU has no bfloat16 instructions. trainer.precision=32-true trains faster.")
+        print_note("this CPU has no bfloat16 instructions. trainer.precision=32-true trains faster.")
 
 
 def _print_threads_note(threads: int, cores: int, busy: int) -> None:
@@ -99,7 +99,7 @@ def _print_threads_note(threads: int, cores: int, busy: int) -> None:
     """
     idle = max(1, cores - busy)
     if threads > idle:
-        _print_note(
+        print_note(
             f"{min(busy, cores)} of {cores} cores are busy with other processes, and this run has {threads} threads. "
             f"OMP_NUM_THREADS={idle} may train faster."
         )
@@ -122,8 +122,8 @@ def running_elsewhere(samples: int = 5, interval: float = 0.02) -> int:
 
 
 @cache
-def _print_note(note: str) -> None:
+def print_note(note: str) -> None:
     """Print a note once per command: not for every trial of a search, and only for the first job of a sweep."""
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is None or hydra.mode != RunMode.MULTIRUN or hydra.job.num == 0:
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", soft_wrap=True)

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from soundfold.data.datamodule import SoundDataModule
 from soundfold.errors import TrainingError, is_out_of_memory
-from soundfold.io.console import console
+from soundfold.experiment.device import print_note
 from soundfold.models.averaging import Averaging
 from soundfold.models.classifier import Classifier
 
@@ -225,4 +225,4 @@ class CapturedIteration:
                 f"trainer.cuda_graph=true: a training iteration cannot be captured as a CUDA graph: {reason}. Remove "
                 "the operation, or set trainer.cuda_graph=false."
             )
-        console.print(f"note: training without a CUDA graph: {reason}.", soft_wrap=True)
+        print_note(f"training without a CUDA graph: {reason}.")
