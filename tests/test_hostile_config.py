@@ -31,7 +31,7 @@ BASES = {
 # data.root must stay missing, and keys of search.space are free names
 LEAVES = [key for key in sorted(known_keys()) if not any(other.startswith(f"{key}.") for other in known_keys())]
 KEYS = [key for key in LEAVES if key != "data.root" and not key.startswith("search.space")]
-CHOICES = "none all default graphs ema swa cosine steps nested benchmark gpu 16-mixed last full val/accuracy folder sum"
+CHOICES = "none all default ema swa cosine steps nested benchmark gpu 16-mixed last full val/accuracy folder sum"
 INTEGERS = [0, 1, 2, 3, -1, 16, 64, 1000, 10**6, 10**9, 2**40, 2**63, -(2**63), 10**30]
 REALS = [0.0, 0.1, 0.5, 1.0, 1.5, -0.5, 100.0, 1e-300, 1e-6, 1e6, 1e38, 1e300, math.nan, math.inf, -math.inf]
 TEXTS = ["", " ", "???", "${seed}", "${missing}", "${name}", "${oc.env:MISSING}", "${optim}", "${", "a\0b", "\udcff"]

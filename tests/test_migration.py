@@ -36,6 +36,12 @@ def test_keys_of_the_first_edition(section, old, new):
     assert migrate({section: old})[section] == fill_missing({section: new})[section]
 
 
+def test_graphs_of_the_compiled_network_are_a_graph_of_the_step():
+    migrated = migrate({"schema_version": 2, "model": {"compile": "graphs"}, "trainer": {}})
+    assert (migrated["model"]["compile"], migrated["trainer"]["cuda_graph"]) == ("default", True)
+    assert migrate({"schema_version": 2, "model": {"compile": "graphs"}})["model"]["compile"] == "default"
+
+
 def test_callbacks_are_the_selection():
     options = {"monitor": "val/loss", "choose": "best", "patience": 10}
     assert migrate({"callbacks": options})["selection"] == options

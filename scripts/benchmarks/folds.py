@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from benchmarks.tables import measured_on, write_results
-from benchmarks.train import BFLOAT16, CLASSES, CONTENDERS, ON_CUDA, RATE, SECONDS
+from benchmarks.train import BFLOAT16, CAPTURED, CLASSES, CONTENDERS, ON_CUDA, RATE, SECONDS
 from benchmarks.workload import FOLDS
 from soundfold.config import CONF
 from soundfold.experiment import environment
@@ -28,15 +28,14 @@ def run(device: str, outputs: Path) -> Path:
     """Measure and print, and write ``folds-<device>.md`` and ``.json``: a minute on a GPU, hours on a CPU.
 
     Args:
-        device: ``cpu``, or ``cuda``, which trains with CUDA graphs.
+        device: ``cpu``, or ``cuda``, which trains with a CUDA graph.
         outputs: folder for both files.
 
     Raises:
         InputError: the device is not available.
     """
     target = choose_device(device)
-    cuda = ON_CUDA[f"{BFLOAT16}, graphs"]
-    overrides = (*CONTENDERS[BFLOAT16], "trainer.accelerator=cpu") if device == "cpu" else cuda
+    overrides = (*CONTENDERS[BFLOAT16], "trainer.accelerator=cpu") if device == "cpu" else ON_CUDA[CAPTURED]
     header = {**environment.describe(target), "date": time.strftime("%Y-%m-%d"), "clips": CLIPS, "epochs": EPOCHS}
     took = five_folds(CLIPS, SECONDS, EPOCHS, overrides)
     return write_results(

@@ -18,11 +18,10 @@ def config(
     accelerator: str = "auto",
     devices: int = 1,
     precision: str = "32-true",
-    compile: str = "none",
     cuda_graph: str | bool = "auto",
 ) -> DictConfig:
     trainer = {"accelerator": accelerator, "devices": devices, "precision": precision, "cuda_graph": cuda_graph}
-    return OmegaConf.create({"trainer": trainer, "model": {"compile": compile}})
+    return OmegaConf.create({"trainer": trainer})
 
 
 @pytest.fixture
@@ -64,7 +63,6 @@ def test_auto_chooses_cuda_or_the_cpu(hardware, gpus, mps, wanted, accelerator):
         (0, config("mps"), "trainer.accelerator=mps is not available here"),
         (0, config("cuda"), "trainer.accelerator=cuda is not available here"),
         (2, config("gpu", devices=3), "trainer.devices=3 must be at most 2"),
-        (2, config("cpu", compile="graphs"), "CUDA graphs require a CUDA device"),
         (2, config("cpu", cuda_graph=True), r"trainer\.cuda_graph=true .*CUDA graphs require a CUDA device"),
     ],
 )

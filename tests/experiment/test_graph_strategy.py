@@ -141,7 +141,7 @@ class BatchPlot(pl.Callback):
 
 def fit(**changes):
     """Return what `find_obstacle` reads of a trainer."""
-    values = {"micro_batches": 1, "precision": "bf16-mixed", "reads": True, "fused": True, "compile": "none"}
+    values = {"micro_batches": 1, "precision": "bf16-mixed", "reads": True, "fused": True}
     values |= {"callbacks": [FiniteLoss(1, "32-true"), pl.callbacks.LearningRateMonitor()]} | changes
     optimizer = SimpleNamespace(param_groups=[{"fused": values["fused"]}])
     return SimpleNamespace(
@@ -149,7 +149,6 @@ def fit(**changes):
         accumulate_grad_batches=values["micro_batches"],
         precision=values["precision"],
         datamodule=SimpleNamespace(reads_on_device=values["reads"]),
-        lightning_module=SimpleNamespace(compile_kind=values["compile"]),
         callbacks=values["callbacks"],
     )
 
@@ -161,7 +160,6 @@ def fit(**changes):
         ({"precision": "16-mixed"}, r"trainer\.precision=16-mixed"),
         ({"reads": False}, r"data\.on_device"),
         ({"fused": False}, r"optim\.fused=false"),
-        ({"compile": "graphs"}, r"model\.compile=graphs"),
         ({"callbacks": [GradientNorm()]}, "callback GradientNorm has the hook on_before_optimizer_step"),
         ({"callbacks": [BatchPlot()]}, "callback BatchPlot has the hook on_train_batch_end"),
     ],

@@ -223,14 +223,12 @@ def test_training_images_compile_to_one_graph_that_folds_share(backend, options,
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="requires a CUDA device")
-@pytest.mark.parametrize("compile", ["none", "graphs"])
-def test_no_step_waits_for_a_cuda_device(tmp_path, compile):
+def test_no_step_waits_for_a_cuda_device(tmp_path):
     collection = noise(40, 1.0, 8000, 4)
     features = ("features=logmel", "features.f_max=4000", "features.n_mels=32", "features.n_fft=512")
     options = (
         "augment=strong",
         "data.batch_size=8",
-        f"model.compile={compile}",
         "model.channels_last=true",
         "trainer.precision=bf16-mixed",
     )
@@ -296,8 +294,7 @@ def test_folds_and_jobs_of_a_process_share_resident_waveforms():
     ("options", "message"),
     [
         (("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"), r"optim\.fused=false"),
-        (("model.compile=graphs",), "CUDA graphs require a CUDA device"),
-        (("model.compile=graphs", "trainer.micro_batches=2"), r"graphs requires trainer\.micro_batches=1"),
+        (("trainer.cuda_graph=true",), "CUDA graphs require a CUDA device"),
         (("checkpoints.every_seconds=-1",), r"checkpoints\.every_seconds=-1.* must be at least 0"),
     ],
 )

@@ -250,16 +250,6 @@ def test_binary_loss_is_a_logistic_regression_per_class():
     torch.testing.assert_close(model.loss(logits, torch.tensor([0, 2])), expected)
 
 
-@pytest.mark.parametrize("compile", ["none", "graphs"])
-def test_gradients_of_cuda_graphs_are_dropped_after_the_step(compile):
-    """The next replay overwrites them. Without graphs they stay, for gradient accumulation."""
-    network = torch.nn.Linear(2, 2)
-    model = Classifier(network, 2, torch.optim.SGD, compile=compile)
-    network(torch.ones(1, 2)).sum().backward()
-    model.on_train_batch_end(None, None, 0)
-    assert (network.weight.grad is None) == (compile == "graphs")
-
-
 def test_logits_of_a_clip_are_the_mean_over_its_images():
     image, target = torch.randn(6, 1, 32, 32), torch.tensor([0, 2])
     model = classifier().eval()

@@ -71,13 +71,22 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"{VERSION_KEY}={version} is not supported: this soundfold reads up to {SCHEMA_VERSION}. Update soundfold."
         )
-    migrated = fill_missing(_from_first_edition(values) if version == 1 else values)
+    migrated = _graphs_of_the_trainer(fill_missing(_from_first_edition(values) if version == 1 else values))
     for section in SECTIONS & migrated.keys():
         if not isinstance(migrated[section], dict | NoneType):
             raise ValueError(f"{section} is {migrated[section]!r:.60}, and must be a section")
     if "data" in migrated and not isinstance((migrated["data"] or {}).get("name", ""), str):
         raise ValueError("data.name is not text")
     return migrated
+
+
+def _graphs_of_the_trainer(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace ``model.compile=graphs``, which captured the compiled network only, by a graph of the whole step."""
+    model, trainer = values.get("model"), values.get("trainer")
+    if not isinstance(model, dict) or model.get("compile") != "graphs":
+        return values
+    migrated = {**values, "model": {**model, "compile": "default"}}
+    return {**migrated, "trainer": {**trainer, "cuda_graph": True}} if isinstance(trainer, dict) else migrated
 
 
 def _from_first_edition(values: dict[str, Any]) -> dict[str, Any]:

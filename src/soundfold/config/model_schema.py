@@ -19,7 +19,7 @@ class Model:
     label_smoothing: float = key()
     loss: str = key()
     channels_last: bool = key()
-    compile: str = key(choices=("none", "default", "graphs"))
+    compile: str = key(choices=("none", "default"))
 
 
 @dataclass

@@ -58,11 +58,6 @@ def check_accelerator(cfg: DictConfig) -> None:
         InputError: the accelerator, CUDA graphs or so many devices are not available.
     """
     accelerator = choose_accelerator(cfg)
-    if cfg.model.compile == "graphs" and accelerator != "gpu":
-        raise InputError(
-            f"model.compile=graphs with trainer.accelerator={cfg.trainer.accelerator}: CUDA graphs require a CUDA "
-            "device. Set model.compile=none or model.compile=default."
-        )
     if cfg.trainer.cuda_graph is True and accelerator != "gpu":
         raise InputError(
             f"trainer.cuda_graph=true with trainer.accelerator={cfg.trainer.accelerator}: CUDA graphs require a CUDA "

@@ -126,8 +126,6 @@ def find_obstacle(trainer: pl.Trainer) -> str | None:
         return "the waveforms are in host memory (data.on_device)"
     if not all(group.get("fused") or group.get("capturable") for group in groups):
         return "the optimizer reads its state from the host (optim.fused=false)"
-    if trainer.lightning_module.compile_kind == "graphs":
-        return "model.compile=graphs captures its own graphs"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         known = type(callback).__module__.partition(".")[0] in ("lightning", "soundfold")
         for hook in INNER_HOOKS if known else (*INNER_HOOKS, *BATCH_HOOKS):

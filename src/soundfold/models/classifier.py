@@ -88,7 +88,7 @@ class Classifier(pl.LightningModule):
         self.classes, self.optimizer = classes, optimizer
         self.decay, self.warmup, self.layer_decay = decay, warmup, layer_decay
         self.label_smoothing, self.loss_kind, self.frozen_stages = label_smoothing, loss, frozen_stages
-        self.channels_last, self.compile_kind = channels_last, compile
+        self.channels_last = channels_last
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
         self._training_network: Callable[[Tensor], Tensor] = compile_function(self.network, compile)
         for stage in self._frozen:
@@ -132,12 +132,6 @@ class Classifier(pl.LightningModule):
         self.log("train/accuracy", correct.float().mean(), **options)
         # the weight corrects for micro-batches of unequal size
         return loss * weight[0] if weight and weight[0] != 1 else loss
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        if self.compile_kind == "graphs":
-            # gradients are in a graph's output buffers, which the next replay overwrites, and Lightning moves them off
-            # the device at the end of a fit
-            self.zero_grad(set_to_none=True)
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the training loss of logits (B, C), with hard targets smoothed: a mean over the clips.

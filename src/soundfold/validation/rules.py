@@ -79,14 +79,6 @@ def _check_name(cfg: DictConfig) -> None:
         )
 
 
-def _check_compile(cfg: DictConfig) -> None:
-    if cfg.model.compile == "graphs" and cfg.trainer.micro_batches > 1:
-        raise InputError(
-            f"model.compile=graphs requires trainer.micro_batches=1 (not {cfg.trainer.micro_batches}): each replay of "
-            "a CUDA graph overwrites the gradients of the micro-batch before. Set model.compile=default."
-        )
-
-
 def _check_cuda_graph(cfg: DictConfig) -> None:
     trainer = cfg.trainer
     if trainer.cuda_graph is not True:
@@ -95,7 +87,6 @@ def _check_cuda_graph(cfg: DictConfig) -> None:
         f"trainer.devices={trainer.devices}": trainer.devices > 1,
         f"trainer.micro_batches={trainer.micro_batches}": trainer.micro_batches > 1,
         f"trainer.precision={trainer.precision}": trainer.precision == "16-mixed",
-        f"model.compile={cfg.model.compile}": cfg.model.compile == "graphs",
         "data.on_device=false": cfg.data.on_device is False,
         "optim.fused=false": not cfg.optim.fused,
     }
@@ -209,7 +200,6 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     validate_data,
     validate_features,
     _check_name,
-    _check_compile,
     _check_cuda_graph,
     _check_clipping,
     _check_devices,
