@@ -22,7 +22,7 @@ class Trainer:
     max_epochs: int = key()
     max_steps: int = key()
     gradient_clip_val: float | None = key(low=0)
-    deterministic: bool = key()
+    deterministic: Any = key(choices=(True, False, "warn"))
     tf32: bool = key()
     cuda_graph: Any = key(choices=("auto", True, False))
     log_every_n_steps: int = key(low=0)
