@@ -40,7 +40,7 @@ def call(*command: object, **options) -> str:
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env, **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,10 @@ def environment(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, source)
     for name in ("src", "conf"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    build = "from setuptools import build_meta; print(build_meta.build_sdist('..'))"
-    archive = call(sys.executable, "-c", build, cwd=source).split()[-1]
-    shutil.unpack_archive(work / archive, work / "unpacked", filter="data")
+    build = "from setuptools import build_meta; build_meta.build_sdist('..')"
+    call(sys.executable, "-c", build, cwd=source)
+    (archive,) = work.glob("*.tar.gz")
+    shutil.unpack_archive(archive, work / "unpacked", filter="data")
     (unpacked,) = (work / "unpacked").iterdir()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     call(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", work, unpacked)
@@ -72,7 +73,7 @@ def environment(tmp_path_factory) -> Path:
 
 def test_the_wheel_has_the_configuration_of_the_checkout(environment, tmp_path):
     printed = call(environment / "python", "-P", "-c", COMPOSE, json.dumps(COMPOSED), cwd=tmp_path)
-    package, conf, configs = json.loads(printed)
+    package, conf, configs = json.loads(printed.splitlines()[0])
     assert Path(package).is_relative_to(environment.parent)
     assert Path(conf) == Path(package).parent / "conf"
     files = {path.relative_to(CONF): path.read_bytes() for path in CONF.rglob("*.yaml")}
@@ -82,17 +83,67 @@ def test_the_wheel_has_the_configuration_of_the_checkout(environment, tmp_path):
         assert configs == [OmegaConf.to_container(compose(*args)) for args in COMPOSED]
 
 
-def test_a_project_in_an_empty_folder(environment, tmp_path):
-    def soundfold(*args: object) -> str:
-        return call(environment / "soundfold", *args, cwd=tmp_path)
+ADDITIONS = """import lightning.pytorch as pl
+import torch
+from torchmetrics import Metric
 
-    render(tmp_path / "tiny")
-    tiny = overrides(tmp_path / "tiny", tmp_path / "outputs", "report.page=plain")
+
+class Confidence(Metric):
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("clips", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, preds, target) -> None:
+        self.total += preds.softmax(dim=1).amax(dim=1).sum()
+        self.clips += len(target)
+
+    def compute(self):
+        return self.total / self.clips
+
+
+class Epochs(pl.Callback):
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        with open(self.path, "a") as stream:
+            print(trainer.current_epoch, file=stream)
+"""
+
+
+def test_a_project_in_an_empty_folder(environment, tmp_path):
+    """A network, an augmentation, a metric, a callback and a table of the user's; nothing in the package changes."""
+    project = tmp_path / "birds"
+
+    def soundfold(*args: object) -> str:
+        return call(environment / "soundfold", *args, cwd=project if project.exists() else tmp_path)
+
+    soundfold("init", "birds")
+    assert "usage" in soundfold("--help")
+    call(environment / "python", "-P", "-m", "pytest", "-q", cwd=project)
+    (project / "additions.py").write_text(ADDITIONS)
+    for group, text in {
+        "metrics": "defaults: [default]\nconfidence: {_target_: additions.Confidence}\n",
+        "callbacks": "epochs: {_target_: additions.Epochs, path: epochs.txt}\n",
+    }.items():
+        (project / "conf" / group).mkdir()
+        (project / "conf" / group / "own.yaml").write_text(text)
+    clips = render(tmp_path / "tiny")
+    tiny = [*overrides(clips, project / "outputs", "report.page=plain"), "data=esc50", "--config-dir", "conf"]
     assert "30 clips scored once" in soundfold("train", *tiny, "experiment=debug")
-    soundfold("train", *tiny)
-    (run,) = (path.parent for path in (tmp_path / "outputs").glob("tiny-*/cv.json"))
+    soundfold("train", *tiny, "experiment=first", "metrics=own", "callbacks=own")
+    (run,) = (path.parent for path in (project / "outputs").glob("*/cv.json"))
     result = json.loads((run / "fold1" / "result.json").read_text())
     assert result["environment"]["commit"] == "installed package"
-    assert "0.wav" in soundfold("predict", run, tmp_path / "tiny" / "audio" / "0.wav", "--format=csv")
-    assert "mean ± sd" in soundfold("report", run)
+    assert sorted(result["modules"]) == ["additions", "augmentations", "networks"]
+    assert 0.5 <= result["metrics"]["confidence"] <= 1
+    assert (project / "epochs.txt").read_text().split() == ["0", "1"] * 3
+    with pytest.raises(AssertionError, match="add --trust networks"):
+        soundfold("predict", run, clips / "audio" / "0.wav")
+    assert "0.wav" in soundfold("predict", run, clips / "audio" / "0.wav", "--format=csv", "--trust", "networks")
+    assert "add --trust networks" in soundfold("report", run)
+    assert "mean ± sd" in soundfold("report", run, "--trust", "networks")
     assert (run / "report.html").is_file()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import flag_parser
+from soundfold.cli.flags import add_trust, flag_parser, trust_modules
 from soundfold.errors import InputError
 
 
@@ -12,7 +12,7 @@ def main() -> None:
         "demo",
         "Serve a web page, to this machine only, that classifies an uploaded or recorded sound. It shows "
         "class probabilities, the log-mel with the model's class activation and, for a long recording, the timeline. "
-        "Requires pip install -e '.[demo]'.",
+        "Requires Gradio, the extra `demo` of soundfold.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
     parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
@@ -20,7 +20,9 @@ def main() -> None:
     parser.add_argument("--max-seconds", type=float, default=600.0, help="maximum length of a sound; default 600")
     parser.add_argument("--max-megabytes", type=float, default=50.0, help="maximum size of an upload; default 50")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    add_trust(parser)
     args = parser.parse_args()
+    trust_modules(args.trust)
     for option, value in (("--max-seconds", args.max_seconds), ("--max-megabytes", args.max_megabytes)):
         if not 0 < value < float("inf"):
             raise InputError(f"{option}={value:g} must be above 0 and finite.")

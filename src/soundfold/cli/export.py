@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import flag_parser
+from soundfold.cli.flags import add_trust, flag_parser, trust_modules
 from soundfold.errors import InputError
 
 
@@ -22,7 +22,9 @@ def main() -> None:
         "--int8", action="store_true", help="also write an 8-bit version of one fold's model and measure its accuracy"
     )
     parser.add_argument("--data", type=Path, metavar="DIRECTORY", help="root of the collection, for --int8")
+    add_trust(parser)
     args = parser.parse_args()
+    trust_modules(args.trust)
     if args.int8 and args.format != "onnx":
         raise InputError(f"--int8 requires --format=onnx, not --format={args.format}.")
     # imported here, so that --help answers at once

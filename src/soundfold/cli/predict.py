@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import flag_parser
+from soundfold.cli.flags import add_trust, flag_parser, trust_modules
 from soundfold.errors import InputError
 
 
@@ -29,7 +29,9 @@ def main() -> int:
         help="for timelines of long recordings; default outputs/timelines",
     )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    add_trust(parser)
     args = parser.parse_args()
+    trust_modules(args.trust)
     if args.top < 1:
         raise InputError(f"--top={args.top} must be at least 1.")
     # imported here, so that --help answers at once

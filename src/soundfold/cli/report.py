@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from soundfold.cli.flags import flag_parser
+from soundfold.cli.flags import add_trust, flag_parser, trust_modules
 from soundfold.errors import InputError, printable
 from soundfold.validation import report_options
 
@@ -40,7 +40,9 @@ def main() -> None:
         help="only runs with this value; repeatable",
     )
     listing.add_argument("--format", choices=("table", "csv", "markdown"), help="default table")
+    add_trust(parser)
     args = parser.parse_args()
+    trust_modules(args.trust)
     settings = [arg for arg in args.runs if re.match(r"report\.\w*=", arg)]
     folders = [Path(arg) for arg in args.runs if arg not in settings]
     if not folders:
