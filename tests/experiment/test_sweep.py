@@ -17,6 +17,7 @@ from helpers.runs import write_run
 from helpers.tiny import ROOT, only, overrides, render, train
 from helpers.waiting import ONE_THREAD, wait_for
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -55,6 +56,7 @@ def train_here(tmp_path, monkeypatch, capsys):
             code = end.code
         finally:
             GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
         return code, *capsys.readouterr()
 
     return run

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
 from soundfold.cli.main import main
 from soundfold.experiment.sweep import Sweep
@@ -31,6 +32,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
         return end.code if isinstance(end.code, int) else 0
     finally:
         GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
 
 
 def install(folder: Path) -> Path:

@@ -188,13 +188,14 @@ def test_pages_without_sound_still_name_the_authors(real_run):
     assert silent.count("freesound.org/people/") == 2
 
 
-def test_a_leaky_run_is_marked(tmp_path):
+def test_a_leaky_run_is_marked(tmp_path, capsys):
     folder = write_run(tmp_path / "run", toy_table(("a", "b")), tmp_path, leaky=True)
     text = write_run_page(folder, load_run(folder), report_options([])).read_text()
     assert 'class="leaky"' in text
     assert "21 of 60 are also training clips" in text
     # without audio files, the page explains why and lists the mistakes in a table
     assert "Spectrograms and audio are not available" in text
+    assert "Spectrograms and audio of mistakes are not available" in capsys.readouterr().err
     assert "Most confident first" in text
     assert "<footer>" in text
 
