@@ -35,6 +35,10 @@ def test_help_takes_less_than_half_a_second(tmp_path):
         (("train", "--help"), 0, "Arguments are GROUP=OPTION and KEY=VALUE, as in Hydra"),
         (("predict", "--help"), 0, "usage: soundfold predict [-h]"),
         (("report", "--help"), 0, "Options are flags, --NAME VALUE"),
+        *(
+            ((name, "run", *more, "--trust", "a/b"), 2, "--trust a/b: this is not the import path of a module")
+            for name, *more in (("report",), ("predict", "x.wav"), ("export",), ("demo",))
+        ),
         # Hydra's flags, also after overrides
         (("train", "seed=3", "--cfg", "job", "--package", "trainer"), 0, "# @package trainer\naccelerator: auto\n"),
         (("train", "-c", "job", "-p", "model", "--resolve", "model.width=8"), 0, "width: 8\n"),
