@@ -54,6 +54,7 @@ def options(group: str) -> list[str]:
         option
         for group in (
             *("data", "split", "features", "augment", "optim", "schedule", "average", "trainer", "logger", "callbacks"),
+            "metrics",
             *("experiment", "ablate"),
         )
         for option in options(group)

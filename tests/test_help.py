@@ -45,7 +45,7 @@ def test_help_is_printed_without_heavy_imports():
 GROUPS = {
     "train": (
         *("data", "split", "features", "augment", "model", "optim", "schedule", "average", "trainer", "selection"),
-        *("callbacks", "logger", "experiment", "ablate", "search"),
+        *("metrics", "callbacks", "logger", "experiment", "ablate", "search"),
     ),
     "explore": ("data", "features", "augment"),
     "prepare": ("data",),

@@ -265,3 +265,29 @@ def test_copies_require_an_augmentation():
 def test_unknown_fold_is_refused():
     with pytest.raises(ArgumentError, match="`fold`=7"):
         module(fold=7)
+
+
+def test_a_balanced_epoch_has_as_many_clips_of_each_class():
+    # 15 training clips: 12, 2 and 1 per class
+    clips = collection()
+    targets = np.repeat([0, 0, 1, 2], 5)
+    targets[np.arange(20) % 4 > 0] = 0
+    table = ClipTable(clips.table.files, np.arange(20) % 4 + 1, targets, clips.table.files, ("a", "b", "c"))
+    data = module(collection=Collection(table, clips.waves), fold=2, sampler="balanced")
+    train = data.split.train
+    counts = np.bincount(targets[train], minlength=3)
+    assert counts.max() > 5 > counts.min() > 0
+    loader, epochs = data.train_dataloader(), []
+    for epoch in (0, 1, 0):
+        loader.set_epoch(epoch)
+        epochs.append(torch.cat([index for _, _, index, _ in loader]).numpy())
+    assert (epochs[0] == epochs[2]).all()
+    assert (epochs[0] != epochs[1]).any()
+    for epoch in epochs:
+        assert set(epoch) <= set(train)
+        assert np.bincount(targets[epoch]).tolist() == [5, 5, 5]
+        for target in range(3):
+            times = np.bincount(epoch, minlength=20)[train[targets[train] == target]]
+            assert times.max() - times.min() <= 1
+    other = module(collection=Collection(table, clips.waves), fold=2, sampler="balanced", seed=1).train_dataloader()
+    assert (torch.cat([index for _, _, index, _ in other]).numpy() != epochs[0]).any()

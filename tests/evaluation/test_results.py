@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
+from soundfold.evaluation.cv_result import summarise
 from soundfold.evaluation.predictions import load_fold_predictions, load_predictions, predictions_csv
-from soundfold.evaluation.results import FoldResult, fold_folders, load_folds, summarise
+from soundfold.evaluation.results import FoldResult, fold_folders, load_folds
 from soundfold.experiment.environment import differences
 from soundfold.report.leaderboard import list_runs
 
@@ -33,8 +34,7 @@ def result(fold: int, accuracy: float = 0.5, **changes) -> FoldResult:
         classes=["a", "b"],
         n=4,
         accuracy=accuracy,
-        f1=accuracy,
-        top5=1.0,
+        metrics={"f1": accuracy, "top5": 1.0},
         loss=1.0,
         confusion=[[1, 1], [0, 2]],
         val_accuracy=None,
@@ -67,7 +67,7 @@ def test_summary_over_folds():
 def test_a_summary_of_some_folds_says_so():
     one, two, all_three = (summarise([result(fold, 0.1 * fold, n=10) for fold in range(1, n + 1)]) for n in (1, 2, 3))
     assert [total.part for total in (one, two, all_three)] == ["1 of 3 folds", "2 of 3 folds", ""]
-    assert (one.accuracy, one.accuracy_sd, one.f1_sd, one.loss_sd) == (0.1, None, None, None)
+    assert (one.accuracy, one.accuracy_sd, one.metrics_sd["f1"], one.loss_sd) == (0.1, None, None, None)
     assert two.accuracy_sd == pytest.approx(np.std([0.1, 0.2], ddof=1))
 
 

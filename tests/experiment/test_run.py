@@ -130,6 +130,7 @@ def test_a_fold_per_job_gives_the_summary_of_one_job(root, finished, tmp_path, c
 
 
 EPOCH_LOG = "callbacks.log._target_=helpers.user_callbacks.EpochLog"
+BALANCED = ("data.sampler=balanced", "model.class_weights=balanced")
 AVERAGED = (
     "average=ema",
     "average.decay=0.8",
@@ -173,7 +174,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(root, tmp_path, op
         pytest.param((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,), marks=pytest.mark.slow),
         (("trainer.max_epochs=-1", "trainer.max_steps=10"), (1,)),
         (("split=nested", "trainer.max_epochs=5", "selection.patience=2", "selection.monitor=val/f1"), (2,)),
-        ((*AVERAGED, "split=nested", "trainer.max_epochs=4"), (2,)),
+        ((*AVERAGED, *BALANCED, "split=nested", "trainer.max_epochs=4"), (2,)),
         (("split=nested", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), (3,)),
         (("split=nested", "trainer.val_check_interval=1", "trainer.micro_batches=2", EPOCH_LOG), (1,)),
     ],

@@ -352,7 +352,9 @@ def print_sweep(tmp_path, *overrides: list[str], protocol: str = "benchmark") ->
         folder = write_run(tmp_path / f"run{k}", np.arange(12) >= k)
         for path in folder.glob("fold*/result.json"):
             replace(FoldResult.load(path), protocol=protocol, objective=-0.9 + k / 10, val_accuracy=0.5).save(path)
-        jobs.append(sweep.Job(k, words, "all", "finished", str(folder), protocol=protocol, monitor="val/loss"))
+        jobs.append(
+            sweep.Job(k, words, "all", "finished", str(folder), protocol=protocol, monitor="val/loss", mode="min")
+        )
     print_jobs(jobs, ["-m", "optim.lr=1e-3,3e-4", "split=benchmark"])
 
 

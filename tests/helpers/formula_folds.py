@@ -27,7 +27,7 @@ def formula_result(run: RunContext, fold: int) -> FoldResult:
     if run.cfg.label == "faulty" and (lr < 1e-3 or run.cfg.seed == 1):
         raise RuntimeError("cannot be trained")
     fields = dict.fromkeys(FoldResult.__dataclass_fields__)
-    fields |= {"fold": fold, "folds": [1, 2, 3], "epochs": 1, "steps": 1, "seconds": 0.0}
+    fields |= {"fold": fold, "folds": [1, 2, 3], "epochs": 1, "steps": 1, "seconds": 0.0, "metrics": {}}
     return FoldResult(**{**fields, "objective": -abs(lr - 2e-3) + fold / 1e3})
 
 

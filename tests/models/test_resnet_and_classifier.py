@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from torchvision.models import ResNet18_Weights, resnet18
 
 from soundfold.errors import ArgumentError
+from soundfold.evaluation.metrics import confusion_matrix
 from soundfold.models.classifier import Classifier
 from soundfold.models.initial_weights import initialize
 from soundfold.models.libraries import torchvision_imagenet
@@ -257,7 +258,7 @@ def test_logits_of_a_clip_are_the_mean_over_its_images():
     model.on_test_epoch_start()
     with patch.object(model, "log"), torch.autocast("cpu", torch.bfloat16):
         model.test_step((image, target, torch.tensor([7, 8])), 0)
-    (logits, clips) = model._test_outputs[0]
+    logits, _, clips = model._scored[0]
     torch.testing.assert_close(logits, torch.stack([per_image[:3].mean(dim=0), per_image[3:].mean(dim=0)]))
     assert clips.tolist() == [7, 8]
 
@@ -319,4 +320,4 @@ def test_test_metrics_of_known_logits(tmp_path):
     assert metrics["test/top5"] == pytest.approx(1.0)
     assert torch.equal(model.logits, logits)
     assert model.clips.tolist() == list(range(100, 108))
-    assert model.confusion.compute()[1, 0] == 1
+    assert confusion_matrix(model.targets.numpy(), model.logits.argmax(dim=1).numpy(), 6)[1, 0] == 1

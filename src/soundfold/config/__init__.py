@@ -6,7 +6,7 @@ Imports nothing heavy, so that ``--help`` and a misspelled key answer at once.
 from soundfold.config.commands import Benchmark, Explore, Prepare
 from soundfold.config.composition import CONF, compose_config, open_section, register
 from soundfold.config.derived import FrameSizes, frame_sizes
-from soundfold.config.identity import NOT_IDENTITY, cv_id
+from soundfold.config.identity import NOT_IDENTITY, cv_id, identity_values
 from soundfold.config.installation import install_command, is_built
 from soundfold.config.keys import drop_keys, flatten, is_class_option, known_keys, refuse_unknown_keys
 from soundfold.config.migration import SCHEMA_VERSION, migrate, new_name, to_yaml
@@ -51,6 +51,7 @@ __all__ = [
     "drop_keys",
     "flatten",
     "frame_sizes",
+    "identity_values",
     "install_command",
     "is_built",
     "is_class_option",

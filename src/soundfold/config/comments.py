@@ -19,7 +19,8 @@ def key_comments(config_name: str) -> dict[str, str]:
         config_name: file in ``conf/`` without its suffix; its comments precede those of the included files.
     """
     files = [CONF / f"{config_name}.yaml", *sorted((CONF / "base").glob("*.yaml"))]
-    files += [path for group in ("model", "optim", "logger") for path in sorted((CONF / group).glob("*.yaml"))]
+    groups = ("model", "optim", "metrics", "logger")
+    files += [path for group in groups for path in sorted((CONF / group).glob("*.yaml"))]
     comments: dict[str, str] = {}
     for path in files:
         text = path.read_text()

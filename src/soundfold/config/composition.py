@@ -27,11 +27,11 @@ def register() -> None:
     """
     store = ConfigStore.instance()
     schema: Any = OmegaConf.structured(Config)
-    schema.logger, schema.callbacks = {}, {}
+    schema.logger, schema.callbacks, schema.metrics = {}, {}, {}
     schema.trainer, schema.model = OmegaConf.structured(Trainer), OmegaConf.structured(Model)
     # so that overrides need no plus sign to add an entry, and that a key of `trainer` that is refused in a file is
     # explained as on the command line; `soundfold.validation` and the network's class check them
-    for section in ("logger", "callbacks", "trainer", "model"):
+    for section in ("logger", "callbacks", "metrics", "trainer", "model"):
         OmegaConf.set_struct(schema[section], False)
     explore_schema: Any = OmegaConf.structured(Explore)
     for node in (schema, explore_schema):

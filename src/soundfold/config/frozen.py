@@ -32,6 +32,11 @@ def frozen_table(network: Any) -> dict[str, Any]:
     return {key: value for key, value in table.items() if key not in own}
 
 
+def first_metrics() -> dict[str, Any]:
+    """Return the entries of ``metrics`` that every run had before they were settings."""
+    return copy.deepcopy(frozen_values()["metrics"])
+
+
 def fill_missing(values: dict[str, Any]) -> dict[str, Any]:
     """Return a stored configuration with the frozen value of each key that its sections lack.
 

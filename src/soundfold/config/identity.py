@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config.frozen import frozen_table
+from soundfold.config.frozen import first_metrics, frozen_table
 from soundfold.config.keys import drop_keys, flatten
 from soundfold.config.migration import SCHEMA_VERSION
 
@@ -26,6 +26,7 @@ NOT_IDENTITY = (
     "logger",
     "checkpoints",
     "report",
+    "metrics",  # except the one that selection.monitor names
     "search",
     "find_lr",
     "data.root",
@@ -51,6 +52,14 @@ NOT_IDENTITY = (
 )
 
 
+def identity_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that change results: of the metrics, only one that selects weights by another definition."""
+    kept = drop_keys(values, NOT_IDENTITY)
+    name = (values.get("selection") or {}).get("monitor", "").removeprefix("val/")
+    metric = (values.get("metrics") or {}).get(name)
+    return kept if metric == first_metrics().get(name) else {**kept, "metrics": {name: metric}}
+
+
 def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
     """Return the identity of a cross-validation: 8 hex digits over everything that changes its numbers.
 
@@ -62,7 +71,7 @@ def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
         digests: hashes of the files that the configuration refers to: table, audio, initial weights.
     """
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    values = drop_keys(plain, NOT_IDENTITY)
+    values = identity_values(plain)
     # null disables an entry
     values["callbacks"] = {name: entry for name, entry in values["callbacks"].items() if entry is not None}
     values["model"]["weights"] = digests["weights"]

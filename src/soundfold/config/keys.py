@@ -63,8 +63,8 @@ def known_keys(schema: type = Config) -> set[str]:
 def refuse_unknown_keys(keys: Sequence[str], schema: type = Config, other_network: bool = False) -> None:
     """Raise for the first key that is not in the schema, and name its successor or the nearest key.
 
-    The options of callbacks, of loggers that the schema does not have, and of ``augment.extra`` are those of their
-    classes, and pass.
+    The options of callbacks and metrics, of loggers that the schema does not have, and of ``augment.extra`` are those
+    of their classes, and pass.
 
     Args:
         keys: dotted keys.
@@ -110,4 +110,4 @@ def is_class_option(key: str) -> bool:
         return True
     section, _, rest = key.partition(".")
     name = rest.split(".")[0]
-    return bool(name) and (section == "callbacks" or (section == "logger" and name not in LOGGERS))
+    return bool(name) and (section in ("callbacks", "metrics") or (section == "logger" and name not in LOGGERS))

@@ -32,7 +32,7 @@ RENAMED = {
 RENAMED_OPTIONS = {"probability": "p", "whole": "integer"}
 SECTIONS = {
     name for name, hint in get_type_hints(Config).items() if any(map(is_dataclass, (hint, *get_args(hint))))
-} | {"callbacks", "logger"}
+} | {"callbacks", "logger", "metrics"}
 REMOVED = {"trainer.halve_on_oom": "set trainer.micro_batches instead."}
 
 

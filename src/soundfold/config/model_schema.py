@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from soundfold.config.declaration import key
 
@@ -18,6 +19,7 @@ class Model:
     layer_decay: float = key()
     label_smoothing: float = key()
     loss: str = key()
+    class_weights: Any = key()
     channels_last: bool = key()
     compile: str = key(choices=("none", "default"))
 

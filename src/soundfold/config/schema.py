@@ -28,6 +28,7 @@ class Data:
     seconds: float = key(above=0)
     sample_rate: int = key(low=MIN_SAMPLE_RATE, high=MAX_SAMPLE_RATE)
     batch_size: int = key(low=1)
+    sampler: str = key(choices=("shuffle", "balanced"))
     on_device: bool | None = key()
 
 
@@ -203,7 +204,7 @@ class Average:
 
 @dataclass
 class Selection:
-    monitor: str = key(choices=("val/loss", "val/accuracy", "val/f1"))
+    monitor: str = key()
     choose: str = key(choices=("best", "last"))
     patience: int = key(low=1)
 
@@ -274,6 +275,7 @@ class Config:
     average: Average = key()
     trainer: Trainer = key()
     selection: Selection = key()
+    metrics: dict[str, Any] = key()
     logger: dict[str, Any] = key()
     callbacks: dict[str, Any] = key()
     checkpoints: Checkpoints = key()

@@ -25,6 +25,8 @@ from soundfold.features.mixing import Mixing
 from soundfold.features.pipeline import FrontEnd
 from soundfold.models.compilation import compile_function
 
+SAMPLERS = ("shuffle", "balanced")
+
 
 class SoundDataModule(pl.LightningDataModule):
     """One fold of a collection, as images on the training device.
@@ -48,6 +50,8 @@ class SoundDataModule(pl.LightningDataModule):
         batch_size: clips in a training batch, over all devices.
         micro_batches: per device and batch, to fit its memory. The trainer requires ``accumulate_grad_batches`` of
             the same number.
+        sampler: ``shuffle`` loads every training clip once an epoch; ``balanced`` as many clips of each class, see
+            `ClipBatches`.
         seed: all randomness is a function of the seed, the fold and the epoch.
         on_device: see `place_samples`.
         seen: clips that trained or selected the initial weights; included in the audit.
@@ -73,6 +77,7 @@ class SoundDataModule(pl.LightningDataModule):
         copies: OfflineCopies | None = None,
         batch_size: int = 64,
         micro_batches: int = 1,
+        sampler: str = "shuffle",
         seed: int = 0,
         on_device: bool | None = None,
         seen: SeenClips = NOTHING_SEEN,
@@ -83,6 +88,9 @@ class SoundDataModule(pl.LightningDataModule):
             raise ArgumentError(f"`batch_size`={batch_size} must be at least 1.")
         if copies and front_end.augmentation is None:
             raise ArgumentError("`copies` requires an augmentation to apply to the copies.")
+        if sampler not in SAMPLERS:
+            raise ArgumentError(f"`sampler`={sampler} is unknown. Set one of {', '.join(SAMPLERS)}.")
+        self.sampler = sampler
         self._open = collection if callable(collection) else lambda: collection
         self.front_end, self.fold, self.protocol, self.crops, self.mixing = front_end, fold, protocol, crops, mixing
         self.copies, self.batch_size, self.micro_batches, self.seed = copies, batch_size, micro_batches, seed
@@ -122,13 +130,8 @@ class SoundDataModule(pl.LightningDataModule):
         self._is_set_up = True
 
     def train_dataloader(self) -> ClipBatches:
-        self._train_loader = self._loader(
-            self._indices.train,
-            self.batch_size,
-            generator=self._generator,
-            seed=self._stream(),
-            shard=self._shard,
-            indices_only=self._indices_only,
+        self._train_loader = self._training_loader(
+            self.batch_size, seed=self._stream(), shard=self._shard, indices_only=self._indices_only
         )
         return self._train_loader
 
@@ -191,12 +194,7 @@ class SoundDataModule(pl.LightningDataModule):
 
         Averaged weights recompute batch norm statistics from them. Batches are as small as a device's micro-batches.
         """
-        loader = self._loader(
-            self._indices.train,
-            max(1, self.batch_size // self._shard.count),
-            generator=self._generator,
-            seed=self._stream(4),
-        )
+        loader = self._training_loader(max(1, self.batch_size // self._shard.count), seed=self._stream(4))
         for number in range(batches * self._shard.count):
             if number % len(loader) == 0:
                 loader.set_epoch(number)
@@ -247,6 +245,10 @@ class SoundDataModule(pl.LightningDataModule):
         return ClipBatches(
             self._samples, self._targets, indices, batch_size, self.device, clip_of=self._clip_of, **options
         )
+
+    def _training_loader(self, batch_size: int, **options: Any) -> ClipBatches:
+        options |= {"generator": self._generator, "balanced": self.sampler == "balanced"}
+        return self._loader(self._indices.train, batch_size, **options)
 
     def _eval_loader(self, indices: np.ndarray) -> ClipBatches:
         return self._loader(indices[self._shard.rank :: self._shard.world_size], self._eval_batch)

@@ -62,6 +62,8 @@ class ClipBatches:
             and the epoch, so that everything drawn from it during the epoch is a function of these two.
         seed: integers that seed an epoch, together with its number.
         clip_of: int64 (images,), the clip of each image, where clips have several.
+        balanced: draw as many clips of each class in an epoch, up to one, instead of every clip once: clips of a large
+            class are left out at random, those of a small class are repeated, all before any is drawn once more.
         shard: of this process. Batch norm requires two clips in each micro-batch, so a last batch that is too small
             for them takes clips from the one before.
         indices_only: yield indices, for a training step that reads the clips itself, see `read`.
@@ -80,6 +82,7 @@ class ClipBatches:
         seed: tuple[int, ...] = (),
         clip_of: Tensor | None = None,
         shard: BatchShard | None = None,
+        balanced: bool = False,
         indices_only: bool = False,
     ) -> None:
         self.indices_only = indices_only
@@ -87,6 +90,7 @@ class ClipBatches:
         self.indices = torch.from_numpy(indices).to(device)
         self.clip_of = None if clip_of is None else clip_of.to(device)
         self.generator, self.seed, self.shard, self.epoch = generator, seed, shard, 0
+        self._classes = self._rows_by_class() if balanced else None
         self._bounds = _batch_bounds(len(indices), batch_size, 2 * shard.count if shard is not None else 1)
 
     @property
@@ -128,7 +132,27 @@ class ClipBatches:
         if self.generator is None:
             return self.indices
         seed_generator(self.generator, *self.seed, self.epoch)
-        return self.indices[torch.randperm(len(self.indices), generator=self.generator, device=self.device)]
+        order = self._permutation(len(self.indices))
+        return self.indices[order if self._classes is None else self._balanced(self._classes)[order]]
+
+    def _permutation(self, n: int) -> Tensor:
+        return torch.randperm(n, generator=self.generator, device=self.device)
+
+    def _rows_by_class(self) -> list[Tensor]:
+        """Return, for each class that occurs, the positions of its clips in `indices`."""
+        clips = self.indices if self.clip_of is None else self.clip_of[self.indices]
+        targets = self.targets[clips]
+        return [torch.nonzero(targets == target).flatten() for target in targets.unique().tolist()]
+
+    def _balanced(self, classes: list[Tensor]) -> Tensor:
+        """Draw positions in `indices`, as many of each class; the classes that have one more differ by epoch."""
+        share, more = divmod(len(self.indices), len(classes))
+        drawn = []
+        for number, rows in enumerate(classes):
+            n = share + ((number - self.epoch) % len(classes) < more)
+            orders = [self._permutation(len(rows)) for _ in range(0, n, len(rows))]
+            drawn += [rows[torch.cat(orders)[:n]]] if orders else []
+        return torch.cat(drawn)
 
     def _micro_batches(self, batch: tuple[Any, ...], shard: BatchShard) -> Iterator[tuple]:
         state = self.generator.get_state() if self.generator is not None and shard.accumulate > 1 else None

@@ -13,9 +13,10 @@ import numpy as np
 
 from soundfold.config import NOT_IDENTITY, drop_keys
 from soundfold.errors import InputError
+from soundfold.evaluation.cv_result import CVResult, summarise
 from soundfold.evaluation.metrics import probabilities
 from soundfold.evaluation.predictions import load_fold_predictions
-from soundfold.evaluation.results import REDO, CVResult, load_config, load_folds, summarise
+from soundfold.evaluation.results import REDO, load_config, load_folds
 from soundfold.evaluation.statistics import SeedSummary, accuracy_interval, holm, mcnemar, over_seeds, source_interval
 
 

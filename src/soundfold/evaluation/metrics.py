@@ -38,6 +38,11 @@ def class_metrics(confusion: np.ndarray) -> ClassMetrics:
     )
 
 
+def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
+    """Count the clips of each true and predicted class: int64 (n,) and (n,) -> int64 (C, C), rows are true classes."""
+    return np.bincount(targets * classes + predictions, minlength=classes**2).reshape(classes, classes)
+
+
 def merge_classes(confusion: np.ndarray, group_of: np.ndarray) -> np.ndarray:
     """Compute the confusion matrix of groups of classes: (C, C) and group indices int (C,) -> (G, G)."""
     member = np.eye(group_of.max() + 1, dtype=confusion.dtype)[group_of]

@@ -6,19 +6,17 @@ import csv
 import hashlib
 import io
 import re
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from fractions import Fraction
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
-from statistics import mean, stdev
 from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from soundfold.config import migrate, read_stored
+from soundfold.config.frozen import first_metrics
 from soundfold.errors import InputError
 from soundfold.io.atomic import dumps_with_checksum, loads_with_checksum, write_text
 from soundfold.io.reading import check_types, read_text
@@ -42,8 +40,9 @@ class FoldResult:
         protocol, seed, classes: of the run.
         leaky: the protocol makes the scores too high, see `soundfold.data.splits.Protocol`.
         n: clips scored.
-        accuracy, f1, top5: fractions of 1; f1 is the macro average.
+        accuracy: fraction of 1.
         loss: mean cross entropy of the scored clips, nats.
+        metrics: the other scores by name; None if one could not be computed. In files they are beside ``accuracy``.
         confusion: counts, rows are true classes.
         val_accuracy: fraction of 1, of the scored weights; None if the protocol has no validation.
         objective: value for a search: the validation metric if there is one, otherwise accuracy.
@@ -56,6 +55,7 @@ class FoldResult:
         config: SHA-256 of config.yaml in the same folder; None in results of the first edition.
         command: that trained it, as typed; None outside of the command line, and in results of older versions.
         modules: SHA-256 of the user's modules that the configuration names; None in results of older versions.
+        definitions: entry of the configuration that each of the metrics was computed by.
     """
 
     cv_id: str
@@ -67,8 +67,7 @@ class FoldResult:
     classes: list[str]
     n: int
     accuracy: float | None
-    f1: float | None
-    top5: float | None
+    metrics: dict[str, float | None]
     loss: float | None
     confusion: list[list[int]]
     val_accuracy: float | None
@@ -83,6 +82,7 @@ class FoldResult:
     chosen_epoch: int | None = None
     command: str | None = None
     modules: dict[str, str] | None = None
+    definitions: dict[str, Any] = field(default_factory=first_metrics)
 
     @property
     def correct(self) -> int:
@@ -91,7 +91,11 @@ class FoldResult:
 
     def save(self, path: Path) -> None:
         """Write atomically as JSON with a checksum."""
-        write_text(path, dumps_with_checksum(asdict(self)))
+        write_text(path, dumps_with_checksum(self.as_dict()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, with the metrics in place of ``metrics``."""
+        return with_metrics(asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> FoldResult:
@@ -103,6 +107,8 @@ class FoldResult:
         try:
             values = loads_with_checksum(read_text(path, MAX_JSON), require_checksum=True)
             values["audit"] = {RENAMED_AUDIT_KEYS.get(key, key): value for key, value in values["audit"].items()}
+            definitions = values.setdefault("definitions", first_metrics())
+            values["metrics"] = {name: values.pop(name) for name in definitions}
             check_types(cls, values)
             result = cls(**values)
             result._check_values()
@@ -129,10 +135,12 @@ class FoldResult:
             if self.fold not in self.folds or self.objective is None or not isfinite(self.objective):
                 raise ValueError("its fold or its objective is missing, or not finite")
             return
-        scores, numbers = (self.accuracy, self.f1, self.top5), (self.loss, self.objective)
-        # the comparisons are false for nan
-        if not all(score is not None and -1e-6 <= score <= 1 + 1e-6 for score in scores):
-            raise ValueError("a score is missing, or not between 0 and 1")
+        # the comparison is false for nan
+        if self.accuracy is None or not -1e-6 <= self.accuracy <= 1 + 1e-6:
+            raise ValueError("the accuracy is missing, or not between 0 and 1")
+        if not all(value is None or isfinite(value) for value in self.metrics.values()):
+            raise ValueError("a metric is not a finite number")
+        numbers = (self.loss, self.objective)
         if not all(number is not None and isfinite(number) for number in numbers) or not 0 <= self.seconds < 1e10:
             raise ValueError("its loss, objective or seconds is missing, or not a finite number")
         sizes = {len(self.confusion), *map(len, self.confusion)}
@@ -140,101 +148,17 @@ class FoldResult:
             raise ValueError("its fold, folds, n, classes or confusion do not match")
 
 
-@dataclass(frozen=True)
-class CVResult:
-    """The finished folds of one cross-validation.
-
-    Attributes:
-        accuracy, f1, loss, objective: mean over folds; ``*_sd`` is the standard deviation over folds (n - 1), None for
-            a single fold.
-        leaky: the protocol makes the scores too high.
-        n, seconds, confusion: sums over folds; see `FoldResult`.
-        folds: values of each `FoldResult` without its confusion, classes and configuration, ascending. ``accuracy`` is
-            the exact ratio of the counts ``correct`` and ``n``.
-        correct: number of clips classified correctly, of ``n``.
-        all_folds: number of folds of the collection, finished or not.
-        interval: 95 % interval of the pooled accuracy, see `source_interval`; None if predictions were not read.
-    """
-
-    cv_id: str
-    protocol: str
-    leaky: bool
-    seed: int
-    n: int
-    accuracy: float
-    accuracy_sd: float | None
-    f1: float
-    f1_sd: float | None
-    loss: float
-    loss_sd: float | None
-    objective: float
-    seconds: float
-    classes: list[str]
-    confusion: list[list[int]]
-    folds: list[dict[str, Any]]
-    correct: int
-    all_folds: int
-    interval: tuple[float, float] | None = None
-
-    def save(self, path: Path) -> None:
-        """Write atomically as JSON with a checksum."""
-        write_text(path, dumps_with_checksum(asdict(self)))
-
-    @property
-    def is_complete(self) -> bool:
-        """Return whether all folds are finished."""
-        return len(self.folds) == self.all_folds
-
-    @property
-    def part(self) -> str:
-        """Return ``1 of 5 folds`` for an incomplete cross-validation, else an empty string."""
-        return "" if self.is_complete else f"{len(self.folds)} of {self.all_folds} folds"
-
-
-def summarise(results: Sequence[FoldResult]) -> CVResult:
-    """Compute mean and spread over the finished folds of one cross-validation.
-
-    Raises:
-        InputError: no fold is finished, one occurs twice, or one belongs to another cross-validation.
-    """
-    if not results:
-        raise InputError("There is no finished fold to summarize.")
-    first = results[0]
-    others = sorted({r.cv_id for r in results} - {first.cv_id})
-    if others:
-        raise InputError(
-            f"These folds belong to different cross-validations ({first.cv_id}, {', '.join(others)}): "
-            "their settings, seeds or clips differ. Summarize the folder of one run."
-        )
-    counts = Counter(r.fold for r in results)
-    repeated = [fold for fold, count in counts.items() if count > 1]
-    if repeated:
-        raise InputError(f"Fold {repeated[0]} of {first.cv_id} occurs twice; each clip may be scored only once.")
-    ordered = sorted(results, key=lambda r: r.fold or 0)
-
-    scores: dict[str, Any] = {}
-    for name in ("accuracy", "f1", "loss"):
-        values = [Fraction(r.correct, r.n) if name == "accuracy" else getattr(r, name) for r in ordered]
-        scores |= {name: float(mean(values)), f"{name}_sd": float(stdev(values)) if len(values) > 1 else None}
-    return CVResult(
-        cv_id=first.cv_id,
-        protocol=first.protocol,
-        leaky=first.leaky,
-        seed=first.seed,
-        n=sum(r.n for r in ordered),
-        objective=mean(r.objective for r in ordered),  # type: ignore[type-var, arg-type]
-        seconds=sum(r.seconds for r in ordered),
-        classes=first.classes,
-        confusion=np.sum([r.confusion for r in ordered], axis=0).tolist(),
-        folds=[
-            {key: value for key, value in asdict(r).items() if key not in ("confusion", "classes", "folds", "config")}
-            | {"correct": r.correct, "accuracy": r.correct / r.n}
-            for r in ordered
-        ],
-        correct=sum(r.correct for r in ordered),
-        all_folds=len(first.folds),
-        **scores,
-    )
+def with_metrics(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace ``metrics`` and ``metrics_sd`` by their entries."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if key == "metrics":
+            flat |= value
+        elif key == "metrics_sd":
+            flat |= {f"{name}_sd": sd for name, sd in value.items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def fold_folders(run: Path) -> dict[str, Path]:

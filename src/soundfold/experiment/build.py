@@ -6,6 +6,7 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -15,9 +16,11 @@ from torch import Tensor, nn
 from soundfold import config
 from soundfold.config.frozen import frozen_values
 from soundfold.config.targets import find_target
+from soundfold.data.class_weights import class_weights as training_class_weights
 from soundfold.data.copies import OfflineCopies
 from soundfold.data.layouts import TableOptions
 from soundfold.data.splits import Protocol
+from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.experiment.augmentations import augmentation
 from soundfold.features.crops import Crops
@@ -147,8 +150,8 @@ def network(cfg: DictConfig, classes: int, weights: str = "none") -> nn.Module:
 
 
 @config_keys("model", "optim", "schedule")
-def classifier(cfg: DictConfig, classes: int, weights: str = "none") -> Classifier:
-    """Build from ``model``, ``optim`` and ``schedule``."""
+def classifier(cfg: DictConfig, classes: int, weights: str = "none", **more: Any) -> Classifier:
+    """Build from ``model``, ``optim`` and ``schedule``, with ``more`` arguments of `Classifier`."""
     options = ("label_smoothing", "loss", "frozen_stages", "layer_decay", "channels_last", "compile")
     return Classifier(
         network(cfg, classes, weights),
@@ -157,7 +160,15 @@ def classifier(cfg: DictConfig, classes: int, weights: str = "none") -> Classifi
         decay=cfg.schedule.decay,
         warmup=cfg.schedule.warmup,
         **{key: cfg.model[key] for key in options},
+        **more,
     )
+
+
+@config_keys("model")
+def class_weights(cfg: DictConfig, table: ClipTable, clips: np.ndarray | slice = slice(None)) -> np.ndarray | None:
+    """Build from ``model.class_weights``, for some training clips of a table, or all."""
+    kind: Any = OmegaConf.to_container(cfg.model, resolve=True)["class_weights"]  # type: ignore[index, call-overload]
+    return training_class_weights(kind, table.targets[clips], len(table.classes))
 
 
 @config_keys("average")

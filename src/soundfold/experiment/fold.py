@@ -6,8 +6,10 @@ import hashlib
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import isfinite
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,7 +19,9 @@ from lightning.pytorch.loggers import Logger
 from soundfold.config import to_yaml
 from soundfold.data.datamodule import SoundDataModule
 from soundfold.data.loader import SINGLE_PROCESS, BatchShard
-from soundfold.evaluation.objective import flip_loss
+from soundfold.data.splits import make_split
+from soundfold.errors import TrainingError
+from soundfold.evaluation.metrics import confusion_matrix
 from soundfold.evaluation.predictions import predictions_csv
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import build, environment
@@ -25,6 +29,7 @@ from soundfold.experiment.callbacks.checkpoints import can_resume
 from soundfold.experiment.guards import explain_misconfiguration, explain_oom
 from soundfold.experiment.lightning_compat import count_last_epoch, set_rank
 from soundfold.experiment.loggers import fold_loggers
+from soundfold.experiment.metrics import build_metrics, flip_objective, metric_definitions, metric_values
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.trainer import FoldJob, make_trainer
@@ -96,12 +101,16 @@ def prepare_fold(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJo
         copies=build.copies(cfg),
         batch_size=cfg.data.batch_size,
         micro_batches=shard.accumulate,
+        sampler=cfg.data.sampler,
         seed=cfg.seed,
         on_device=cfg.data.on_device,
         seen=run.seen,
         compile=cfg.model.compile,
     )
-    model = build.classifier(cfg, len(run.collection.table.classes), cfg.model.weights)
+    table = run.collection.table
+    options: dict[str, Any] = {"metrics": build_metrics(cfg, len(table.classes))}
+    options["class_weights"] = build.class_weights(cfg, table, make_split(table, protocol, fold, cfg.seed).train)
+    model = build.classifier(cfg, len(table.classes), cfg.model.weights, **options)
     return FoldJob(run, fold, shard, protocol, data, model, build.averaging(cfg))
 
 
@@ -137,13 +146,12 @@ def _score(
     is_scored = job.fold is not None and not run.is_trial
     scores = trainer.test(model, data, verbose=False)[0] if is_scored else {}
     predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None
-    confusion = model.confusion.compute() if scores else torch.zeros(0, dtype=torch.int64)
-    # the exact ratio of counts, which torchmetrics rounds to float32
-    accuracy = int(confusion.trace()) / int(confusion.sum()) if scores else None
+    confusion = confusion_matrix(model.targets.numpy(), model.logits.argmax(dim=1).numpy(), len(table.classes))
+    # the exact ratio of counts, which logging rounds to float32
+    accuracy = float(np.trace(confusion) / confusion.sum()) if scores else None
     objective = accuracy
     if job.is_nested:
-        monitor = job.cfg.selection.monitor
-        objective = flip_loss(monitor, validated[monitor])
+        objective = flip_objective(job.cfg, _monitored(job, validated))
     result = FoldResult(
         cv_id=run.cv_id,
         fold=job.fold,
@@ -154,10 +162,9 @@ def _score(
         classes=list(table.classes),
         n=len(data.split.test) if is_scored else 0,
         accuracy=accuracy,
-        f1=scores.get("test/f1"),
-        top5=scores.get("test/top5"),
+        metrics=metric_values({name: scores[f"test/{name}"] for name in model.metrics}) if scores else {},
         loss=scores.get("test/loss"),
-        confusion=confusion.tolist(),
+        confusion=confusion.tolist() if scores else [],
         val_accuracy=validated.get("val/accuracy"),
         objective=objective,
         epochs=epochs,
@@ -174,8 +181,20 @@ def _score(
         chosen_epoch=chosen_epoch,
         command=environment.command(),
         modules=run.modules,
+        definitions=metric_definitions(run.cfg) if scores else {},
     )
     return result, predictions
+
+
+def _monitored(job: FoldJob, validated: Mapping[str, float]) -> float:
+    """Return the value of ``selection.monitor`` of the scored weights."""
+    monitor = job.cfg.selection.monitor
+    if not isfinite(validated[monitor]):
+        raise TrainingError(
+            f"Fold {job.fold}: selection.monitor={monitor} is {validated[monitor]} on the validation clips, so no "
+            "weights can be chosen by it. Set another selection.monitor, such as val/loss."
+        )
+    return validated[monitor]
 
 
 def _sha256(text: str) -> str:

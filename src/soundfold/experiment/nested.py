@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from soundfold.config import compose_config
-from soundfold.evaluation.objective import flip_loss
+from soundfold.experiment.metrics import flip_objective
 from soundfold.experiment.run import Reporter, cross_validate
 from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides, describe_settings
 from soundfold.io.atomic import write_text
@@ -45,7 +45,7 @@ def score_nested(study: SearchStudy, cfg: DictConfig, overrides: list[str], repo
                 "fold": int(fold),
                 "trial": trial.number,
                 "settings": trial.params,
-                "validation": flip_loss(cfg.selection.monitor, trial.user_attrs[OBJECTIVES][fold]),
+                "validation": flip_objective(cfg, trial.user_attrs[OBJECTIVES][fold]),
                 "accuracy": cross_validate(scored, reporter),
             }
         )

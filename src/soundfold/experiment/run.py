@@ -14,12 +14,12 @@ from omegaconf import DictConfig
 from soundfold.config import stored_values
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.compare import RunResult
-from soundfold.evaluation.objective import flip_loss
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.evaluation.summary import write_summary
 from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks.progress import duration
 from soundfold.experiment.fold_checks import check_folds
+from soundfold.experiment.metrics import add_metrics, flip_objective
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import RunContext, open_run
 from soundfold.experiment.trainer import fold_name
@@ -161,6 +161,7 @@ def _reuse_or_train(run: RunContext, fold: int | None, *, show_scores: bool) -> 
         if run.is_trial:
             return result
         console.print(f"Fold {fold or 'none'} is finished; its result is reused (rerun=true trains it again).")
+        result = add_metrics(run.cfg, run.folder, result)
         if run.cfg.checkpoints.keep != "none" and not (folder / "checkpoints" / "weights.pt").is_file():
             console.print(
                 "warning: It has no weights.pt: it was trained with checkpoints.keep=none, or the file was removed. "
@@ -193,7 +194,7 @@ def _print_result(run: RunContext, result: FoldResult, *, show_scores: bool) -> 
     if result.chosen_epoch is not None:
         scores.append(f"best epoch {result.chosen_epoch}")
     if result.protocol == "nested" and result.objective is not None and monitor != "val/accuracy":
-        scores.append(f"{monitor} {flip_loss(monitor, result.objective):.4g}")
+        scores.append(f"{monitor} {flip_objective(run.cfg, result.objective):.4g}")
     if result.val_accuracy is not None:
         scores.append(f"validation accuracy {100 * result.val_accuracy:.2f} %")
     if result.accuracy is not None and show_scores:
@@ -238,7 +239,9 @@ def _log_wandb_trial(run: RunContext, objective: float) -> None:
     assert options is not None  # `check_wandb_trial`
     config: dict[str, Any] = stored_values(run.cfg)
     log_trial(options, run.folder, run.cv_id, config, objective)
-    console.print(f"{run.group}: {monitor} {flip_loss(monitor, objective):.4g} on validation folds.", soft_wrap=True)
+    console.print(
+        f"{run.group}: {monitor} {flip_objective(run.cfg, objective):.4g} on validation folds.", soft_wrap=True
+    )
 
 
 def _report(

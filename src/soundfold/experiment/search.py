@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config import compose_config, install_command
 from soundfold.errors import InputError
-from soundfold.evaluation.objective import flip_loss
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment.callbacks.progress import duration
 from soundfold.experiment.run import Reporter, cross_validate
@@ -28,6 +27,7 @@ except ImportError:
 
 from optuna.trial import Trial, TrialState
 
+from soundfold.experiment.metrics import flip_objective
 from soundfold.experiment.nested import score_nested
 from soundfold.experiment.search_summary import summarize_search
 from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides, describe_settings, explain_study_errors
@@ -95,7 +95,7 @@ def _run_trial(search: SearchStudy, trial: Trial, cfg: DictConfig, overrides: li
     name = f"Trial {trial.number} ({describe_settings(trial.params)})"
 
     def value_of(objective: float) -> str:
-        return f"{cfg.selection.monitor} {flip_loss(cfg.selection.monitor, objective):.4g}"
+        return f"{cfg.selection.monitor} {flip_objective(cfg, objective):.4g}"
 
     def report_fold(results: list[FoldResult]) -> None:
         nonlocal n_folds

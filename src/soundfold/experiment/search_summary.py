@@ -12,8 +12,8 @@ from rich.table import Table
 
 from soundfold.config import CONF
 from soundfold.errors import InputError
-from soundfold.evaluation.objective import flip_loss
 from soundfold.experiment.environment import config_dirs
+from soundfold.experiment.metrics import flip_objective
 from soundfold.experiment.study import SearchStudy, describe_settings, describe_value
 from soundfold.io.atomic import write_text
 from soundfold.io.console import Terminal
@@ -77,7 +77,7 @@ def _trials_table(trials: list[FrozenTrial], cfg: DictConfig) -> Table:
         values = [describe_value(trial.params[key]) if key in trial.params else "" for key in cfg.search.space]
         score = trial.state.name.lower()
         if trial.state == TrialState.COMPLETE and trial.value is not None:
-            score = f"{flip_loss(monitor, trial.value):.4g}"
+            score = f"{flip_objective(cfg, trial.value):.4g}"
         table.add_row(str(trial.number), *values, score, str(len(trial.intermediate_values)))
     return table
 
@@ -95,5 +95,5 @@ def _experiment_file(best: FrozenTrial, value: float, overrides: list[str], cfg:
             node = node.setdefault(section, {})
         node[last] = best.params[key]
     origin = f"best of {n_trials} trials over {', '.join(best.params)}; {cfg.selection.monitor} "
-    origin += f"{flip_loss(cfg.selection.monitor, value):.4g}"
+    origin += f"{flip_objective(cfg, value):.4g}"
     return f"# @package _global_\n# {origin} on validation folds\n{yaml.safe_dump(values, sort_keys=False)}"

@@ -17,6 +17,7 @@ from soundfold.data.splits import Protocol, make_split
 from soundfold.experiment import build
 from soundfold.experiment.device import check_accelerator
 from soundfold.experiment.lightning_objects import check_entries
+from soundfold.experiment.metrics import check_metrics, check_targets, monitor_mode
 from soundfold.experiment.model_bundle import seen_by_weights
 from soundfold.experiment.user_modules import module_digests, package_versions
 from soundfold.features.recordings import Recordings
@@ -71,6 +72,8 @@ def open_run(cfg: DictConfig) -> RunContext:
         weights = weights_digest(cfg.model.weights)
     collection = _open_collection(cfg)
     table = collection.table
+    check_metrics(cfg, len(table.classes))
+    build.class_weights(cfg, table)
     rows = [table.files, table.folds.tolist(), table.targets.tolist(), table.sources, table.classes]
     digests = {
         "table": hashlib.sha256(repr(rows).encode()).hexdigest(),
@@ -100,6 +103,9 @@ def _check(cfg: DictConfig) -> None:
     for make in (build.front_end, build.crops, build.mixing, build.copies, build.averaging, build.protocol):
         make(cfg)
     check_entries(cfg)
+    check_targets(cfg)
+    if cfg.split.protocol == "nested":
+        monitor_mode(cfg)
     with config_keys("model"):
         check_network(lambda: build.classifier(cfg, classes=2), build.example_images(cfg), classes=2)
     if not is_builtin(cfg.model):

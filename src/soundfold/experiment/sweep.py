@@ -48,6 +48,7 @@ class Job:
         traceback: absolute path of the traceback; None for errors that are explained by their message.
         protocol: ``split.protocol`` of the configuration.
         monitor: ``selection.monitor`` of the configuration.
+        mode: whether its smallest (``min``) or largest (``max``) value is best; empty until the run is known.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Job:
     traceback: str | None = None
     protocol: str = ""
     monitor: str = ""
+    mode: str = ""
 
 
 class Sweep(Callback):
@@ -98,7 +100,10 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
         write_text(folder / RECORD, json.dumps(asdict(job), indent=1))
 
     def record_folder(run: Path) -> None:
-        job.run = str(run.resolve())
+        # imported here: torch would delay the answer to a misspelled key by seconds
+        from soundfold.experiment.metrics import monitor_mode
+
+        job.run, job.mode = str(run.resolve()), monitor_mode(cfg)
         save()
 
     save()

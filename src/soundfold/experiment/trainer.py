@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from soundfold.data.datamodule import SoundDataModule
 from soundfold.data.loader import BatchShard
 from soundfold.data.splits import Protocol, make_split
-from soundfold.evaluation.objective import monitor_mode
 from soundfold.experiment.callbacks.checkpoints import (
     AtomicCheckpointIO,
     PeriodicCheckpoint,
@@ -32,6 +31,7 @@ from soundfold.experiment.fold_checks import count_epochs
 from soundfold.experiment.graph_strategy import choose_strategy
 from soundfold.experiment.lightning_compat import disable_signal_handlers, resume_at_epoch_end
 from soundfold.experiment.lightning_objects import make_callbacks, make_profiler
+from soundfold.experiment.metrics import monitor_mode
 from soundfold.experiment.setup import RunContext
 from soundfold.models.averaging import Averaging
 from soundfold.models.classifier import Classifier
@@ -146,7 +146,7 @@ def _make_callbacks(job: FoldJob, watchers: Sequence[pl.Callback]) -> list[pl.Ca
     if cfg.trainer.enable_progress_bar and rank == 0:
         callbacks.append(FoldProgress(fold_name(job.run, job.fold)))
     if job.selects_best:
-        monitor: dict[str, Any] = {"monitor": cfg.selection.monitor, "mode": monitor_mode(cfg.selection.monitor)}
+        monitor: dict[str, Any] = {"monitor": cfg.selection.monitor, "mode": monitor_mode(cfg)}
         callbacks.append(EarlyStopping(patience=cfg.selection.patience, **monitor))
         # saved right after validation, while the network has the averaged weights that were validated
         options: Any = {"save_weights_only": True, "save_on_train_epoch_end": False, "enable_version_counter": False}

@@ -15,7 +15,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from soundfold.config import NOT_IDENTITY, drop_keys
+from soundfold.config import identity_values
 from soundfold.errors import InputError
 from soundfold.experiment.environment import LIBRARIES, PACKAGE
 from soundfold.io.atomic import write_text
@@ -28,15 +28,12 @@ STANDARD_LIBRARY = [Path(sysconfig.get_path(name)).resolve() for name in ("stdli
 
 
 def user_modules(values: dict[str, Any]) -> dict[str, Path]:
-    """Return the file of each of the user's modules that hold the ``_target_`` of a setting that changes results.
+    """Return the file of each of the user's modules that hold a ``_target_`` in plain values.
 
     A target's packages are included. A target that cannot be imported is passed over; what builds it reports it.
-
-    Args:
-        values: plain values of a configuration.
     """
     files: dict[str, Path] = {}
-    for target in _targets(drop_keys(values, NOT_IDENTITY)):
+    for target in _targets(values):
         try:
             modules = {target.rpartition(".")[0], resolve_name(target).__module__}
         except Exception:  # of an arbitrary module
@@ -49,13 +46,22 @@ def user_modules(values: dict[str, Any]) -> dict[str, Path]:
 
 
 def module_digests(values: dict[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of each of the user's modules that hold the ``_target_`` of a setting that changes results.
+
+    Args:
+        values: plain values of a configuration.
+    """
+    return file_digests(identity_values(values))
+
+
+def file_digests(values: dict[str, Any]) -> dict[str, str]:
     """Return the SHA-256 of each of `user_modules`."""
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in user_modules(values).items()}
 
 
 def package_versions(values: dict[str, Any]) -> dict[str, str]:
     """Return the version of each installed package, beside those that every run records, that has a ``_target_``."""
-    modules = {target.partition(".")[0] for target in _targets(drop_keys(values, NOT_IDENTITY))}
+    modules = {target.partition(".")[0] for target in _targets(identity_values(values))}
     if not (modules := modules - {"soundfold", *LIBRARIES}):
         return {}
     packages = packages_distributions()  # reads the metadata of every package

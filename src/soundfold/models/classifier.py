@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from soundfold.errors import ArgumentError
 from soundfold.models.compilation import compile_function
+from soundfold.models.metrics import default_metrics, score_clips
 from soundfold.models.networks import stages
 from soundfold.models.optim import check_schedule, parameter_groups, warmup_and_decay
 from soundfold.models.scoring import clip_logits
@@ -37,22 +37,28 @@ class Classifier(pl.LightningModule):
         label_smoothing: in [0, 1); applied to clips that are not mixed.
         loss: ``cross_entropy``, or ``binary``: one logistic regression per class against the same soft targets, so that
             a mixture may contain several classes. Predictions are the softmax of the logits with both.
+        class_weights: (C,), of each class's term in the training loss; None: 1 for all. They multiply the cross entropy
+            of a clip by the weight of its class, or of a mixed clip each class's share of it, and the positive terms of
+            the binary loss. The loss is the mean over clips, also of a batch with soft targets, as
+            ``torch.nn.functional.cross_entropy`` computes for these; for hard ones it would divide by the weights of
+            the batch, so that the gradient would depend on how a batch is divided among devices.
         frozen_stages: number of the network's stages, from the stem, whose weights and batch statistics are frozen; see
             `soundfold.models.networks`.
         layer_decay: see `parameter_groups`; applied by the network's stages.
         channels_last: memory format of network and images.
         compile: mode of the training step, see `compile_function`. Validation and test run uncompiled: compiling again
             for other batch sizes, another mode and another precision costs more than it saves.
+        metrics: of validation and test clips by name, see `score_clips`; None: macro F1 and top-5 accuracy.
 
     Raises:
         ArgumentError: an argument is invalid.
 
     Attributes:
-        logits, clips: float32 (n, C) and int64 (n,) of the clips of the last test, in order of scoring; with several
-            devices, in the order of the table.
-        test_metrics: accuracy, macro F1, top-5 accuracy of the last test.
-        confusion: its confusion matrix, rows are true classes.
+        logits, targets, clips: float32 (n, C), int64 (n,) and int64 (n,) of the clips of the last test, in order of
+            scoring; with several devices, in the order of the table.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -63,10 +69,12 @@ class Classifier(pl.LightningModule):
         warmup: float = 0.05,
         label_smoothing: float = 0.0,
         loss: str = "cross_entropy",
+        class_weights: Sequence[float] | None = None,
         frozen_stages: int = 0,
         layer_decay: float = 1.0,
         channels_last: bool = False,
         compile: str = "none",
+        metrics: Mapping[str, Metric] | None = None,
     ) -> None:
         super().__init__()
         check_schedule(decay, warmup)
@@ -88,27 +96,18 @@ class Classifier(pl.LightningModule):
         self.classes, self.optimizer = classes, optimizer
         self.decay, self.warmup, self.layer_decay = decay, warmup, layer_decay
         self.label_smoothing, self.loss_kind, self.frozen_stages = label_smoothing, loss, frozen_stages
+        weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
+        # not part of checkpoints: the configuration and the fold determine it
+        self.register_buffer("class_weights", weights, persistent=False)
         self.channels_last = channels_last
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
         self._training_network: Callable[[Tensor], Tensor] = compile_function(self.network, compile)
         for stage in self._frozen:
             stage.requires_grad_(False)
-        self._configure_metrics()
-        self.logits, self.clips = torch.empty(0), torch.empty(0, dtype=torch.int64)
-        self._test_outputs: list[tuple[Tensor, Tensor]] = []
-
-    def _configure_metrics(self) -> None:
-        # macro over all classes: a fold may have no clip of one
-        metrics: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(self.classes, average="micro"),
-            "f1": MulticlassF1Score(self.classes, average="macro"),
-        }
-        top5 = MulticlassAccuracy(self.classes, average="micro", top_k=min(5, self.classes))
-        # compute_groups=False: torchmetrics would merge accuracy and top-5, whose states are equal if the first batch
-        # has no mistake
-        self.val_metrics = MetricCollection(metrics, prefix="val/", compute_groups=False).clone()
-        self.test_metrics = MetricCollection({**metrics, "top5": top5}, prefix="test/", compute_groups=False)
-        self.confusion = MulticlassConfusionMatrix(self.classes)
+        self.metrics = default_metrics(classes) if metrics is None else dict(metrics)
+        self.logits = torch.empty(0)
+        self.targets = self.clips = torch.empty(0, dtype=torch.int64)
+        self._scored: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, C) of images (B, 1, M, T)."""
@@ -139,15 +138,23 @@ class Classifier(pl.LightningModule):
         The binary loss is a sum over the classes, so that both kinds have gradients of a similar size.
         """
         if not self.label_smoothing and self.loss_kind == "cross_entropy":
-            return functional.cross_entropy(logits, target)
+            return self._cross_entropy(logits, target)
         soft = functional.one_hot(target, self.classes).float() if target.ndim == 1 else target
         if self.label_smoothing:
             is_hard = soft.amax(dim=1, keepdim=True) == 1
             smooth = torch.lerp(soft, torch.full_like(soft, 1 / self.classes), self.label_smoothing)
             soft = torch.where(is_hard, smooth, soft)
         if self.loss_kind == "cross_entropy":
-            return functional.cross_entropy(logits, soft)
-        return functional.binary_cross_entropy_with_logits(logits, soft, reduction="sum") / len(logits)
+            return self._cross_entropy(logits, soft)
+        total = functional.binary_cross_entropy_with_logits(
+            logits, soft, reduction="sum", pos_weight=self.class_weights
+        )
+        return total / len(logits)
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return functional.cross_entropy(logits, target)
+        return functional.cross_entropy(logits, target, self.class_weights, reduction="none").mean()
 
     def train(self, mode: bool = True) -> Classifier:
         """Set the mode; frozen stages stay in evaluation mode."""
@@ -164,40 +171,47 @@ class Classifier(pl.LightningModule):
     def _clip_logits(self, image: Tensor, target: Tensor) -> Tensor:
         return clip_logits(self, image, per_clip=len(image) // len(target))
 
+    def on_validation_epoch_start(self) -> None:
+        self._scored.clear()
+
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        image, target, _ = batch
+        image, target, clip = batch
         logits = self._clip_logits(image, target)
-        self.val_metrics.update(logits, target)
-        loss = functional.cross_entropy(logits, target)
-        self.log("val/loss", loss, prog_bar=True, **_epoch_mean(target))
+        self._scored.append((logits, target, clip))
+        self.log("val/loss", functional.cross_entropy(logits, target), prog_bar=True, **_epoch_mean(target))
 
     def on_validation_epoch_end(self) -> None:
-        # the metrics are synchronized by compute; sync_dist then averages equal values
-        self.log_dict(self.val_metrics.compute(), prog_bar=True, sync_dist=True)
-        self.val_metrics.reset()
+        logits, targets, _ = self._gather_scored()
+        self._log_scores("val", score_clips(self.metrics, logits, targets))
 
     def on_test_epoch_start(self) -> None:
-        self._test_outputs.clear()
-        self.test_metrics.reset()
-        self.confusion.reset()
+        self._scored.clear()
 
     def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         image, target, clip = batch
         logits = self._clip_logits(image, target)
-        self.test_metrics.update(logits, target)
-        self.confusion.update(logits, target)
-        self._test_outputs.append((logits, clip))
+        self._scored.append((logits, target, clip))
         self.log("test/loss", functional.cross_entropy(logits, target), **_epoch_mean(target))
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self.test_metrics.compute(), sync_dist=True)
-        logits, clips = (torch.cat(batches) for batches in zip(*self._test_outputs, strict=True))
+        self.logits, self.targets, self.clips = self._gather_scored()
+        self._log_scores("test", score_clips(self.metrics, self.logits, self.targets))
+
+    def _gather_scored(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, targets and indices of the clips scored on all devices, in the memory of the host."""
+        scored = [torch.cat(batches) for batches in zip(*self._scored, strict=True)]
         if self.trainer.world_size > 1:
             # unlike all_gather, it accepts ranks with different numbers of clips
-            logits, clips = torch.cat(gather_all_tensors(logits)), torch.cat(gather_all_tensors(clips))
-            order = clips.argsort()
-            logits, clips = logits[order], clips[order]
-        self.logits, self.clips = logits.cpu(), clips.cpu()
+            scored = [torch.cat(gather_all_tensors(values)) for values in scored]
+            order = scored[-1].argsort()
+            scored = [values[order] for values in scored]
+        logits, targets, clips = (values.cpu() for values in scored)
+        return logits, targets, clips
+
+    def _log_scores(self, stage: str, scores: dict[str, float]) -> None:
+        # every rank has the same values, of which sync_dist takes the mean
+        for name, value in scores.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "accuracy", sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         units = [self.network] if self.layer_decay == 1 else stages(self.network, "layer_decay")

@@ -19,7 +19,7 @@ from soundfold.report import plots
 from soundfold.report.config_diff import differing_keys
 from soundfold.report.drawing import inline_svg, save_figure
 from soundfold.report.page import display_name, write_page
-from soundfold.report.terminal import mean_and_sd
+from soundfold.report.scores import mean_and_sd, score_label
 
 ALT_TEXTS = {
     "accuracies": "Accuracy of each run with its 95 % interval and its folds; the table holds the values",
@@ -45,6 +45,7 @@ def write_comparison_page(folders: Sequence[Path], runs: Sequence[RunResult]) ->
     folder = folders[0].resolve().parent / f"comparison-{identity}"
     figures = _figures(folders, runs)
     rows = _class_rows(runs)
+    metrics = list(dict.fromkeys(name for run in runs for name in run.total.metrics))
     sections = {"runs": "Runs", "verdict": "Pairwise comparison", "settings": "Differing settings"}
     sections |= {"curves": "Learning curves"} if "curves" in figures else {}
     sections |= {"classes": "Classes"} if rows else {}
@@ -58,7 +59,8 @@ def write_comparison_page(folders: Sequence[Path], runs: Sequence[RunResult]) ->
             "comparison.html.j2",
             title=f"Comparison of {len(runs)} runs",
             leaky=[run.name for run in runs if run.total.leaky],
-            rows=[_run_row(run) for run in runs],
+            metrics=[score_label(name, ", %") for name in metrics],
+            rows=[_run_row(run, metrics) for run in runs],
             figures={name: inline_svg(figure, ALT_TEXTS[name]) for name, figure in figures.items()},
             verdicts=[describe_outcome(outcome) for outcome in compare_pairs(runs)],
             seeds=[describe_seeds(group, summary) for group, summary in seed_groups(runs)],
@@ -94,7 +96,7 @@ def _figures(folders: Sequence[Path], runs: Sequence[RunResult]) -> dict[str, Fi
     return figures
 
 
-def _run_row(run: RunResult) -> list[Any]:
+def _run_row(run: RunResult, metrics: Sequence[str]) -> list[Any]:
     total, (low, high) = run.total, run.interval
     return [
         f"{run.name} ({total.part})" if total.part else run.name,
@@ -103,7 +105,7 @@ def _run_row(run: RunResult) -> list[Any]:
         total.n,
         mean_and_sd(total, "accuracy"),
         f"{100 * low:.2f} to {100 * high:.2f}",
-        f"{100 * total.f1:.2f}",
+        *(mean_and_sd(total, name) if name in total.metrics else "" for name in metrics),
         f"{100 * calibration(probabilities(run.logits).max(axis=1), run.correct).error:.1f}",
         run.leaks(),
         f"{total.seconds:.0f}",

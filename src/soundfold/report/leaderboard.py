@@ -14,7 +14,8 @@ from yaml import YAMLError
 from soundfold.config import flatten
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
-from soundfold.evaluation.results import MAX_JSON, CVResult, fold_folders, load_config, load_folds, summarise
+from soundfold.evaluation.cv_result import CVResult, summarise
+from soundfold.evaluation.results import MAX_JSON, fold_folders, load_config, load_folds
 from soundfold.io.atomic import loads_with_checksum
 from soundfold.io.reading import read_text
 

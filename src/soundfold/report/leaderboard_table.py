@@ -40,6 +40,7 @@ def as_csv(runs: Sequence[ListedRun]) -> str:
     """Return a row per run in full precision: accuracies in [0, 1], seconds, and every key that differs."""
     columns = differing_keys([run.config for run in runs])
     scores = ["accuracy", "accuracy_sd", "low", "high"]
+    metrics = list(dict.fromkeys(name for run in runs for name in run.total.metrics))
     header: list[object] = [
         "run",
         "finished",
@@ -50,6 +51,7 @@ def as_csv(runs: Sequence[ListedRun]) -> str:
         "clips",
         *scores,
         "seconds",
+        *(f"{name}{end}" for name in metrics for end in ("", "_sd")),
         *columns,
     ]
     rows: list[list[object]] = [header]
@@ -58,7 +60,8 @@ def as_csv(runs: Sequence[ListedRun]) -> str:
         finished = datetime.fromtimestamp(run.finished).astimezone().isoformat(timespec="seconds")
         row = [run.name, finished, total.protocol, str(total.leaky).lower(), len(total.folds), total.all_folds, total.n]
         values = (column[i] for column in columns.values())
-        rows.append([*row, total.accuracy, total.accuracy_sd, *run.interval, total.seconds, *values])
+        others = (value.get(name) for name in metrics for value in (total.metrics, total.metrics_sd))
+        rows.append([*row, total.accuracy, total.accuracy_sd, *run.interval, total.seconds, *others, *values])
     return csv_text(rows)
 
 

@@ -19,7 +19,7 @@ from soundfold.report import plots, run_tables
 from soundfold.report.drawing import inline_svg, save_figure
 from soundfold.report.mistakes import Mistake, list_mistakes, mistake_cards
 from soundfold.report.page import write_page
-from soundfold.report.terminal import mean_and_sd
+from soundfold.report.scores import mean_and_sd, score_label, score_text
 
 SECTIONS = {
     "folds": "Folds",
@@ -71,8 +71,9 @@ def write_run_page(folder: Path, run: RunResult, report: DictConfig) -> Path:
         run=run,
         total=run.total,
         unit="repeat" if run.total.leaky else "fold",
-        means={name: mean_and_sd(run.total, name) for name in ("accuracy", "f1", "loss")},
-        top5=np.mean([fold["top5"] for fold in run.total.folds]),
+        scores={name: score_label(name, ", %") for name in ("accuracy", *run.total.metrics)},
+        score_text=score_text,
+        means=[mean_and_sd(run.total, name) for name in ("accuracy", *run.total.metrics, "loss")],
         leaderboard_rows=published_leaderboard([run]),
         mean_confidence=confidence.mean(),
         calibration_error=reliability.error,

@@ -16,12 +16,13 @@ from rich.text import Text
 
 from soundfold.errors import InputError, printable
 from soundfold.evaluation.compare import RunResult, describe_seeds, load_run
-from soundfold.evaluation.objective import flip_loss
+from soundfold.evaluation.cv_result import CVResult, summarise
 from soundfold.evaluation.published import published_leaderboard
-from soundfold.evaluation.results import CVResult, FoldResult, load_folds, summarise
+from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.evaluation.statistics import SeedSummary
 from soundfold.experiment.sweep import Job
 from soundfold.io.console import Terminal
+from soundfold.report.scores import mean_and_sd, score_label, score_text
 
 
 def print_folds(name: str, results: Sequence[FoldResult], total: CVResult | None = None) -> None:
@@ -29,7 +30,8 @@ def print_folds(name: str, results: Sequence[FoldResult], total: CVResult | None
     first, clips = results[0], sum(r.n for r in results)
     part = f"{len(results)} of {len(first.folds)} folds, " if len(results) < len(first.folds) else ""
     title = f"{name}: {part}split={first.protocol}, {clips} clips scored once"
-    columns = ["fold", "clips", "accuracy %", "macro F1 %", "loss", "seconds"]
+    names = ["accuracy", *dict.fromkeys(name for r in results for name in r.metrics)]
+    columns = ["fold", "clips", *map(score_label, names), "loss", "seconds"]
     if first.leaky:
         # random_clips draws a test set per repeat, so a clip may be scored several times
         title = f"{name}: {part}LEAKY split={first.protocol}, {clips} clips scored"
@@ -39,22 +41,16 @@ def print_folds(name: str, results: Sequence[FoldResult], total: CVResult | None
         columns[2:2] = ["validation %", "best epoch"]
     table = _table(title, columns, right=columns)
     for r in sorted(results, key=lambda r: r.fold or 0):
-        if r.accuracy is not None and r.f1 is not None:
-            scores = f"{100 * r.accuracy:.2f}", f"{100 * r.f1:.2f}", f"{r.loss:.4f}"
+        if r.accuracy is not None:
+            values = {"accuracy": r.accuracy, **r.metrics}
+            scores = [score_text(name, values.get(name)) for name in names]
             validation = "" if r.val_accuracy is None else f"{100 * r.val_accuracy:.2f}"
             chosen = (validation, str(r.chosen_epoch or "")) if is_nested else ()
-            table.add_row(str(r.fold), str(r.n), *chosen, *scores, f"{r.seconds:.1f}")
+            table.add_row(str(r.fold), str(r.n), *chosen, *scores, score_text("loss", r.loss), f"{r.seconds:.1f}")
     if total and total.accuracy_sd is not None:
         table.add_section()
-        table.add_row(
-            "mean ± sd",
-            str(total.n),
-            *(("", "") if is_nested else ()),
-            mean_and_sd(total, "accuracy"),
-            mean_and_sd(total, "f1"),
-            mean_and_sd(total, "loss"),
-            f"{total.seconds:.1f}",
-        )
+        means = [mean_and_sd(total, name) for name in (*names, "loss")]
+        table.add_row("mean ± sd", str(total.n), *(("", "") if is_nested else ()), *means, f"{total.seconds:.1f}")
     _print(table)
 
 
@@ -151,7 +147,7 @@ def _job_objective(job: Job, results: Sequence[FoldResult]) -> float:
 def _job_validation(job: Job, results: Sequence[FoldResult]) -> str:
     """Return the validation figure of a job of ``split=nested``: the mean over its folds of ``selection.monitor``."""
     objective = _job_objective(job, results)
-    return _job_score(job, ()) if objective == -inf else f"{flip_loss(job.monitor, objective):.4g}"
+    return _job_score(job, ()) if objective == -inf else f"{-objective if job.mode == 'min' else objective:.4g}"
 
 
 def _job_score(job: Job, results: Sequence[FoldResult]) -> str:
@@ -205,13 +201,6 @@ def accuracy_text(total: CVResult) -> str:
     """Return mean ± standard deviation over folds in %; marked if the protocol leaks or folds are missing."""
     part = f" ({total.part})" if total.part else ""
     return f"{mean_and_sd(total, 'accuracy')}{part}{' LEAKY' if total.leaky else ''}"
-
-
-def mean_and_sd(total: CVResult, name: str) -> str:
-    """Return mean ± standard deviation over folds of ``accuracy`` or ``f1`` in %, or ``loss``; no deviation of one."""
-    scale, digits = (1, 4) if name == "loss" else (100, 2)
-    values = [getattr(total, name), getattr(total, f"{name}_sd")]
-    return " ± ".join(f"{scale * value:.{digits}f}" for value in values if value is not None)
 
 
 def _table(title: str, columns: Sequence[str], right: Sequence[str]) -> Table:

@@ -7,6 +7,7 @@ Imports nothing heavy, so that a bad value answers at once.
 from soundfold.validation.argument_keys import config_keys
 from soundfold.validation.collection import validate_data, validate_features
 from soundfold.validation.loggers import is_wandb_trial, wandb_options, wandb_sweep
+from soundfold.validation.metrics import metric_entries
 from soundfold.validation.options import report_options, validate_benchmark, validate_explore
 from soundfold.validation.rules import parse_fold, validate
 from soundfold.validation.search import validate_search
@@ -16,6 +17,7 @@ __all__ = [
     "check_values",
     "config_keys",
     "is_wandb_trial",
+    "metric_entries",
     "parse_fold",
     "report_options",
     "validate",

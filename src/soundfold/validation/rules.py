@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from soundfold.errors import InputError
 from soundfold.validation.collection import validate_data, validate_features
 from soundfold.validation.loggers import check_logger_packages, check_loggers, check_wandb, check_wandb_trial
+from soundfold.validation.metrics import check_metrics, check_monitor
 from soundfold.validation.search import validate_search
 from soundfold.validation.trainer import (
     check_class_entries,
@@ -55,14 +56,6 @@ def _check_precision(cfg: DictConfig) -> None:
         raise InputError(
             f"trainer.precision={cfg.trainer.precision} is not supported: power spectra overflow half precision. Set "
             "32-true, or 16-mixed or bf16-mixed, which compute features in float32."
-        )
-
-
-def _check_monitor(cfg: DictConfig) -> None:
-    if not cfg.selection.monitor.startswith("val/"):
-        raise InputError(
-            f"selection.monitor={cfg.selection.monitor}: weights may be chosen on the validation fold only, never on "
-            "the fold that is scored. Set val/loss, val/accuracy or val/f1."
         )
 
 
@@ -195,7 +188,8 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     check_trainer_keys,
     _check_optimizer_keys,
     _check_precision,
-    _check_monitor,
+    check_metrics,
+    check_monitor,
     _check_fold,
     validate_data,
     validate_features,

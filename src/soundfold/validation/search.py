@@ -12,7 +12,7 @@ from soundfold.errors import InputError
 
 # keys that decide what is scored, which random draw it is, where it is stored or how it is shown
 NOT_SEARCHED = ("fold", "seed", "split", "data", "search", "selection", "label", *NOT_IDENTITY)
-SEARCHED_DATA = ("data.batch_size",)
+SEARCHED_DATA = ("data.batch_size", "data.sampler")
 
 
 def validate_search(cfg: DictConfig) -> None:

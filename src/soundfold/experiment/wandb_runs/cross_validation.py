@@ -22,8 +22,6 @@ from soundfold.validation import is_wandb_trial
 SUMMARY = (
     "accuracy",
     "accuracy_sd",
-    "f1",
-    "f1_sd",
     "loss",
     "loss_sd",
     "objective",
@@ -94,6 +92,8 @@ def log_cv(folder: Path, run: RunResult, options: Wandb, mistakes: Sequence[Logg
     total = run.total
     cv_json = (folder / "cv.json").read_text()
     summary = {f"cv/{name}": getattr(total, name) for name in SUMMARY}
+    summary |= {f"cv/{name}": value for name, value in total.metrics.items()}
+    summary |= {f"cv/{name}_sd": value for name, value in total.metrics_sd.items()}
     summary["cv/accuracy_low"], summary["cv/accuracy_high"] = run.interval
     config = run.config | {
         "cv_id": total.cv_id,
