@@ -33,6 +33,7 @@ UNIFORM = ("time_stretch", "pitch_shift", "noise_std", "noise_snr_db", "gain_db"
 # overrides that an option requires
 REQUIRED = {
     "data=folder": ["data.root=clips"],
+    "data=csv": ["data.table=clips.csv"],
     "augment=seed_copies": ["schedule=constant"],
     "ablate=one_test_crop": ["crops.seconds=2.5"],
 }

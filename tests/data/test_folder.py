@@ -2,18 +2,25 @@
 
 import errno
 import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from helpers.tiny import ROOT
+from hydra import compose, initialize_config_dir
 
+from soundfold.config import CONF, register
 from soundfold.data.collection import open_collection
-from soundfold.data.folder import assign_folds, read_folder
+from soundfold.data.folder import read_folder
+from soundfold.data.folds import assign_folds
 from soundfold.data.layouts import TableOptions
 from soundfold.data.leakage import audit
 from soundfold.data.splits import BENCHMARK, make_split
+from soundfold.eda.collection_audit import _table_lines, audit_table
 from soundfold.errors import ArgumentError, InputError
 
 
@@ -100,7 +107,10 @@ def test_a_folder_opens_as_a_collection(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folds": 9, "source_pattern": PATTERN}, r"Class 'class0' has 8 source\(s\), fewer than the 9 folds"),
+        (
+            {"folds": 9, "source_pattern": PATTERN},
+            r"3 of 3 classes .* `folds`=9, .* 'class0' \(8\), 'class1' \(8\), 'class2' \(8\)\. .* is `folds`=8",
+        ),
         ({"source_pattern": "x(.*)"}, r"`source_pattern`='x\(\.\*\)' does not match 'class0/"),
         ({"source_pattern": "("}, "not a regular expression"),
         ({"classes": ["class0", "class7"]}, "`classes` names class7"),
@@ -199,3 +209,36 @@ def test_folders_that_are_not_classes_are_named(tmp_path, capsys):
         f"note: Folders in {root} that are not classes: '.git', '__MACOSX', 'lost+found' (hidden, or of the system); "
         r"'bird\x1bs' (no file of a known audio format)."
     )
+
+
+def test_all_classes_with_too_few_sources_are_named_at_once():
+    targets = np.repeat([0, 1, 2], [6, 3, 2])
+    sources = [f"s{number}" for number in range(len(targets))]
+    with pytest.raises(ArgumentError, match=r"2 of 3 classes .*: 'b' \(3\), 'c' \(2\)\. .* works is `folds`=2\."):
+        assign_folds(targets, sources, ["a", "b", "c"], 5)
+    assert set(assign_folds(targets, sources, ["a", "b", "c"], 2)) == {1, 2}
+    with pytest.raises(ArgumentError, match=r"'c' \(1\)\. No number of folds works for a class with one source"):
+        assign_folds(targets, [*sources[:-1], sources[-2]], ["a", "b", "c"], 2)
+
+
+def test_the_pattern_of_the_readme_passes_the_shell_and_hydra(tmp_path):
+    text = (ROOT / "README.md").read_text()
+    (quoted,) = re.findall(r"`(\"data\.source_pattern=[^\n]+?\")`", text)
+    options = [quoted, quoted.replace("^(.+)-[0-9]+", r"^(?P<source>rec\d{2})-\d+\.wav$")]
+    register()
+    for option in options:
+        shell = subprocess.run(["sh", "-c", f"printf %s {option}"], capture_output=True, text=True, check=True)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            pattern = compose("train", ["data=folder", shell.stdout]).data.source_pattern
+        table = read_folder(write_folder(tmp_path / "clips"), tmp_path / "cache", source_pattern=pattern)
+        assert set(table.sources) == {f"rec{c}{r}" for c in range(3) for r in range(8)}
+        assert table.has_sources
+
+
+def test_without_a_pattern_no_audit_claims_that_nothing_leaks(tmp_path):
+    table = read_folder(write_folder(tmp_path / "clips"), tmp_path / "cache")
+    counts = audit(table, make_split(table, BENCHMARK, 1))
+    assert (counts.same_source, counts.same_source_and_class, counts.same_clip) == (None, None, 0)
+    lines = "\n".join(_table_lines("mine", audit_table(table)))
+    assert "nobody knows whether clips of one recording are in several folds" in lines
+    assert "do not leak" not in lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -12,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config.commands import Benchmark, Explore, Prepare
 from soundfold.config.model_schema import MODELS, Model
-from soundfold.config.schema import OPTIMIZERS, Augment, Config, Trainer
+from soundfold.config.schema import OPTIMIZERS, Augment, Config, Data, Trainer
 
 # every value and its default: in the package if it was built, else in the checkout. Hydra gets it as a path.
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -26,22 +25,25 @@ def register() -> None:
     if A equals B, and null otherwise.
     """
     store = ConfigStore.instance()
-    schema: Any = OmegaConf.structured(Config)
+    schema, prepare, explore = (OmegaConf.structured(node) for node in (Config, Prepare, Explore))
     schema.logger, schema.callbacks, schema.metrics = {}, {}, {}
     schema.trainer, schema.model = OmegaConf.structured(Trainer), OmegaConf.structured(Model)
     # so that overrides need no plus sign to add an entry, and that a key of `trainer` that is refused in a file is
     # explained as on the command line; `soundfold.validation` and the network's class check them
     for section in ("logger", "callbacks", "metrics", "trainer", "model"):
         OmegaConf.set_struct(schema[section], False)
-    explore_schema: Any = OmegaConf.structured(Explore)
-    for node in (schema, explore_schema):
+    for node in (schema, explore):
         node.augment = Augment
         node.augment.extra = {}
         OmegaConf.set_struct(node.augment.extra, False)
+    for node in (schema, prepare, explore):
+        node.data = Data
+        node.data.reader = {}
+        OmegaConf.set_struct(node.data.reader, False)
     store.store(name="schema", node=schema)
     store.store(name="benchmark_schema", node=Benchmark)
-    store.store(name="prepare_schema", node=Prepare)
-    store.store(name="explore_schema", node=explore_schema)
+    store.store(name="prepare_schema", node=prepare)
+    store.store(name="explore_schema", node=explore)
     for name, node in MODELS.items():
         store.store(group="schema/model", name=name, node=open_section(node))
     for name, node in OPTIMIZERS.items():

@@ -32,6 +32,13 @@ NOT_IDENTITY = (
     "data.root",
     "data.name",
     "data.download",
+    "data.table",  # the clips that it lists count
+    "data.audio",
+    "data.file_column",
+    "data.class_column",
+    "data.fold_column",
+    "data.source_column",
+    "data.reader",
     "data.on_device",
     # their files count by a digest
     "augment.impulse_response.folder",

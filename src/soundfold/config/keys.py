@@ -63,8 +63,8 @@ def known_keys(schema: type = Config) -> set[str]:
 def refuse_unknown_keys(keys: Sequence[str], schema: type = Config, other_network: bool = False) -> None:
     """Raise for the first key that is not in the schema, and name its successor or the nearest key.
 
-    The options of callbacks and metrics, of loggers that the schema does not have, and of ``augment.extra`` are those
-    of their classes, and pass.
+    The options of callbacks and metrics, of loggers that the schema does not have, and of ``augment.extra`` and
+    ``data.reader`` are those of their classes, and pass.
 
     Args:
         keys: dotted keys.
@@ -106,7 +106,7 @@ def _nearest(key: str, known: set[str]) -> list[str]:
 
 def is_class_option(key: str) -> bool:
     """Return whether a key belongs to an entry that names its class by ``_target_``."""
-    if key.startswith("augment.extra."):
+    if key.startswith(("augment.extra.", "data.reader.")):
         return True
     section, _, rest = key.partition(".")
     name = rest.split(".")[0]

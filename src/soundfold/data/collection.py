@@ -10,7 +10,7 @@ from rich.progress import track
 
 from soundfold.data import store
 from soundfold.data.download import fetch_esc50
-from soundfold.data.layouts import LAYOUTS, TableOptions
+from soundfold.data.layouts import TableOptions, find_layout
 from soundfold.data.synthetic import render
 from soundfold.data.tables import ClipTable
 from soundfold.io.console import console
@@ -44,7 +44,7 @@ def open_collection(
         seconds: length of the stored clips.
         sample_rate: of the stored clips, Hz.
         download: where to get a collection that is not in `root`, one of `DOWNLOADERS`.
-        layout: one of `LAYOUTS`.
+        layout: one of `LAYOUTS`; not used with `options.reader`.
         options: of the table of clips.
 
     Raises:
@@ -52,8 +52,9 @@ def open_collection(
     """
     if download is not None:
         DOWNLOADERS[download](root)
-    arrangement = LAYOUTS[layout]
-    table = arrangement.read(root, cache, options or TableOptions())
+    options = options or TableOptions()
+    arrangement = find_layout(layout, options)
+    table = arrangement.read(root, cache, options)
     waves = store.open_store(
         root / arrangement.audio,
         table.files,

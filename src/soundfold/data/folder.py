@@ -6,11 +6,13 @@ import hashlib
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from soundfold.data.class_folders import find_audio
+from soundfold.data.folds import assign_folds
 from soundfold.data.tables import ClipTable, read_table
 from soundfold.errors import ArgumentError, InputError
 from soundfold.io.atomic import explain_write_errors, has_control_characters, write_text
@@ -57,47 +59,7 @@ def read_folder(
         with explain_write_errors(cache, "Free some space, or set `cache` to another folder."):
             cache.mkdir(parents=True, exist_ok=True)
             write_text(path, text)
-    return read_table(path)
-
-
-def assign_folds(targets: np.ndarray, sources: list[str], classes: list[str], folds: int, seed: int = 0) -> np.ndarray:
-    """Assign clips to folds, each class spread evenly and each source in one fold.
-
-    Greedy: sources are assigned in descending order of their number of clips, ties in an order drawn from ``seed``.
-    Each goes to the fold for which the sum over classes of the squared share of the class in the fold grows least.
-
-    Args:
-        targets: (clips,), indices into ``classes``.
-        sources: (clips,).
-
-    Returns:
-        int64 (clips,), numbers from 1 to ``folds``.
-
-    Raises:
-        ArgumentError: a class has fewer sources than there are folds.
-    """
-    for target, name in enumerate(classes):
-        of_class = {source for source, t in zip(sources, targets, strict=True) if t == target}
-        if len(of_class) < folds:
-            raise ArgumentError(
-                f"Class {name!r} has {len(of_class)} source(s), fewer than the {folds} folds, and a source must be in "
-                "one fold only. Reduce `folds`, add recordings, or exclude the class (`classes`)."
-            )
-    unique, source_of = np.unique(sources, return_inverse=True)
-    counts = np.zeros((len(unique), len(classes)))
-    np.add.at(counts, (source_of, targets), 1)
-    share = counts / counts.sum(axis=0)
-    order = np.random.default_rng(seed).permutation(len(unique))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    fold_share = np.zeros((folds, len(classes)))
-    fold_of = np.zeros(len(unique), dtype=np.int64)
-    for source in order:
-        growth = ((fold_share + share[source]) ** 2 - fold_share**2).sum(axis=1)
-        # break ties by size, so that classes of equal size do not fill the same folds first
-        fold = np.lexsort((fold_share.sum(axis=1), growth.round(12)))[0]
-        fold_share[fold] += share[source]
-        fold_of[source] = fold
-    return fold_of[source_of] + 1
+    return replace(read_table(path), has_sources=source_pattern is not None)
 
 
 def _class_of(name: str) -> str:

@@ -41,7 +41,8 @@ class Audit:
         images: number of training images: clips, plus their offline copies.
         same_clip: test clips that are training clips, plain or as a copy; a leak.
         same_source_and_class: test clips that share source and class with a training clip; a leak.
-        same_source: test clips that share the source with a training clip of any class.
+        same_source: test clips that share the source with a training clip of any class. Both are None if none is known
+            to, but the sources of some clips are unknown.
         same_audio: test clips whose decoded audio equals a training clip's; None if no audio was read.
         val_copies: validation images of clips that also train; they make validation optimistic.
         seen_before: test clips that trained or selected the initial weights, or share source and class with a clip
@@ -53,8 +54,8 @@ class Audit:
     test: int
     images: int
     same_clip: int
-    same_source_and_class: int
-    same_source: int
+    same_source_and_class: int | None
+    same_source: int | None
     same_audio: int | None
     val_copies: int
     seen_before: int
@@ -79,7 +80,7 @@ def audit(
     """
     trained, validated = _clips_of_images(split, copies)
     used = np.concatenate([trained, split.val, validated])
-    same_audio = None
+    same_audio, unknown = None, 0 if table.has_sources else None
     if audio_hashes is not None:
         used_hashes = {audio_hashes[i] for i in used}
         same_audio = sum(audio_hashes[i] in used_hashes for i in split.test)
@@ -89,8 +90,8 @@ def audit(
         test=len(split.test),
         images=len(split.train if copies is None else copies.train),
         same_clip=int(np.isin(split.test, used).sum()),
-        same_source_and_class=_count_shared(table.pair_numbers, split.test, used),
-        same_source=_count_shared(table.source_numbers, split.test, used),
+        same_source_and_class=_count_shared(table.pair_numbers, split.test, used) or unknown,
+        same_source=_count_shared(table.source_numbers, split.test, used) or unknown,
         same_audio=same_audio,
         val_copies=int(np.isin(validated, trained).sum()),
         seen_before=sum(

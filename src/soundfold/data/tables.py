@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from soundfold.data.folds import assign_folds
+from soundfold.data.row_registry import RowRegistry, plain_path
 from soundfold.errors import ArgumentError, InputError
 from soundfold.io.atomic import escapes_folder, has_control_characters
 
@@ -27,22 +28,26 @@ class Columns:
 
     Attributes:
         filename: name of the audio file, relative to the folder of the audio.
-        fold, target: integers.
+        fold: integer; None where folds are made.
+        target: integer; None where classes are numbered in alphabetical order.
         category: class name.
-        source: identifier of the source recording. Optional: without it, every clip is its own source.
+        source: identifier of the source recording. Where a row has none, its clip is its own source.
+        requires_source: whether the table must have the column of sources.
         fold_folders: whether the files of fold k are in the folder ``fold<k>``.
     """
 
     filename: str = "filename"
-    fold: str = "fold"
-    target: str = "target"
+    fold: str | None = "fold"
+    target: str | None = "target"
     category: str = "category"
     source: str = "src_file"
     fold_folders: bool = False
+    requires_source: bool = False
 
     @property
     def required(self) -> tuple[str, ...]:
-        return self.filename, self.fold, self.target, self.category
+        names = self.filename, self.fold, self.target, self.category, self.source if self.requires_source else None
+        return tuple(name for name in names if name is not None)
 
 
 ESC50 = Columns()
@@ -60,6 +65,8 @@ class ClipTable:
         targets: int64 (clips,), classes 0..C-1.
         sources: identifiers of the source recordings. Clips of one source are not independent.
         classes: class names, indexed by target.
+        has_sources: whether the source of every clip is known; otherwise clips of one recording may be in several
+            folds, which no audit can find.
     """
 
     files: tuple[str, ...]
@@ -67,6 +74,7 @@ class ClipTable:
     targets: np.ndarray
     sources: tuple[str, ...]
     classes: tuple[str, ...]
+    has_sources: bool = True
 
     def __len__(self) -> int:
         return len(self.files)
@@ -96,11 +104,16 @@ class ClipTable:
             targets=self.targets[index],
             sources=tuple(self.sources[i] for i in index),
             classes=self.classes,
+            has_sources=self.has_sources,
         )
 
 
 def read_table(
-    path: Path, subset: str | None = None, classes: list[str] | None = None, columns: Columns = ESC50
+    path: Path,
+    subset: str | None = None,
+    classes: list[str] | None = None,
+    columns: Columns = ESC50,
+    folds: int = 5,
 ) -> ClipTable:
     """Read and check a table of clips.
 
@@ -111,10 +124,11 @@ def read_table(
         subset: name of a boolean column; select the rows marked ``True`` (``esc10`` in ESC-50's table).
         classes: select these categories; None selects all.
         columns: column names of the format.
+        folds: number of folds to make where the format has none, see `assign_folds`.
 
     Raises:
         InputError: the file cannot be read, or a column or a row is invalid.
-        ArgumentError: there is no table at the path, or `classes` is invalid.
+        ArgumentError: there is no table at the path, `classes` is invalid, or a class has too few sources for `folds`.
     """
     clips = _read_clips(path, columns, subset)
     if classes is not None:
@@ -124,26 +138,40 @@ def read_table(
         clips = [clip for clip in clips if clip.category in classes]
     if not clips:
         raise InputError(f"The table of clips {path} has no rows{f' marked True in {subset}' if subset else ''}.")
-    names = {clip.target: clip.category for clip in sorted(clips, key=lambda clip: clip.target)}
+    names = {clip.category: None for clip in sorted(clips, key=lambda clip: (clip.target or 0, clip.category))}
     if len(names) < 2:
         raise ArgumentError(
             f"The table of clips {path} has one class only{' left' if subset or classes else ''}, "
             f"{clips[0].category!r}; a classifier needs two. Add classes to `classes`, or use another table."
         )
-    new_target = {target: number for number, target in enumerate(names)}
+    number_of = {name: number for number, name in enumerate(names)}
+    targets = np.array([number_of[clip.category] for clip in clips], dtype=np.int64)
+    sources = tuple(clip.source or clip.filename for clip in clips)
+    given = np.array([clip.fold for clip in clips], dtype=np.int64)
     return ClipTable(
         files=tuple(clip.filename for clip in clips),
-        folds=np.array([clip.fold for clip in clips], dtype=np.int64),
-        targets=np.array([new_target[clip.target] for clip in clips], dtype=np.int64),
-        sources=tuple(clip.source for clip in clips),
-        classes=tuple(names.values()),
+        folds=given if columns.fold else assign_folds(targets, sources, [*names], folds),
+        targets=targets,
+        sources=sources,
+        classes=tuple(names),
+        has_sources=all(clip.source for clip in clips),
     )
+
+
+def read_header(path: Path) -> list[str]:
+    """Return the column names of a table.
+
+    Raises:
+        InputError, ArgumentError: see `read_table`.
+    """
+    with _open_csv(path) as reader:
+        return next(reader, [])
 
 
 class _Clip(NamedTuple):
     filename: str
     fold: int
-    target: int
+    target: int | None
     category: str
     source: str
 
@@ -175,7 +203,7 @@ def _open_csv(path: Path) -> Iterator[Any]:
 def _read_clips(path: Path, columns: Columns, subset: str | None) -> list[_Clip]:
     """Return the checked rows, of the subset if there is one. Rows are not stored, which doubles the speed."""
     clips: list[_Clip] = []
-    registry = _Registry()
+    registry = RowRegistry()
     with _open_csv(path) as reader:
         header: list[str] = next(reader, [])
         _check_header(path, header, columns, subset)
@@ -185,7 +213,7 @@ def _read_clips(path: Path, columns: Columns, subset: str | None) -> list[_Clip]
                 row = {**dict.fromkeys(header), **row, None: cells[len(header) :]}
             try:
                 clip = _parse_clip(row, columns)
-                registry.add(clip)
+                registry.add(clip.filename, clip.target, clip.category)
                 if not subset or _is_marked(row, subset):
                     clips.append(clip)
             except InputError as error:
@@ -219,18 +247,13 @@ def _parse_clip(row: dict[Any, Any], columns: Columns) -> _Clip:
     filename, category = (row[columns.filename] or "").strip(), (row[columns.category] or "").strip()
     if not filename or not category:
         raise InputError(f"{columns.filename} and {columns.category} must not be empty.")
-    if not _plain_path(filename) or escapes_folder(filename):
-        raise InputError(f"{columns.filename} {_abbreviate(filename)} must be a file inside the folder audio/.")
-    try:
-        fold, target = _integer(row[columns.fold]), _integer(row[columns.target])
-    except (ValueError, OverflowError):
-        raise InputError(
-            f"{columns.fold} and {columns.target} must be integers of at most 18 digits, "
-            f"not {_abbreviate(row[columns.fold])} and {_abbreviate(row[columns.target])}."
-        ) from None
+    if not plain_path(filename) or escapes_folder(filename):
+        raise InputError(f"{columns.filename} {_abbreviate(filename)} must be a file inside the folder of the audio.")
+    fold = 1 if columns.fold is None else _integer(columns.fold, row[columns.fold])
+    target = None if columns.target is None else _integer(columns.target, row[columns.target])
     if fold < 1:
-        raise InputError(f"fold is {fold}; folds are numbered from 1.")
-    source = (row.get(columns.source) or "").strip() or filename
+        raise InputError(f"{columns.fold} is {fold}; folds are numbered from 1.")
+    source = (row.get(columns.source) or "").strip()
     for column, name in ((columns.filename, filename), (columns.category, category), (columns.source, source)):
         if has_control_characters(name):
             raise InputError(f"{column} {_abbreviate(name)} has a control character or a line break. Rename it.")
@@ -238,56 +261,15 @@ def _parse_clip(row: dict[Any, Any], columns: Columns) -> _Clip:
 
 
 @lru_cache  # a table has few folds and targets
-def _integer(text: str | None) -> int:
-    # int() also accepts 1_0, and digits of other scripts
-    if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text or ""):
-        raise ValueError
-    return int(np.int64(int(text or "")))  # NumPy refuses what int64 cannot hold
-
-
-def _plain_path(name: str) -> str:
-    """Return a name without its empty and ``.`` parts: ``./a.wav`` is the same file as ``a.wav``."""
-    # the comparison is fast, and most names are plain
-    plain = "./" not in name and "//" not in name and not name.endswith(("/", "."))
-    return name if plain else "/".join(PurePosixPath(name).parts)
+def _integer(column: str, text: str | None) -> int:
+    try:
+        # int() also accepts 1_0, and digits of other scripts
+        if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text or ""):
+            raise ValueError
+        return int(np.int64(int(text or "")))  # NumPy refuses what int64 cannot hold
+    except (ValueError, OverflowError):
+        raise InputError(f"{column} must be an integer of at most 18 digits, not {_abbreviate(text)}.") from None
 
 
 def _abbreviate(value: str | None) -> str:
     return repr(value) if value is None or len(value) <= 60 else f"{value[:60]!r}..."
-
-
-@dataclass
-class _Registry:
-    """Files and classes of the rows so far: a file has one row, and targets and class names correspond one to one."""
-
-    files: set[str] = field(default_factory=set)
-    category_of: dict[int, str] = field(default_factory=dict)
-    target_of: dict[str, int] = field(default_factory=dict)
-    name_of: dict[str, str] = field(default_factory=dict)
-
-    def add(self, clip: _Clip) -> None:
-        file = _plain_path(clip.filename)
-        if file in self.files:
-            raise InputError(f"{clip.filename} occurs twice; a clip must have exactly one row.")
-        self.files.add(file)
-        if (category := self.category_of.setdefault(clip.target, clip.category)) != clip.category:
-            raise InputError(
-                f"target {clip.target} is named {clip.category!r} here and {category!r} before; "
-                "a target must have one class name."
-            )
-        if clip.category not in self.target_of:
-            self._refuse_similar(clip.category)
-        if (target := self.target_of.setdefault(clip.category, clip.target)) != clip.target:
-            raise InputError(
-                f"class {clip.category!r} has target {clip.target} here and {target} before; "
-                "a class name must have one target."
-            )
-
-    def _refuse_similar(self, name: str) -> None:
-        """Refuse a new class whose name looks like that of another, as a copy from another file system may."""
-        other = self.name_of.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if other != name:
-            raise InputError(
-                f"class {name!a} differs from {other!a} only in case or in the Unicode form of accents. Give "
-                "both one name, or rename one."
-            )

@@ -33,7 +33,7 @@ class TableAudit:
         leaks: folds by (source, class), for pairs in more than one fold; such folds leak.
         tested: number of test clips of a random split.
         contaminated: number of these that share source and class with a clip outside the test set: mean, minimum and
-            maximum over 100 random splits.
+            maximum over 100 random splits; None if the sources of some clips are unknown.
     """
 
     clips: int
@@ -43,13 +43,13 @@ class TableAudit:
     several_folds: dict[str, list[int]]
     leaks: dict[str, list[int]]
     tested: int
-    contaminated: tuple[float, int, int]
+    contaminated: tuple[float, int, int] | None
 
 
 def audit_table(table: ClipTable) -> TableAudit:
     """Count sources that the table's folds share, and test clips that random splits contaminate."""
     audits = [audit(table, make_split(table, RANDOM, table.fold_numbers[0], seed)) for seed in range(N_RANDOM_SPLITS)]
-    contaminated = [split.same_source_and_class for split in audits]
+    counts = [split.same_source_and_class or 0 for split in audits]
     return TableAudit(
         clips=len(table),
         classes=len(table.classes),
@@ -60,7 +60,7 @@ def audit_table(table: ClipTable) -> TableAudit:
             table, table.pair_numbers, lambda clip: f"{table.sources[clip]}, {table.classes[table.targets[clip]]}"
         ),
         tested=audits[0].test,
-        contaminated=(float(np.mean(contaminated)), min(contaminated), max(contaminated)),
+        contaminated=(float(np.mean(counts)), min(counts), max(counts)) if table.has_sources else None,
     )
 
 
@@ -151,7 +151,8 @@ def _table_lines(name: str, table: TableAudit) -> Iterator[str]:
     smallest, largest = min(table.folds.values()), max(table.folds.values())
     size = f"{smallest}" if smallest == largest else f"{smallest} to {largest}"
     yield (
-        f"{name}: {table.clips} clips of {table.classes} classes from {table.sources} sources, in "
+        f"{name}: {table.clips} clips of {table.classes} classes"
+        f"{f' from {table.sources} sources' if table.contaminated else ''}, in "
         f"{len(table.folds)} folds of {size} clips."
     )
     if table.several_folds:
@@ -160,8 +161,14 @@ def _table_lines(name: str, table: TableAudit) -> Iterator[str]:
     if table.leaks:
         subject = _count(len(table.leaks), "source has", "sources have")
         yield f"LEAK: {subject} clips of one class in several folds: {_first_folds(table.leaks)}."
-    else:
+    elif table.contaminated:
         yield "No source has clips of one class in several folds: these folds do not leak."
+    if table.contaminated is None:
+        yield (
+            "The sources of some clips are unknown, so nobody knows whether clips of one recording are in several "
+            "folds. Name them by data.source_pattern, or by a column of the table."
+        )
+        return
     mean, least, most = table.contaminated
     yield (
         f"A random split would test {table.tested} clips. On average {mean:.0f} of them, which is "

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from soundfold.data.attribution import read_attributions
 from soundfold.data.collection import DOWNLOADERS
-from soundfold.data.layouts import LAYOUTS
+from soundfold.data.layouts import find_layout
 from soundfold.eda.analysis import CollectionAnalysis, Progress, analyze_collection
 from soundfold.eda.clip_cards import ClipCards
 from soundfold.eda.collection_audit import duplicates_csv
@@ -72,12 +72,13 @@ def explore(cfg: DictConfig) -> Path:
 
 
 def _analyze(cfg: DictConfig, root: Path, progress: Progress) -> CollectionAnalysis:
-    cache, layout = Path(cfg.paths.cache), LAYOUTS[cfg.data.layout]
+    cache, options = Path(cfg.paths.cache), build.table_options(cfg)
+    layout = find_layout(cfg.data.layout, options)
     if cfg.data.download is not None:
         DOWNLOADERS[cfg.data.download](root)
     return analyze_collection(
         cfg.data.name,
-        layout.read(root, cache, build.table_options(cfg)),
+        layout.read(root, cache, options),
         root / layout.audio,
         build.logmel(cfg),
         seconds=cfg.data.seconds,

@@ -95,7 +95,7 @@ def _clip_values(analysis: CollectionAnalysis) -> dict[str, Any]:
     encodings = Counter((report.subtype, report.rate, report.channels) for report in reports if report.rate)
     return {
         "hours": sum(report.seconds for report in reports) / 3600,
-        "n_sources": len(set(analysis.table.sources)),
+        "n_sources": len(set(analysis.table.sources)) if analysis.table.has_sources else "unknown",
         "durations": _duration_sentence(reports),
         "encodings": [[*encoding, count] for encoding, count in encodings.most_common()],
     }

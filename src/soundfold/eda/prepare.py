@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.progress import track
 
 from soundfold.data.collection import Collection, open_collection
-from soundfold.data.layouts import LAYOUTS
+from soundfold.data.layouts import find_layout
 from soundfold.data.tables import ClipTable
 from soundfold.eda.collection_audit import SoundAudit, audit_sound, audit_table, duplicates_csv, print_audit
 from soundfold.eda.duplicates import fingerprints, near_pairs
@@ -36,7 +36,8 @@ def prepare(cfg: DictConfig) -> None:
     """
     console = Terminal(stderr=True)
     root, cache = Path(cfg.data.root), Path(cfg.paths.cache)
-    layout, options = LAYOUTS[cfg.data.layout], build.table_options(cfg)
+    options = build.table_options(cfg)
+    layout = find_layout(cfg.data.layout, options)
     if cfg.audit and layout.lacks_audio(root):
         console.print(f"There is no audio under {root}, so only the table is audited.", soft_wrap=True)
         _write_audit(cfg, layout.read(root, cache, options), None, None, console)

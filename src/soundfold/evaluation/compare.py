@@ -76,7 +76,21 @@ class RunResult:
             if counts[key] > (reported if key in NESTED_LEAKS else 0):
                 phrases.append(f"{counts[key]} of {self.total.n} {phrase}")
                 reported = max(reported, counts[key])
+        phrases += [] if self.has_sources else ["sources unknown"]
         return "; ".join(phrases) or "nothing"
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether the source of every clip is known, so that an audit without a finding means no leak."""
+        data = self.config.get("data") or {}
+        if data.get("layout") == "folder" and not data.get("source_pattern"):
+            return False  # audits of older versions count each file as a source
+        return all(fold["audit"].get("same_source", 0) is not None for fold in self.total.folds)
+
+    def resampled(self) -> str:
+        """Describe the units of the bootstrap."""
+        number = len(set(self.sources))
+        return f"{number} sources" if self.has_sources else f"{number} clips, whose sources are unknown"
 
 
 NESTED_LEAKS = ("same_clip", "same_source_and_class", "same_source")

@@ -12,7 +12,7 @@ import numpy as np
 from rich.progress import track
 
 from soundfold.config import install_command
-from soundfold.data.layouts import LAYOUTS
+from soundfold.data.layouts import find_layout
 from soundfold.data.store import decode, to_int16
 from soundfold.errors import InputError
 from soundfold.evaluation.predictions import load_predictions
@@ -49,7 +49,8 @@ class FoldClips:
                 "Name the run's folder and set --fold=NUMBER."
             )
         cfg = build.stored_sections(predictor.models[0].bundle.values)
-        self.audio = (Path(cfg.data.root) if root is None else root) / LAYOUTS[cfg.data.layout].audio
+        audio = find_layout(cfg.data.layout, build.table_options(cfg)).audio
+        self.audio = (Path(cfg.data.root) if root is None else root) / audio
         if not self.audio.is_dir():
             raise InputError(
                 f"--int8 requires the run's clips, and there is no {self.audio}. Set --data=DIRECTORY to the "

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from soundfold.data import store
 from soundfold.data.attribution import Attribution, attribution, read_attributions
-from soundfold.data.layouts import LAYOUTS
+from soundfold.data.layouts import find_layout
 from soundfold.errors import InputError
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.metrics import probabilities
@@ -104,6 +104,7 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
     if OmegaConf.is_missing(cfg.data, "root"):
         raise InputError(f"{source} lacks data.root, the folder of the audio. {REDO}")
     root, rate = Path(cfg.data.root), cfg.data.sample_rate
+    audio = find_layout(cfg.data.layout, build.table_options(cfg)).audio
     samples = round(cfg.data.seconds * rate)
     attributions = read_attributions(root)
     scorers: dict[int, ClipScorer | None] = {}
@@ -119,7 +120,7 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
             weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
             scorers[mistake.fold] = _load_scorer(weights) if weights.is_file() else None
         scorer = scorers[mistake.fold]
-        decoded = store.decode(root / LAYOUTS[cfg.data.layout].audio / mistake.filename, rate, samples)
+        decoded = store.decode(root / audio / mistake.filename, rate, samples)
         wave = store.to_int16(decoded, samples)
         log_mel = logmel(pcm_to_float(torch.from_numpy(wave)[None]))
         cam = None if scorer is None else scorer.activation(log_mel, int(run.predictions[i]))

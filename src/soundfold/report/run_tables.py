@@ -103,7 +103,11 @@ def _metric_rows(names: Sequence[str], metrics: ClassMetrics) -> list[list[Any]]
 def audit_rows(run: RunResult) -> list[list[Any]]:
     """Return a row per count of the split's audit, a column per fold."""
     audits = [fold["audit"] for fold in run.total.folds]
-    return [[label, *(audit.get(key, "—") for audit in audits)] for key, label in AUDIT_LABELS.items()]
+    return [[label, *(_count(audit.get(key, "—")) for audit in audits)] for key, label in AUDIT_LABELS.items()]
+
+
+def _count(value: Any) -> Any:
+    return "unknown" if value is None else value
 
 
 def changed_settings(config: dict[str, Any]) -> list[list[str]]:

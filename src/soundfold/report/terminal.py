@@ -61,7 +61,7 @@ def print_interval(run: RunResult) -> None:
     _print(
         f"{part}{'LEAKY, so too high: ' if run.total.leaky else ''}Pooled accuracy {100 * run.correct.mean():.2f} % "
         f"over {len(run.correct)} clips; 95 % interval {low:.2f} to {high:.2f} % "
-        f"(bootstrap over {len(set(run.sources))} sources). Shared with training: {run.leaks()}."
+        f"(bootstrap over {run.resampled()}). Shared with training: {run.leaks()}."
     )
 
 

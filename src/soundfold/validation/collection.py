@@ -23,8 +23,7 @@ def validate_data(cfg: DictConfig) -> None:
     if data.layout == "folder" and OmegaConf.is_missing(data, "root"):
         raise InputError("data=folder requires data.root=DIRECTORY, with one folder of audio files per class.")
     check_values(cfg)
-    if data.layout == "folder" and data.folds < 2:
-        raise InputError(f"data.folds={data.folds} must be at least 2.")
+    _check_table(data)
     if data.subset is not None and data.layout != "esc50":
         raise InputError(
             f"data.subset={data.subset} requires data.layout=esc50: it is a column of ESC-50's table. Set data.classes "
@@ -36,6 +35,23 @@ def validate_data(cfg: DictConfig) -> None:
             f"{MAX_CLIP_SAMPLES / data.sample_rate:.0f} s at data.sample_rate={data.sample_rate}. Cut longer "
             "recordings into clips."
         )
+
+
+def _check_table(data: DictConfig) -> None:
+    """Check where the table of clips comes from."""
+    if (data.layout in ("folder", "csv") or data.reader) and data.folds < 2:
+        raise InputError(f"data.folds={data.folds} must be at least 2.")
+    if data.reader and not isinstance(data.reader.get("_target_"), str):
+        raise InputError("data.reader requires _target_, a function that returns a soundfold.data.tables.ClipTable.")
+    if data.layout == "csv":
+        if data.table is None and not data.reader:
+            raise InputError("data=csv requires data.table=FILE, a CSV file with a row per clip.")
+        return
+    for key in ("table", "fold_column", "source_column"):
+        if data[key] is not None:
+            raise InputError(f"data.{key}={data[key]} requires data=csv, not data.layout={data.layout}. Remove it.")
+    if data.audio is not None and not data.reader:
+        raise InputError(f"data.audio={data.audio} requires data=csv or data.reader. Remove it.")
 
 
 def validate_features(cfg: DictConfig) -> None:
