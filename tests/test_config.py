@@ -17,6 +17,7 @@ from soundfold.config import (
     flatten,
     frame_sizes,
     known_keys,
+    migrate,
     refuse_unknown_keys,
     register,
 )
@@ -55,7 +56,7 @@ def options(group: str) -> list[str]:
         option
         for group in (
             *("data", "split", "features", "augment", "optim", "schedule", "average", "trainer", "logger", "callbacks"),
-            "metrics",
+            *("metrics", "model"),
             *("experiment", "ablate"),
         )
         for option in options(group)
@@ -137,6 +138,20 @@ def test_new_option_at_its_frozen_value_keeps_the_identity(key, monkeypatch):
     assert cv_id(with_key(composed(), key, 0.6), DIGESTS) != before
     disabled = composed("augment=none")
     assert cv_id(disabled, DIGESTS) != before
+
+
+def test_options_of_another_network_count_whatever_their_value():
+    """A value that is ResNet-18's default says nothing about the default of another class."""
+    other = ["model._target_=mypackage.Net", "~model.width"]
+    assert cv_id(composed(*other, "+model.width=64"), DIGESTS) != cv_id(composed(*other), DIGESTS)
+    assert cv_id(composed("model.width=64"), DIGESTS) == cv_id(composed(), DIGESTS)
+    assert "width" not in migrate({"model": {"_target_": "mypackage.Net"}})["model"]
+
+
+def test_recipes_leave_the_network_open():
+    own = {"pooling", "stochastic_depth", "width"}
+    assert own <= set(composed("experiment=scratch").model)
+    assert not own & set(composed("experiment=scratch", "model=resnet34").model)
 
 
 def test_changed_default_changes_the_folder_of_a_run(tmp_path):

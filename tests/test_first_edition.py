@@ -123,6 +123,15 @@ def test_an_unknown_key_that_changes_images_is_refused(line, added, key, tmp_pat
     assert "written by another version of soundfold; use that version or train again" in text
 
 
+def test_an_unknown_key_of_other_sections_is_refused_with_another_network(tmp_path):
+    content = torch.load(RUN / WEIGHTS, weights_only=True)
+    config = content["config"].replace("features:\n", "features:\n  taper: hann\n", 1)
+    config = config.replace("model:\n", "model:\n  _target_: mypackage.Net\n  depth: 3\n", 1)
+    torch.save({**content, "config": config}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"has the key features\.taper,"):
+        Predictor.load(tmp_path / "weights.pt")
+
+
 def test_an_unknown_key_that_does_not_change_predictions_is_ignored(tmp_path):
     content = torch.load(RUN / WEIGHTS, weights_only=True)
     config = content["config"].replace("trainer:\n", "trainer:\n  benchmark: true\n", 1)

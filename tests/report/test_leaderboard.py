@@ -127,6 +127,21 @@ def test_a_section_that_matches_an_option_shows_its_name(tmp_path):
     assert columns["augment"] == ["strong", "none", "noise_stretch_pitch"]
 
 
+def test_networks_show_the_name_of_their_option_or_their_class(tmp_path):
+    chosen = {"toy-a": "resnet18", "toy-b": "resnet34", "toy-c": "timm"}
+    for name, model in chosen.items():
+        finish(tmp_path, name, to_yaml(compose_config(f"model={model}")), correct=2, mtime=1000)
+    runs, _ = list_runs(tmp_path)
+    assert grouped_differences(configs(runs)) == {"model": list(chosen.values())}
+    # ResNet-18's own options, which the others do not have, are implied
+    assert differing_keys(configs(runs)).keys() == {"model._target_", "model.name"}
+    smoothed = to_yaml(compose_config("model=resnet34", "model.label_smoothing=0.1"))
+    finish(tmp_path, "toy-d", smoothed, correct=2, mtime=1000)
+    columns = grouped_differences(configs(list_runs(tmp_path)[0]))
+    assert columns["model.name"] == ["ResNet18", "resnet34", "efficientnet_b0", "resnet34"]
+    assert columns["model.label_smoothing"] == ["0.0", "0.0", "0.0", "0.1"]
+
+
 def test_where_compares_values_as_yaml(outputs):
     assert [run.name for run in list_runs(outputs, ["optim.lr=1e-3"])[0]] == ["toy-c", "toy-leaky-b"]
     assert [run.name for run in list_runs(outputs, ["optim.lr=1e-3", "augment.time_stretch=null"])[0]] == ["toy-c"]

@@ -58,9 +58,9 @@ def stored_sections(stored: dict[str, Any], source: str = "the stored configurat
     values = config.migrate({name: {} for name in IMAGE_SECTIONS} | stored)
     sections: Any = {}
     try:
-        schemas = IMAGE_SECTIONS | ({} if _has_other_network(values) else {"model": config.MODELS["resnet18"]})
-        for name, schema in schemas.items():
-            sections[name] = OmegaConf.merge(config.open_section(schema), values[name])
+        network = config.open_section(config.Model) if _has_other_network(values) else config.MODELS["resnet18"]
+        for name, schema in (IMAGE_SECTIONS | {"model": network}).items():
+            sections[name] = OmegaConf.merge(OmegaConf.structured(schema), values[name])
         cfg = OmegaConf.create(sections)
         validate_data(cfg)
         validate_features(cfg)
@@ -83,13 +83,11 @@ def refuse_foreign_keys(stored: dict[str, Any], source: str) -> None:
             raise InputError(f"{source} has {name}={stored[name]!r}, not a mapping, so the model cannot be rebuilt.")
     values, known = config.migrate(stored), config.known_keys()
     for key in config.flatten({name: values[name] for name in IMAGE_SECTIONS if name in values}):
-        if config.is_class_option(key):
+        if config.is_class_option(key) or (key.startswith("model.") and _has_other_network(values)):
             continue
         parts = key.split(".")
         # name the outermost unknown key
         for length in range(2, len(parts) + 1):
-            if name == "model" and _has_other_network(values):
-                continue  # its class checks its options
             if (outer := ".".join(parts[:length])) not in known:
                 raise InputError(
                     f"{source} has the key {outer}, which this version of soundfold does not know: this model was "

@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from soundfold.config.installation import install_command
 from soundfold.errors import ArgumentError
 
 # of builders: they read files or download; `model.weights` does, in training only
@@ -77,7 +78,7 @@ def _import_timm() -> ModuleType:
         import timm
     except ImportError as error:
         raise ArgumentError(
-            f"model=timm requires {error.name}, which is not installed: pip install 'soundfold[timm]'."
+            f"model=timm requires {error.name}, which is not installed: {install_command('timm')}."
         ) from error
     return timm
 

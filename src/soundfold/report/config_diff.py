@@ -30,8 +30,16 @@ def differing_keys(configs: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
         key: [_as_yaml(value) for value in values]
         for key, values in columns.items()
         # a section that is null in some runs: its keys already show the difference
-        if not any(other.startswith(f"{key}.") for other in columns)
+        if not any(other.startswith(f"{key}.") for other in columns) and not _belongs_to_class(key, columns)
     }
+
+
+def _belongs_to_class(key: str, columns: dict[str, list[Any]]) -> bool:
+    """Return whether a key is an option of one class only, so that the difference of ``_target_`` implies it."""
+    section, _, name = key.rpartition(".")
+    values = [value for value in columns[key] if value is not _NOT_SET]
+    is_own = len(values) < len(columns[key]) and all(value == values[0] for value in values)
+    return is_own and name != "name" and f"{section}._target_" in columns
 
 
 def _as_yaml(value: Any) -> str:
@@ -46,19 +54,35 @@ def grouped_differences(configs: Sequence[dict[str, Any]]) -> dict[str, list[str
     Switching on an augmentation changes a dozen keys at once. A shared column holds option names of conf/ if every
     run's section is one (``augment``: ``strong``, ``none``); otherwise the first key and the number of the others.
     """
-    columns = differing_keys(configs)
+    columns = _merge_names(differing_keys(configs))
     groups: dict[tuple[str, ...], list[str]] = {}
     for key, values in columns.items():
         groups.setdefault((key.split(".")[0], *(str(values.index(value)) for value in values)), []).append(key)
     grouped: dict[str, list[str]] = {}
     for (section, *_), keys in groups.items():
-        options = [_option_name(section, config) for config in configs] if len(keys) > 1 else []
+        if section in grouped:
+            continue
+        is_class = any(key.rpartition(".")[2] in ("_target_", "name") for key in keys)
+        options = [_option_name(section, config) for config in configs] if len(keys) > 1 or is_class else []
         if options and all(options):
             grouped[section] = options
         else:
             first = next((key for key in keys if "" not in columns[key]), keys[0])
             grouped[f"{first} and {len(keys) - 1} more" if len(keys) > 1 else first] = columns[first]
     return grouped
+
+
+def _merge_names(columns: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Drop each ``_target_`` that a ``name`` beside it explains; the name of a class without one is the class's."""
+    merged = dict(columns)
+    for key, targets in columns.items():
+        section, _, leaf = key.rpartition(".")
+        if leaf == "_target_" and (names := columns.get(f"{section}.name")):
+            filled = [name or target.rpartition(".")[2] for name, target in zip(names, targets, strict=True)]
+            if len(set(zip(filled, targets, strict=True))) == len(set(filled)):
+                del merged[key]
+                merged[f"{section}.name"] = filled
+    return merged
 
 
 def _option_name(section: str, config: dict[str, Any]) -> str:
