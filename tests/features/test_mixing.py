@@ -3,15 +3,19 @@ import torch
 from torch.nn.functional import one_hot
 
 from soundfold.errors import ArgumentError
+from soundfold.features.augment_params import ParamSampler
 from soundfold.features.mixing import (
+    BetweenClass,
+    ImageMixing,
     Mixing,
+    MixStyle,
     StyleMixParams,
     WaveMixParams,
-    mix_images,
-    mix_styles,
     mix_targets,
-    mix_waves,
 )
+
+# applies drawn parameters, whatever it would draw itself
+MIXUP = ImageMixing(1.0, 1.0, 0.0, 0.0)
 
 
 def generator() -> torch.Generator:
@@ -24,10 +28,10 @@ def images() -> torch.Tensor:
 
 
 def test_mixup_mixes_images_and_targets_by_the_same_share():
-    params = Mixing(alpha=1.0, mixup=1.0).draw_images(200, generator())
+    params = Mixing(alpha=1.0, mixup=1.0).images.draw(ParamSampler(200, generator()))
     clip, partner = torch.arange(200.0), params.partner.float()
     expected = params.share * clip + (1 - params.share) * partner
-    mixed = mix_images(images(), images()[params.partner], params)
+    mixed = MIXUP.forward(images(), images()[params.partner], params)
     torch.testing.assert_close(mixed, expected[:, None, None, None].expand(-1, 1, 20, 30))
     target = torch.arange(200) % 3
     share = params.share[:, None]
@@ -37,8 +41,8 @@ def test_mixup_mixes_images_and_targets_by_the_same_share():
 
 @pytest.mark.parametrize("axis", ["time", "frequency"])
 def test_cutmix_takes_a_stripe_of_the_partner(axis):
-    params = Mixing(alpha=1.0, **{f"{axis}_cutmix": 1.0}).draw_images(200, generator())
-    mixed = mix_images(images(), images()[params.partner], params)[:, 0]
+    params = Mixing(alpha=1.0, **{f"{axis}_cutmix": 1.0}).images.draw(ParamSampler(200, generator()))
+    mixed = MIXUP.forward(images(), images()[params.partner], params)[:, 0]
     clip = torch.arange(200.0)[:, None, None]
     different = params.partner != torch.arange(200)
     unchanged = (mixed == clip).float()[different]
@@ -50,7 +54,9 @@ def test_cutmix_takes_a_stripe_of_the_partner(axis):
 
 
 def test_probabilities_hold_and_exclude_each_other():
-    params = Mixing(alpha=1.0, mixup=0.2, time_cutmix=0.3, frequency_cutmix=0.1).draw_images(5000, generator())
+    params = Mixing(alpha=1.0, mixup=0.2, time_cutmix=0.3, frequency_cutmix=0.1).images.draw(
+        ParamSampler(5000, generator())
+    )
     mixup, time = params.weight < 1, params.time[:, 1] > params.time[:, 0]
     frequency = params.frequency[:, 1] > params.frequency[:, 0]
     for drawn, probability in ((mixup, 0.2), (time, 0.3), (frequency, 0.1)):
@@ -63,32 +69,34 @@ def test_between_class_mixing_weights_by_loudness_and_preserves_energy():
     noise = torch.randn(2, 100_000, generator=generator())
     wave = noise * torch.tensor([[1.0], [0.01]])
     params = WaveMixParams(share=torch.tensor([0.5, 1.0]), partner=torch.tensor([1, 0]))
-    mixed = mix_waves(wave, params)
+    mixed = BetweenClass(1.0).forward(wave, params)
     # at a share of one half both are equally loud, although one is 40 dB softer
     clip, partner = (float((mixed[0] * noise[i]).mean()) for i in (0, 1))
     assert clip == pytest.approx(partner, rel=0.05)
     torch.testing.assert_close(mixed[1], wave[1])
-    equal = mix_waves(noise, WaveMixParams(share=torch.tensor([0.3, 0.7]), partner=torch.tensor([1, 0])))
+    equal = BetweenClass(1.0).forward(
+        noise, WaveMixParams(share=torch.tensor([0.3, 0.7]), partner=torch.tensor([1, 0]))
+    )
     assert equal.square().mean() == pytest.approx(1.0, rel=0.02)
 
 
 def test_targets_mixed_twice_are_distributions():
     mixing = Mixing(alpha=1.0, mixup=1.0, between_class=1.0)
-    soft = mix_targets(torch.arange(8) % 4, 4, mixing.draw_waves(8, generator()))
-    soft = mix_targets(soft, 4, mixing.draw_images(8, generator()))
+    soft = mix_targets(torch.arange(8) % 4, 4, mixing.waves.draw(ParamSampler(8, generator())))
+    soft = mix_targets(soft, 4, mixing.images.draw(ParamSampler(8, generator())))
     torch.testing.assert_close(soft.sum(dim=1), torch.ones(8))
     assert (soft >= 0).all()
 
 
 def test_shares_have_the_moments_of_the_beta_distribution():
-    share = Mixing(alpha=0.4, mixup=1.0).draw_images(20000, generator()).share
+    share = Mixing(alpha=0.4, mixup=1.0).images.draw(ParamSampler(20000, generator())).share
     assert abs(share.mean() - 0.5) < 0.01
     assert abs(share.var() - 1 / (4 * (2 * 0.4 + 1))) < 0.005
 
 
 def test_disabled_mixing_draws_nothing():
-    assert Mixing().draw_images(4, generator()) is None
-    assert Mixing().draw_waves(4, generator()) is None
+    assert Mixing().images is None
+    assert Mixing().waves is None
 
 
 @pytest.mark.parametrize(
@@ -113,7 +121,7 @@ def test_mixstyle_replaces_the_statistics_of_each_band_and_nothing_else():
     image = torch.randn(4, 1, 5, 300, generator=generator()) * torch.arange(1, 5.0)[:, None, None, None]
     image += torch.arange(5.0)[:, None] * torch.tensor([0.0, 1.0, -2.0, 5.0])[:, None, None, None]
     params = StyleMixParams(share=torch.tensor([1.0, 0.0, 0.25, 0.5]), partner=torch.tensor([1, 0, 3, 2]))
-    mixed = mix_styles(image, params)
+    mixed = MixStyle(1.0, 1.0).forward(image, params)
     torch.testing.assert_close(mixed[0], image[0])
     for clip, other, share in ((1, 0, 0.0), (2, 3, 0.25), (3, 2, 0.5)):
         mean, std = mixed[clip].mean(dim=-1), mixed[clip].std(dim=-1, correction=0)
@@ -127,8 +135,8 @@ def test_mixstyle_replaces_the_statistics_of_each_band_and_nothing_else():
 
 def test_mixstyle_is_drawn_for_its_share_of_the_clips():
     mixing = Mixing(alpha=1.0, mixstyle=0.3)
-    params = mixing.draw_styles(20_000, generator())
+    params = mixing.styles.draw(ParamSampler(20_000, generator()))
     assert abs((params.share < 1).float().mean() - 0.3) < 0.02
-    assert Mixing().draw_styles(10, generator()) is None
-    assert mixing.draw_images(10, generator()) is None
-    assert mixing.draw_waves(10, generator()) is None
+    assert Mixing().styles is None
+    assert mixing.images is None
+    assert mixing.waves is None

@@ -13,6 +13,7 @@ from soundfold.eda.augmentation_gallery import augmentation_gallery
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.features.augment_params import Uniform
+from soundfold.features.mixing import Mixing
 from soundfold.features.transform import Transform
 
 DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
@@ -147,16 +148,17 @@ def test_an_entry_changes_neither_other_draws_nor_other_runs(tmp_path):
 
 def test_results_are_the_same_on_any_number_of_devices_and_after_resuming(tmp_path):
     options = ("augment=strong", entry("Louder", p=0.7), entry("LouderSpectrum"), entry("Smooth", low=0.1, high=0.3))
-    whole = epoch(module(front_end(tmp_path, *options)), 1)
+    mixing = Mixing(mixup=0.4, time_cutmix=0.3, between_class=0.5, mixstyle=0.3)
+    whole = epoch(module(front_end(tmp_path, *options), mixing=mixing), 1)
     # epoch 1 in a new process has the same bits, without epoch 0
-    data = module(front_end(tmp_path, *options))
+    data = module(front_end(tmp_path, *options), mixing=mixing)
     epoch(data, 0)
     for clip, (image, target) in epoch(data, 1).items():
         assert torch.equal(image, whole[clip][0])
         assert torch.equal(target, whole[clip][1])
     parts: dict[int, tuple] = {}
     for rank in range(2):
-        parts |= epoch(module(front_end(tmp_path, *options), (rank, 2, 2)), 1)
+        parts |= epoch(module(front_end(tmp_path, *options), (rank, 2, 2), mixing=mixing), 1)
     assert parts.keys() == whole.keys()
     for clip, (image, target) in parts.items():
         torch.testing.assert_close(image, whole[clip][0], atol=1e-4, rtol=0)

@@ -136,6 +136,10 @@ class ParamSampler:
         """Draw indices below ``size``: int64 (B,)."""
         return (size * self.uniform()).long().clamp(max=size - 1)
 
+    def partners(self) -> Tensor:
+        """Draw another clip for each clip, all once: int64 (B,), a permutation of the batch."""
+        return torch.randperm(self.clips, generator=self.generator, device=self.device)
+
     def hit(self, p: float) -> Tensor:
         """Draw the clips that a transform of probability ``p`` applies to: bool (B,)."""
         return (self.uniform() < p) & self.augmented

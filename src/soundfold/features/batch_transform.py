@@ -6,17 +6,14 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from soundfold.features.augment_params import AugmentParams
+from soundfold.features.augment_params import AugmentParams, ParamSampler
 from soundfold.features.crops import Crops
 from soundfold.features.mixing import (
     ImageMixParams,
     Mixing,
     StyleMixParams,
     WaveMixParams,
-    mix_images,
-    mix_styles,
     mix_targets,
-    mix_waves,
     soft_targets,
 )
 from soundfold.features.pipeline import FrontEnd
@@ -57,7 +54,7 @@ class BatchTransform:
     """
 
     def __init__(self, front_end: FrontEnd, classes: int, crops: Crops | None, mixing: Mixing | None) -> None:
-        self.front_end, self.classes, self.crops, self.mixing = front_end, classes, crops, mixing
+        self.front_end, self.classes, self.crops, self.mixing = front_end, classes, crops, mixing or Mixing()
 
     def draw(self, clips: int, generator: Generator, augment: AugmentParams | None = None) -> BatchParams:
         """Draw the parameters of a batch, on the generator's device.
@@ -69,11 +66,12 @@ class BatchTransform:
         """
         # the order of the draws determines every seeded result
         position = self.crops.draw(clips, generator) if self.crops else None
-        wave_mix = self.mixing.draw_waves(clips, generator) if self.mixing else None
+        mixing, sampler = self.mixing, ParamSampler(clips, generator)
+        wave_mix = mixing.waves.draw(sampler) if mixing.waves else None
         if augment is None and self.front_end.augmentation is not None:
             augment = self.front_end.augmentation.draw(clips, generator)
-        image_mix = self.mixing.draw_images(clips, generator) if self.mixing else None
-        style_mix = self.mixing.draw_styles(clips, generator) if self.mixing else None
+        image_mix = mixing.images.draw(sampler) if mixing.images else None
+        style_mix = mixing.styles.draw(sampler) if mixing.styles else None
         return BatchParams(position, wave_mix, augment, image_mix, style_mix)
 
     def __call__(
@@ -101,22 +99,23 @@ class BatchTransform:
     def _mixed_images(self, wave: Tensor, target: Tensor, params: BatchParams, rows: slice) -> tuple[Tensor, Tensor]:
         if self.crops is not None and params.position is not None:
             wave = self.crops.crop_at(wave, params.position)
-        if params.wave_mix is not None:
-            wave, target = mix_waves(wave.float(), params.wave_mix), mix_targets(target, self.classes, params.wave_mix)
-        mix = params.image_mix
-        if mix is not None:
+        mixing, mix = self.mixing, params.image_mix
+        if mixing.waves and params.wave_mix:
+            wave = mixing.waves.forward(wave.float(), params.wave_mix)
+            target = mix_targets(target, self.classes, params.wave_mix)
+        if mix:
             target = mix_targets(target, self.classes, mix)
-        if params.style_mix is not None:
-            # the statistics of any clip of the batch may be needed
-            image = mix_styles(self._images(wave, params.augment, FULL_BATCH), params.style_mix)
-            image = image if mix is None else mix_images(image, image[mix.partner], mix)
-            return image[rows], target[rows]
-        image = self._images(wave, params.augment, rows)
-        if mix is None:
-            return image, target[rows]
-        # all partners' images exist already if the full batch is transformed
-        partner = image[mix.partner] if rows == FULL_BATCH else self._images(wave, params.augment, mix.partner[rows])
-        return mix_images(image, partner, mix.rows(rows)), target[rows]
+        # the statistics of any clip of the batch may be needed
+        needed = FULL_BATCH if params.style_mix else rows
+        image = self._images(wave, params.augment, needed)
+        if mixing.styles and params.style_mix:
+            image = mixing.styles.forward(image, params.style_mix)
+        if mixing.images and mix:
+            # all partners' images exist already if the full batch is transformed
+            full = needed == FULL_BATCH
+            partner = image[mix.partner] if full else self._images(wave, params.augment, mix.partner[rows])
+            image = mixing.images.forward(image, partner, mix.rows(needed))
+        return (image[rows] if needed != rows else image), target[rows]
 
     def _images(self, wave: Tensor, params: AugmentParams | None, rows: Tensor | slice) -> Tensor:
         return self.front_end(wave[rows], None if params is None else params.rows(rows))
