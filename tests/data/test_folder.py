@@ -12,7 +12,10 @@ import pytest
 import soundfile
 from helpers.tiny import ROOT
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 
+from soundfold.cli.explain import explain
 from soundfold.config import CONF, register
 from soundfold.data.collection import open_collection
 from soundfold.data.folder import read_folder
@@ -242,3 +245,10 @@ def test_without_a_pattern_no_audit_claims_that_nothing_leaks(tmp_path):
     lines = "\n".join(_table_lines("mine", audit_table(table)))
     assert "nobody knows whether clips of one recording are in several folds" in lines
     assert "do not leak" not in lines
+
+
+def test_a_pattern_without_quotes_is_refused_with_the_remedy():
+    parse = OverridesParser.create().parse_overrides
+    with pytest.raises(OverrideParseException) as error:
+        parse(["data.source_pattern=^(.+)-"])
+    assert "quotes around special characters, within those of the shell: \"KEY='VALUE'\"" in explain(error.value)

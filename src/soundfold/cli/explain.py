@@ -6,7 +6,7 @@ import re
 import sys
 import traceback
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from soundfold.config import install_command
@@ -23,6 +23,8 @@ def explain(error: Exception) -> str | None:
         return printable(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
         return f"This launcher requires a package that is not installed: {install_command('launchers')}."
+    if isinstance(error, OverrideParseException) and "NoViableAlt" in text:
+        return f"{text}\nHydra requires quotes around special characters, within those of the shell: \"KEY='VALUE'\"."
     if isinstance(error, HydraException | OmegaConfBaseException):
         # the cause names the fault; Hydra's first line only locates it, and its others suggest a plus sign
         cause = error.__cause__

@@ -61,6 +61,6 @@ def open_collection(
         seconds=seconds,
         sample_rate=sample_rate,
         cache=cache,
-        progress=lambda items, total: track(items, f"Decoding {root.name}", total, console=console),
+        progress=lambda items, total: track(items, f"Decoding {root.resolve().name}", total, console=console),
     )
     return Collection(table, waves)

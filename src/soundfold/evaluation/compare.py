@@ -83,14 +83,17 @@ class RunResult:
     def has_sources(self) -> bool:
         """Whether the source of every clip is known, so that an audit without a finding means no leak."""
         data = self.config.get("data") or {}
-        if data.get("layout") == "folder" and not data.get("source_pattern"):
+        if data.get("layout") == "folder" and not data.get("source_pattern") and not data.get("reader"):
             return False  # audits of older versions count each file as a source
         return all(fold["audit"].get("same_source", 0) is not None for fold in self.total.folds)
 
     def resampled(self) -> str:
         """Describe the units of the bootstrap."""
         number = len(set(self.sources))
-        return f"{number} sources" if self.has_sources else f"{number} clips, whose sources are unknown"
+        if self.has_sources:
+            return f"{number} sources"
+        are_clips = number == len({file for _, file in self.clips})
+        return f"{number} clips, whose sources are unknown" if are_clips else f"{number} sources, some of them unknown"
 
 
 NESTED_LEAKS = ("same_clip", "same_source_and_class", "same_source")
