@@ -9,7 +9,7 @@ from soundfold.config import parse_stored, stored_values, to_yaml
 from soundfold.config.composition import compose_config
 from soundfold.errors import InputError
 from soundfold.evaluation.results import load_config
-from soundfold.experiment.build import stored_sections
+from soundfold.experiment.build import refuse_foreign_keys, stored_sections
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.io.checkpoints import load_checkpoint, save_checkpoint
 from soundfold.report.leaderboard import list_runs
@@ -118,3 +118,11 @@ def test_a_stored_value_obeys_the_rules_of_a_configuration(section, values, reas
         stored_sections({**stored, section: {**stored[section], **values}}, "run/config.yaml")
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_foreign_key_is_refused_beside_another_network():
+    stored = load_config(GOLDEN / "fold1" / "config.yaml")
+    stored["model"] = {**stored["model"], "_target_": "mine.Network", "depth": 3}
+    stored["features"] = {**stored["features"], "taper": "hann"}
+    with pytest.raises(InputError, match="run has the key features.taper"):
+        refuse_foreign_keys(stored, "run")

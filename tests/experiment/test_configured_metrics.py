@@ -20,6 +20,9 @@ from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.evaluation.summary import write_summary
 from soundfold.experiment.metrics import add_metrics, build_metrics, check_metrics, flip_objective
 from soundfold.models.metrics import score_clips
+from soundfold.report.leaderboard import list_runs, sort_runs
+from soundfold.report.leaderboard_table import as_csv
+from soundfold.report.run_page import write_run_page
 from soundfold.report.terminal import print_run
 from soundfold.validation.metrics import check_metrics as check_entries
 from soundfold.validation.metrics import check_monitor
@@ -185,6 +188,12 @@ def test_a_finished_fold_gets_the_metrics_that_it_lacks(tmp_path, capsys):
     table = capsys.readouterr().out
     for text in ("macro F1 %", "top-5 accuracy %", "surprise", "balanced accuracy %", f"{np.mean(values):.4f} ±"):
         assert text in " ".join(table.split())
+    page = write_run_page(folder, load_run(folder), OmegaConf.create({"page": "plain", "mistakes": 0})).read_text()
+    for text in ('<th scope="col">surprise</th>', "balanced accuracy, %", f"<td>{np.mean(values):.4f} ± "):
+        assert text in page
+    runs, _ = list_runs(tmp_path)
+    assert sort_runs(runs, "surprise") == runs
+    assert ",surprise,surprise_sd,balanced_accuracy,balanced_accuracy_sd" in as_csv(runs)
 
 
 def test_a_metric_that_some_folds_lack_has_no_mean(tmp_path):

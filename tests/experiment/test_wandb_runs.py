@@ -150,7 +150,7 @@ def test_the_run_of_the_cross_validation_has_scores_tables_and_media(logged, roo
     total = json.loads((logged / "cv.json").read_text())
     run = wandb_runs_in(logged)[f"cv-{total['cv_id']}"]
     assert (run.record.job_type, run.record.run_group, run.exits) == ("cv", logged.name, [0])
-    for name in ("accuracy", "accuracy_sd", "f1", "loss", "objective", "n"):
+    for name in ("accuracy", "accuracy_sd", "f1", "top5", "top5_sd", "loss", "objective", "n"):
         assert json.loads(run.summary[f"cv/{name}"]) == pytest.approx(total[name])
     low, high = (json.loads(run.summary[f"cv/accuracy_{end}"]) for end in ("low", "high"))
     assert [low, high] == pytest.approx(total["interval"])

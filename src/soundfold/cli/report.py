@@ -30,7 +30,7 @@ def main() -> None:
     listing.add_argument(
         "--sort",
         metavar="BY",
-        help="finished (default, newest last), accuracy, name, protocol, time, or a key such as optim.lr",
+        help="finished (default, newest last), accuracy, a metric, name, protocol, time, or a key such as optim.lr",
     )
     listing.add_argument(
         "--where",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -137,18 +138,26 @@ def _interval(run: Path, total: CVResult) -> tuple[float, float]:
 
 
 def sort_runs(runs: Sequence[ListedRun], key: str) -> list[ListedRun]:
-    """Sort ascending by one of `SORT_KEYS` or by a configuration key; runs without the key come first.
+    """Sort ascending by one of `SORT_KEYS`, a metric or a configuration key; runs without it come first.
 
     Raises:
         InputError: the key is unknown.
     """
     if key in SORT_KEYS:
         return sorted(runs, key=SORT_KEYS[key])
+    metrics = {name for run in runs for name in run.total.metrics}
+    if key in metrics:
+
+        def score(run: ListedRun) -> tuple[bool, float]:
+            value = run.total.metrics.get(key)
+            return run.total.is_complete, -inf if value is None else value  # incomplete first, as by accuracy
+
+        return sorted(runs, key=score)
     known = {name for run in runs for name in flatten(run.config)}
     if key not in known:
         raise InputError(
-            f"--sort {key} is unknown. Use one of {', '.join(SORT_KEYS)}, or a configuration key. "
-            f"Did you mean {_closest(key, {*SORT_KEYS, *known})}?"
+            f"--sort {key} is unknown. Use one of {', '.join([*SORT_KEYS, *sorted(metrics)])}, or a configuration key. "
+            f"Did you mean {_closest(key, {*SORT_KEYS, *metrics, *known})}?"
         )
 
     def rank(run: ListedRun) -> tuple[int, Any]:
