@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, LambdaCallback
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import DictConfig
@@ -127,8 +128,12 @@ def find_obstacle(trainer: pl.Trainer) -> str | None:
     if not all(group.get("fused") or group.get("capturable") for group in groups):
         return "the optimizer reads its state from the host (optim.fused=false)"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GradientAccumulationScheduler):
+            return "the callback GradientAccumulationScheduler accumulates gradients over several calls"
+        # a LambdaCallback has the hooks of its user
         known = type(callback).__module__.partition(".")[0] in ("lightning", "soundfold")
+        known = known and not isinstance(callback, LambdaCallback)
         for hook in INNER_HOOKS if known else (*INNER_HOOKS, *BATCH_HOOKS):
-            if getattr(type(callback), hook) is not getattr(pl.Callback, hook):
+            if hook in vars(callback) or getattr(type(callback), hook) is not getattr(pl.Callback, hook):
                 return f"the callback {type(callback).__name__} has the hook {hook}"
     return None

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -51,7 +52,7 @@ class Iteration:
     def __post_init__(self) -> None:
         device = self.data.device
         self.totals = torch.zeros(2, device=device)
-        self.rates = [torch.zeros((), device=device) for _ in self.optimizer.param_groups]
+        self.rates = []
 
     def __call__(self, index: Tensor) -> StepOutputs:
         """Train on a batch, and return its loss, and whether its images are finite: float32 (), bool ().
@@ -81,6 +82,16 @@ class Iteration:
         """Whether the next iteration updates the average of the weights."""
         return self.averaging is not None and self.averaging.in_step and self.averaging.has_started
 
+    def constants(self) -> list[Any]:
+        """Return what a graph does not read again: a callback may freeze weights or change an optimizer's option."""
+        weights = [(weight.data_ptr(), weight.requires_grad) for weight in self.model.network.parameters()]
+        modes = [module.training for module in self.model.network.modules()]
+        groups = [
+            (len(group["params"]), {key: value for key, value in group.items() if key not in ("params", "lr")})
+            for group in self.optimizer.param_groups
+        ]
+        return [weights, modes, groups]
+
     @property
     def generators(self) -> list[torch.Generator]:
         """The sources of randomness: of the training batches, and of the network's own draws."""
@@ -92,6 +103,8 @@ class Iteration:
 
     def load_rates(self) -> None:
         """Copy the current learning rates, which the schedule has set in the parameter groups, into `rates`."""
+        while len(self.rates) < len(self.optimizer.param_groups):
+            self.rates.append(torch.zeros((), device=self.data.device))
         for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
 
@@ -120,7 +133,8 @@ class Iteration:
 class CapturedIteration:
     """Runs an iteration a few times, then captures it as a CUDA graph and replays it.
 
-    Batches of another size, and iterations that begin to average weights, get a graph of their own. The iterations
+    Batches of another size, and iterations that begin to average weights, get a graph of their own. After a change of
+    `Iteration.constants`, such as weights that a callback freezes, all are captured again. The iterations
     before a capture train as well: they create the optimizer's state, plans and workspaces, which a capture must not.
     A capture itself computes nothing, so a failed one leaves the training as it was.
 
@@ -141,12 +155,17 @@ class CapturedIteration:
         self._stream = torch.cuda.Stream(self.device)
         self._pool = torch.cuda.graph_pool_handle()
         self._runs: Counter[tuple[int, bool]] = Counter()
+        self._constants: list[Any] = []
         self._graphs: dict[tuple[int, bool], tuple[torch.cuda.CUDAGraph, Tensor, StepOutputs]] = {}
         self.failure: str | None = None
 
     def __call__(self, index: Tensor) -> StepOutputs:
         """Train on a batch as `Iteration` does; the next call overwrites the outputs."""
         self.iteration.load_rates()
+        if (constants := self.iteration.constants()) != self._constants:
+            self._constants = constants
+            self._graphs.clear()
+            self._runs.clear()
         key = len(index), self.iteration.averages
         if key not in self._graphs and self.failure is None and self._runs[key] >= self.WARMUP:
             self._try_to_capture(key, index)
