@@ -146,7 +146,9 @@ def _score(
     is_scored = job.fold is not None and not run.is_trial
     scores = trainer.test(model, data, verbose=False)[0] if is_scored else {}
     predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None
-    confusion = confusion_matrix(model.targets.numpy(), model.logits.argmax(dim=1).numpy(), len(table.classes))
+    confusion = np.zeros(0, dtype=np.int64)
+    if scores:
+        confusion = confusion_matrix(model.targets.numpy(), model.logits.argmax(dim=1).numpy(), len(table.classes))
     # the exact ratio of counts, which logging rounds to float32
     accuracy = float(np.trace(confusion) / confusion.sum()) if scores else None
     objective = accuracy
