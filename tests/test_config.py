@@ -23,6 +23,7 @@ from soundfold.config import (
 )
 from soundfold.config.frozen import frozen_values
 from soundfold.errors import InputError
+from soundfold.experiment import build
 from soundfold.experiment.setup import open_run
 from soundfold.validation import validate, validate_benchmark
 
@@ -146,6 +147,13 @@ def test_options_of_another_network_count_whatever_their_value():
     assert cv_id(composed(*other, "+model.width=64"), DIGESTS) != cv_id(composed(*other), DIGESTS)
     assert cv_id(composed("model.width=64"), DIGESTS) == cv_id(composed(), DIGESTS)
     assert "width" not in migrate({"model": {"_target_": "mypackage.Net"}})["model"]
+
+
+@pytest.mark.parametrize("target", ["subprocess.Popen", "builtins.print", "torch.nn.Linear"])
+def test_an_optimizer_is_not_called_unless_it_is_one(target, capsys):
+    with pytest.raises(InputError, match=rf"optim\._target_={target} is not a torch\.optim"):
+        build.optimizer(composed(f"optim._target_={target}"))
+    assert capsys.readouterr().out == ""
 
 
 def test_recipes_leave_the_network_open():

@@ -136,6 +136,36 @@ def test_an_untrusted_file_is_refused_and_its_code_not_run(kind, tiny_run, tmp_p
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        ("torchvision.io.write_file\n  filename: executed\n  input: text", "add --trust torchvision"),
+        ("torch.hub.download_url_to_file\n  url: https://127.0.0.1/\n  dst: executed", "add --trust torch"),
+        ("soundfold.io.atomic.write_text\n  path: executed\n  text: text", "add --trust soundfold"),
+        (
+            "soundfold.models.libraries.timm_network\n  name: resnet18\n  checkpoint_path: executed",
+            "would load weights",
+        ),
+        ("soundfold.models.libraries.torchvision_network\n  name: resnet18\n  weights_backbone: DEFAULT", "would load"),
+        ("soundfold.models.libraries.torchvision_network\n  name: vit_h_14", "cannot be rebuilt"),
+    ],
+)
+def test_a_file_that_names_other_code_is_refused_and_nothing_runs(
+    network, reason, tiny_run, tmp_path, monkeypatch, predict
+):
+    monkeypatch.chdir(tmp_path)
+    content = torch.load(tiny_run / "fold1" / "checkpoints" / "weights.pt", weights_only=True)
+    before, _, after = content["config"].partition("  _target_: soundfold.models.resnet.ResNet18\n")
+    own = ("width", "stem_stride", "max_pool", "frequency_channel", "squeeze", "stochastic_depth", "pooling")
+    after = "".join(line for line in after.splitlines(True) if not line.startswith(tuple(f"  {key}" for key in own)))
+    torch.save({**content, "config": f"{before}  _target_: {network}\n{after}"}, tmp_path / "foreign.pt")
+    code, out, err = predict(tmp_path / "foreign.pt", clips_of(tiny_run) / "0.wav")
+    assert (code, out) == (2, "")
+    assert reason in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "executed").exists()
+
+
 def test_channels_in_antiphase_have_a_note(tiny_run, tmp_path):
     predictor = Predictor.load(tiny_run, fold=1)
     rng = np.random.default_rng(0)

@@ -6,14 +6,14 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import get_model, get_model_weights
 
 from soundfold.config import trust
 from soundfold.config.trust import _trusted
 from soundfold.errors import ArgumentError, InputError
 from soundfold.models.classifier import Classifier
 from soundfold.models.initial_weights import initialize
-from soundfold.models.libraries import timm_network, torchvision_network
+from soundfold.models.libraries import timm_network, torchvision_imagenet, torchvision_network
 from soundfold.models.networks import build_network, check_network, check_stored_network, stages
 from soundfold.models.resnet import ResNet18
 
@@ -85,6 +85,26 @@ def test_color_weights_of_another_network_are_loaded(stem, tmp_path):
     assert torch.equal(ours.features[0][0].weight, summed if stem == "sum" else kernel)
     assert torch.equal(ours.features[5].block[0][0].weight, theirs.features[5].block[0][0].weight)
     assert torch.equal(ours.classifier[3].weight, head)
+
+
+def test_imagenet_weights_of_another_network_are_read_from_the_cache(tmp_path, monkeypatch):
+    name = "mobilenet_v3_small"
+    theirs, folder = get_model(name), tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_a, **_k: (_ for _ in ()).throw(OSError("no route")))
+    with pytest.raises(ArgumentError, match=f"no route.*Copy {file} there"):
+        build_network(section(TORCHVISION, name=name), 5, "imagenet")
+    torch.save(theirs.state_dict(), folder / file)
+    state = torch.random.get_rng_state()
+    loaded = torchvision_imagenet(name)
+    # the draws of a run do not depend on where its weights come from
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, loaded[key]) for key, value in theirs.state_dict().items())
+    network = build_network(section(TORCHVISION, name=name), 5, "imagenet")
+    assert network.classifier[3].out_features == 5
+    assert torch.equal(network.features[0][0].weight, theirs.features[0][0].weight.sum(dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize(
