@@ -97,7 +97,7 @@ class Confidence(Metric):
         self.add_state("clips", torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, preds, target) -> None:
-        self.total += preds.softmax(dim=1).amax(dim=1).sum()
+        self.total += preds.amax(dim=1).sum()
         self.clips += len(target)
 
     def compute(self):
@@ -125,21 +125,26 @@ def test_a_project_in_an_empty_folder(environment, tmp_path):
     assert "usage" in soundfold("--help")
     call(environment / "python", "-P", "-m", "pytest", "-q", cwd=project)
     (project / "additions.py").write_text(ADDITIONS)
+    clips = render(tmp_path / "tiny")
+    rows = [f"{i}.wav,{'noise' if i // 3 % 2 == 0 else 'tone'},{i}" for i in range(30)]
+    (project / "clips.csv").write_text("\n".join(["sound,species,site", *rows]) + "\n")
+    columns = "file_column: sound\nclass_column: species\nsource_column: site\nfolds: 3\n"
     for group, text in {
+        "data": f"defaults: [csv]\ntable: {project / 'clips.csv'}\naudio: audio\n{columns}",
         "metrics": "defaults: [default]\nconfidence: {_target_: additions.Confidence}\n",
         "callbacks": "epochs: {_target_: additions.Epochs, path: epochs.txt}\n",
     }.items():
         (project / "conf" / group).mkdir()
         (project / "conf" / group / "own.yaml").write_text(text)
-    clips = render(tmp_path / "tiny")
-    tiny = [*overrides(clips, project / "outputs", "report.page=plain"), "data=esc50", "--config-dir", "conf"]
+    tiny = [*overrides(clips, project / "outputs", "report.page=plain"), "data=own", "--config-dir", "conf"]
     assert "30 clips scored once" in soundfold("train", *tiny, "experiment=debug")
     soundfold("train", *tiny, "experiment=first", "metrics=own", "callbacks=own")
     (run,) = (path.parent for path in (project / "outputs").glob("*/cv.json"))
     result = json.loads((run / "fold1" / "result.json").read_text())
     assert result["environment"]["commit"] == "installed package"
     assert sorted(result["modules"]) == ["additions", "augmentations", "networks"]
-    assert 0.5 <= result["metrics"]["confidence"] <= 1
+    assert 0.5 <= result["confidence"] <= 1
+    assert result["classes"] == ["noise", "tone"]
     assert (project / "epochs.txt").read_text().split() == ["0", "1"] * 3
     with pytest.raises(AssertionError, match="add --trust networks"):
         soundfold("predict", run, clips / "audio" / "0.wav")
