@@ -129,16 +129,25 @@ def test_a_missing_config_dir_is_named(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["processes", "joblib", "slurm_local"])
-def test_processes_of_launchers_import_from_the_project(launcher, project, tmp_path):
-    options = ["--config-dir", "conf", "experiment=mine", f"hydra/launcher={launcher}", "optim.fused=false"]
-    args = overrides(render(tmp_path / "tiny"), tmp_path / "out", "fold=1,2", "trainer.max_epochs=1")
-    done = soundfold(tmp_path / "bin", "train", "-m", *args, *options, cwd=project)
-    (sweep,) = (tmp_path / "out" / "multirun").iterdir()
-    assert [job.status for job in read_jobs(sweep)] == ["finished"] * 2, done.stderr
+@pytest.mark.parametrize(
+    ("options", "folds"),
+    [
+        (["-m", "hydra/launcher=processes", "fold=1,2"], 2),
+        (["-m", "hydra/launcher=joblib", "fold=1,2"], 2),
+        (["-m", "hydra/launcher=slurm_local", "fold=1,2"], 2),
+        (["trainer.devices=2", "fold=1"], 1),
+    ],
+    ids=["processes", "joblib", "slurm_local", "devices"],
+)
+def test_other_processes_import_from_the_project(options, folds, project, tmp_path):
+    (project / "random.py").write_text("raise ImportError('hides the standard library')\n")
+    args = overrides(render(tmp_path / "tiny"), tmp_path / "out", "trainer.max_epochs=1", "report.page=none", *options)
+    done = soundfold(tmp_path / "bin", "train", "experiment=mine", *args, "--config-dir", "conf", cwd=project)
     assert done.returncode == 0, done.stderr
+    for sweep in (tmp_path / "out").glob("multirun/*"):
+        assert [job.status for job in read_jobs(sweep)] == ["finished"] * folds, done.stderr
     results = [json.loads(path.read_text()) for path in only(tmp_path / "out").glob("fold*/result.json")]
-    assert [list(result["modules"]) for result in results] == [["my_optimizer"]] * 2
+    assert [list(result["modules"]) for result in results] == [["my_optimizer"]] * folds
 
 
 class Interrupted(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +33,8 @@ def import_from_project(config_dir: str | None) -> None:
             f"{folder / hidden[0]} has the name of a file of soundfold, which would be used instead. Rename it."
         )
     import_from(folder.parent)
+    # `python -c`, which starts the processes of several devices, would put the current folder first
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def import_from_job_project() -> None:
