@@ -39,6 +39,7 @@ def test_help_takes_less_than_half_a_second(tmp_path):
             ((name, "run", *more, "--trust", "a/b"), 2, "--trust a/b: this is not the import path of a module")
             for name, *more in (("report",), ("predict", "x.wav"), ("export",), ("demo",))
         ),
+        (("report", "run", "--trust", "absent.module"), 2, "--trust absent.module: there is no such module"),
         # Hydra's flags, also after overrides
         (("train", "seed=3", "--cfg", "job", "--package", "trainer"), 0, "# @package trainer\naccelerator: auto\n"),
         (("train", "-c", "job", "-p", "model", "--resolve", "model.width=8"), 0, "width: 8\n"),

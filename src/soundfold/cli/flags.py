@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+
+from soundfold.errors import InputError
 
 
 def flag_parser(command: str, description: str) -> ArgumentParser:
@@ -28,7 +31,7 @@ def trust_modules(modules: Sequence[str]) -> None:
     """Let models name classes of these modules, and let Python find them in the current folder.
 
     Raises:
-        InputError: a name is not an import path.
+        InputError: a name is not an import path, or there is no such module.
     """
     if not modules:
         return
@@ -38,3 +41,9 @@ def trust_modules(modules: Sequence[str]) -> None:
 
     trust(*modules)
     import_from(Path.cwd())
+    for module in modules:
+        if find_spec(module.partition(".")[0]) is None:
+            raise InputError(
+                f"--trust {module}: there is no such module, neither in this folder nor installed. Run the command in "
+                "the folder that holds it."
+            )
