@@ -40,14 +40,14 @@ class Numbers:
         clips: names of the scored clips.
         logits: float64 (clips, classes), as written.
         metrics: metrics of the fold's result.
-        epochs: float64 (epochs, columns), the numbers of metrics.csv; columns are compared by position.
+        epochs: columns of metrics.csv by name, float64 (epochs,) each; those of only one run are not compared.
         weights: all tensors of the saved model.
     """
 
     clips: tuple[str, ...]
     logits: np.ndarray
     metrics: dict[str, float | None]
-    epochs: np.ndarray
+    epochs: dict[str, np.ndarray]
     weights: dict[str, torch.Tensor]
 
 
@@ -68,14 +68,14 @@ def read_numbers(outputs: Path, name: str) -> Numbers:
         header, *rows = csv.reader(stream)
     logits = [i for i, column in enumerate(header) if column.startswith("logit_")]
     with (result.parent / "metrics.csv").open(newline="") as stream:
-        _, *lines = csv.reader(stream)
+        columns, *lines = csv.reader(stream)
     bundle = torch.load(result.parent / "checkpoints" / "weights.pt", map_location="cpu", weights_only=True)
     std = next(bundle[key] for key in ("std", "deviation") if key in bundle)
     return Numbers(
         tuple(row[0] for row in rows),
         np.array([[float(row[i]) for i in logits] for row in rows]),
         {key: metrics[key] for key in METRICS},
-        np.array([[to_float(cell) for cell in line] for line in lines]),
+        {name: np.array([to_float(line[i]) for line in lines]) for i, name in enumerate(columns)},
         {**bundle["network"], "mean": bundle["mean"], "std": std},
     )
 
@@ -115,8 +115,9 @@ def differences(a: Numbers, b: Numbers) -> list[str]:
         largest = np.abs(a.logits - b.logits).max() if a.logits.shape == b.logits.shape else np.inf
         result.append(f"logits by up to {largest:.3g}")
     result += [f"{key}: {a.metrics[key]} and {b.metrics[key]}" for key in METRICS if a.metrics[key] != b.metrics[key]]
-    if not np.array_equal(a.epochs, b.epochs, equal_nan=True):
-        result.append("metrics.csv")
+    columns = [name for name in a.epochs if name in b.epochs]
+    if changed := [name for name in columns if not np.array_equal(a.epochs[name], b.epochs[name], equal_nan=True)]:
+        result.append(f"metrics.csv: {', '.join(changed)}")
     if only := sorted(set(a.weights) ^ set(b.weights)):
         result.append(f"weights in only one run: {', '.join(only)}")
     changed = [name for name in a.weights if name in b.weights and not identical(a.weights[name], b.weights[name])]

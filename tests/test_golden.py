@@ -71,9 +71,11 @@ def test_every_setting_has_stored_numbers(check, work):
 def test_differences_include_the_last_bit_of_a_weight(check):
     weights = {"fc.weight": torch.ones(3), "mean": torch.zeros(1)}
     metrics = dict.fromkeys(check.METRICS, 0.5)
-    numbers = check.Numbers(("a",), np.zeros((1, 2)), metrics, np.full((1, 2), np.nan), weights)
+    numbers = check.Numbers(("a",), np.zeros((1, 2)), metrics, {"val/loss": np.full(2, np.nan)}, weights)
     assert check.differences(numbers, numbers) == []
     next_float = torch.tensor([1.0, 1.0, np.nextafter(np.float32(1), np.float32(2))])
     other = replace(numbers, weights={**weights, "fc.weight": next_float}, metrics={**metrics, "loss": 0.25})
     assert check.differences(numbers, other) == ["loss: 0.5 and 0.25", "1 of 2 weights, first fc.weight"]
+    epochs = {"val/loss": np.array([np.nan, 1.0]), "val/top5": np.ones(2)}
+    assert check.differences(numbers, replace(numbers, epochs=epochs)) == ["metrics.csv: val/loss"]
     assert check.differences(numbers, replace(numbers, logits=np.full((1, 2), 1e-9))) == ["logits by up to 1e-09"]
