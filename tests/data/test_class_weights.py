@@ -5,11 +5,16 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from helpers import tiny
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
+from soundfold.config import compose_config
 from soundfold.data.class_weights import class_weights
+from soundfold.data.loader import SINGLE_PROCESS
 from soundfold.errors import ArgumentError
+from soundfold.experiment.fold import prepare_fold
+from soundfold.experiment.setup import open_run
 from soundfold.models.classifier import Classifier
 
 TARGETS = np.array([0, 0, 0, 0, 1, 1, 2, 0])
@@ -75,3 +80,17 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts():
 
 def test_weights_are_not_part_of_a_checkpoint():
     assert classifier(torch.ones(3)).state_dict().keys() == classifier().state_dict().keys()
+
+
+def test_weights_come_from_the_training_clips_of_the_fold(tmp_path):
+    root = tiny.render(tmp_path / "tiny")
+    targets, folds = np.arange(30) % 2, np.arange(30) % 3 + 1
+    targets[folds == 1] = 1
+    rows = [f"{i}.wav,{folds[i]},{targets[i]},{'ab'[targets[i]]},{i}" for i in range(30)]
+    (root / "meta" / "esc50.csv").write_text("\n".join(["filename,fold,target,category,src_file", *rows]))
+    options = tiny.overrides(root, tmp_path / "out", "model.class_weights=balanced", "model.width=4")
+    run = open_run(compose_config(*options))
+    weights = [prepare_fold(run, fold, SINGLE_PROCESS).model.class_weights for fold in (1, 2, None)]
+    assert weights[0].tolist() == [1, 1]  # of folds 2 and 3
+    assert weights[1].tolist() == pytest.approx([20 / (2 * 5), 20 / (2 * 15)])
+    assert weights[2].tolist() == pytest.approx([30 / (2 * 10), 30 / (2 * 20)])
