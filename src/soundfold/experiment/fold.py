@@ -146,7 +146,7 @@ def _score(
     is_scored = job.fold is not None and not run.is_trial
     scores = trainer.test(model, data, verbose=False)[0] if is_scored else {}
     predictions = predictions_csv(table, model.clips.numpy(), model.logits.numpy()) if scores else None
-    confusion = np.zeros(0, dtype=np.int64)
+    confusion: np.ndarray = np.zeros((0, 0), dtype=np.int64)
     if scores:
         confusion = confusion_matrix(model.targets.numpy(), model.logits.argmax(dim=1).numpy(), len(table.classes))
     # the exact ratio of counts, which logging rounds to float32
@@ -166,7 +166,7 @@ def _score(
         accuracy=accuracy,
         metrics=metric_values({name: scores[f"test/{name}"] for name in model.metrics}) if scores else {},
         loss=scores.get("test/loss"),
-        confusion=confusion.tolist() if scores else [],
+        confusion=confusion.tolist(),
         val_accuracy=validated.get("val/accuracy"),
         objective=objective,
         epochs=epochs,
