@@ -17,6 +17,7 @@ from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.experiment.run import cross_validate
 from soundfold.inference.export import export, max_difference
 from soundfold.inference.predictor import Predictor
+from soundfold.models.networks import build_network
 from soundfold.report.reporter import RunReporter
 
 NET = """
@@ -78,8 +79,8 @@ def test_a_user_s_network_is_trained_and_read_again_if_trusted(project, tmp_path
     with pytest.raises(InputError, match=r"model\._target_=usernets\.Net .* add --trust usernets"):
         Predictor.load(run)
     # its weights start another run
-    other = train(project, tmp_path, "model=mine", "model.width=8", f"model.weights={weights}", "fold=none")
-    assert other != run
+    section = {"_target_": "usernets.Net", "width": 8, "stem": "sum"}
+    assert torch.equal(build_network(section, 2, str(weights)).head.weight, bundle.network["head.weight"])
     with pytest.raises(InputError, match=r"model\.widht is not an option of usernets\.Net\. Did you mean model\.width"):
         train(project, tmp_path, "model=mine", "model.widht=8")
 
