@@ -49,15 +49,7 @@ def run(main: Callable[[], None], schema: type = Config, description: str | None
     failed = False
     try:
         with handle_stop_signals():
-            args = parse_arguments(sys.argv[1:])
-            # Hydra accepts no overrides after a flag if there are some before it; the sort is stable
-            sys.argv[1:] = sorted(sys.argv[1:], key=args.overrides.__contains__)
-            import_from_project(args.config_dir)
-            if not args.shell_completion:
-                folders = [CONF, *([Path(args.config_dir)] if args.config_dir else [])]
-                # the class of another network checks its keys
-                other_network = any(o.startswith(("model=", "model._target_=", "experiment=")) for o in args.overrides)
-                refuse_unknown_keys(value_keys(args.overrides, folders), schema, other_network)
+            args = _check_arguments(schema)
             if args.help:
                 _print_help(schema, description, args)
                 return
@@ -84,6 +76,20 @@ def run(main: Callable[[], None], schema: type = Config, description: str | None
         raise
     if failed:
         sys.exit(1)
+
+
+def _check_arguments(schema: type) -> Namespace:
+    """Return Hydra's flags and the overrides; refuse unknown keys, and let modules of the user's project be found."""
+    args = parse_arguments(sys.argv[1:])
+    # Hydra accepts no overrides after a flag if there are some before it; the sort is stable
+    sys.argv[1:] = sorted(sys.argv[1:], key=args.overrides.__contains__)
+    import_from_project(args.config_dir)
+    if not args.shell_completion:
+        folders = [CONF, *([Path(args.config_dir)] if args.config_dir else [])]
+        # the class of another network checks its keys
+        other_network = any(o.startswith(("model=", "model._target_=", "experiment=")) for o in args.overrides)
+        refuse_unknown_keys(value_keys(args.overrides, folders), schema, other_network)
+    return args
 
 
 def _exit_after(error: Exception) -> None:

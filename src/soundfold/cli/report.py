@@ -2,6 +2,7 @@
 
 import re
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 from soundfold.cli.flags import add_trust, flag_parser, trust_modules
@@ -9,8 +10,7 @@ from soundfold.errors import InputError, printable
 from soundfold.validation import report_options
 
 
-def main() -> None:
-    """Run the command on the arguments of this process."""
+def _parser() -> ArgumentParser:
     parser = flag_parser(
         "report",
         "Summarize the folds of a run and write its report.html, with figures and sounds of the most "
@@ -41,7 +41,12 @@ def main() -> None:
     )
     listing.add_argument("--format", choices=("table", "csv", "markdown"), help="default table")
     add_trust(parser)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the command on the arguments of this process."""
+    args = _parser().parse_args()
     trust_modules(args.trust)
     settings = [arg for arg in args.runs if re.match(r"report\.\w*=", arg)]
     folders = [Path(arg) for arg in args.runs if arg not in settings]

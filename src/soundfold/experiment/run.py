@@ -74,8 +74,7 @@ def cross_validate(
     run = open_run(cfg)
     folds = _select_folds(run)
     check_folds(run, folds)
-    for fold in folds:
-        _check_modules(run, fold)
+    _check_modules(run, folds)
     with explain_write_errors(run.folder, REMEDY):
         run.folder.mkdir(parents=True, exist_ok=True)
     if record_folder is not None:
@@ -150,7 +149,7 @@ def _reuse_or_train(run: RunContext, fold: int | None, *, show_scores: bool) -> 
         remove_partial_files(folder.rglob("*"))
         if run.cfg.rerun:
             _discard(run, folder)
-        _check_modules(run, fold)  # another process may have trained it
+        _check_modules(run, [fold])  # another process may have trained it
         path = folder / "result.json"
         if run.cfg.debug or not path.is_file():
             result = run_fold(run, fold)
@@ -174,17 +173,18 @@ def _reuse_or_train(run: RunContext, fold: int | None, *, show_scores: bool) -> 
         return result
 
 
-def _check_modules(run: RunContext, fold: int | None) -> None:
-    """Refuse to reuse a finished or interrupted fold that other code of the user's trained."""
-    folder = run.fold_folder(fold)
+def _check_modules(run: RunContext, folds: Sequence[int | None]) -> None:
+    """Refuse to reuse finished and interrupted folds that other code of the user's trained."""
     if run.cfg.debug or run.cfg.rerun:
         return
-    stored: dict[str, str] | None = {}
-    if (path := folder / "result.json").is_file():
-        stored = FoldResult.load(path).modules
-    elif (folder / "checkpoints" / "last.ckpt").is_file():
-        stored = read_modules(folder)
-    refuse_changed_modules(stored or {}, run.modules, f"fold {fold or 'none'} of {run.group}")
+    for fold in folds:
+        folder = run.fold_folder(fold)
+        stored: dict[str, str] | None = {}
+        if (path := folder / "result.json").is_file():
+            stored = FoldResult.load(path).modules
+        elif (folder / "checkpoints" / "last.ckpt").is_file():
+            stored = read_modules(folder)
+        refuse_changed_modules(stored or {}, run.modules, f"fold {fold or 'none'} of {run.group}")
 
 
 def _print_result(run: RunContext, result: FoldResult, *, show_scores: bool) -> None:
