@@ -157,6 +157,7 @@ def test_a_run_on_a_table_of_unknown_sources_says_so(tmp_path, capsys):
     )
     options = ["data=csv", f"data.table={root / 'clips.csv'}", f"data.audio={root / 'audio'}", "data.folds=3"]
     options += ["data.file_column=file", "data.class_column=label", "data.root=.", "fold=1", "trainer.max_epochs=1"]
+    options += ["model.width=4"]
     tiny.cross_validate(root, tmp_path / "out", *options)
     run = load_run(tiny.only(tmp_path / "out"))
     assert run.leaks() == "sources unknown"
