@@ -133,8 +133,9 @@ def hydra_task(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    # Hydra describes some errors in several lines
-    print(f"error: {printable(message, chr(10))}", file=sys.stderr)
+    # Hydra describes some errors in several lines, with tabs before the options of a group
+    message = printable(message, "\n\t")
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 
