@@ -267,7 +267,7 @@ def test_the_last_epoch_is_saved_and_earlier_ones_are_spaced(tmp_path):
         base = PeriodicCheckpoint.__mro__[1]
         patch.setattr(base, "on_train_epoch_end", lambda self, trainer, _: saved.append((self, trainer.current_epoch)))
         for checkpoint in (spaced, each, every_other):
-            checkpoint.on_fit_start(None, None)
+            checkpoint.on_fit_start(Trainer(0), None)
             for epoch in range(5):
                 checkpoint.on_train_epoch_end(Trainer(epoch), None)
     epochs = [[epoch for callback, epoch in saved if callback is own] for own in (spaced, each, every_other)]
