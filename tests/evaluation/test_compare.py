@@ -144,9 +144,10 @@ def test_runs_that_differ_in_their_seed_are_grouped(tmp_path):
 @pytest.mark.parametrize("key", [*NOT_IDENTITY, "label"])
 def test_grouping_ignores_names_and_machines(tmp_path, key):
     first, second = (load_run(write_run(tmp_path / f"run-{seed}", random_correct(0.8), seed=seed)) for seed in (1, 2))
-    config = OmegaConf.create(second.config)
+    config, other = OmegaConf.create(second.config), OmegaConf.create(first.config)
     OmegaConf.update(config, key, "elsewhere", force_add=True)
-    second = replace(second, config=OmegaConf.to_container(config))
+    OmegaConf.update(other, key, "here", force_add=True)
+    first, second = (replace(run, config=OmegaConf.to_container(c)) for run, c in ((first, other), (second, config)))
     assert second.config != first.config
     assert [len(group) for group, _ in seed_groups([first, second])] == [2]
     OmegaConf.update(config, "data.seconds", 4.0, force_add=True)
