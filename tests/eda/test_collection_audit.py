@@ -69,6 +69,7 @@ def root(tmp_path) -> Path:
     return tmp_path / "root"
 
 
+@pytest.mark.slow
 def test_a_collection_is_prepared_and_audited(root, tmp_path, capsys):
     overrides = [
         f"data.root={root}",

@@ -229,6 +229,7 @@ def report(*folders: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
 
 
+@pytest.mark.slow
 def test_report_script_compares_runs(tmp_path):
     a = write_run(tmp_path / "run-a", random_correct(0.5), seed=1)
     b = write_run(tmp_path / "run-b", np.ones(120, dtype=bool), seed=2)

@@ -72,6 +72,7 @@ def rows(path: Path) -> list[dict]:
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_score_as_one_process_does(tmp_path):
     """Thirteen clips each to train, validate and test, in batches of nine: shards of five and four, and of two."""
     root = render(tmp_path / "tiny")

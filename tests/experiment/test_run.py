@@ -106,6 +106,7 @@ def test_a_result_of_other_code_is_reused_with_a_warning(root, finished, tmp_pat
     assert "made with other code: torch 0.1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_fold_per_job_gives_the_summary_of_one_job(root, finished, tmp_path, capsys):
     for count, k in enumerate((3, 1, 2), start=1):
         cross_validate(root, tmp_path, f"fold={k}", "report.page=plain")
@@ -170,13 +171,19 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(root, tmp_path, op
 @pytest.mark.parametrize(
     ("options", "epochs"),
     [
-        ((*LEAKY, "trainer.max_epochs=5"), (1, 2)),
+        pytest.param((*LEAKY, "trainer.max_epochs=5"), (1, 2), marks=pytest.mark.slow),
         pytest.param((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,), marks=pytest.mark.slow),
         (("trainer.max_epochs=-1", "trainer.max_steps=10"), (1,)),
         (("split=nested", "trainer.max_epochs=5", "selection.patience=2", "selection.monitor=val/f1"), (2,)),
         ((*AVERAGED, *BALANCED, "split=nested", "trainer.max_epochs=4"), (2,)),
-        (("split=nested", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), (3,)),
-        (("split=nested", "trainer.val_check_interval=1", "trainer.micro_batches=2", EPOCH_LOG), (1,)),
+        pytest.param(
+            ("split=nested", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), (3,), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ("split=nested", "trainer.val_check_interval=1", "trainer.micro_batches=2", EPOCH_LOG),
+            (1,),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["copies", "copies added later", "steps", "nested", "averaged", "rarely validated", "often validated"],
 )
@@ -215,6 +222,7 @@ def test_a_resumed_run_restores_a_torn_or_missing_metrics_file(tail, tmp_path):
     assert path.read_text() == content
 
 
+@pytest.mark.slow
 def test_a_leaky_protocol_marks_every_file(root, tmp_path, capsys):
     cross_validate(root, tmp_path, *LEAKY, "trainer.max_epochs=4")
     folder = only(tmp_path)
@@ -255,7 +263,7 @@ STOPS_EARLY = ("split=nested", "selection.monitor=val/accuracy", "selection.pati
         (["split=benchmark"], 2),
         (["split=nested"], 2),
         ([*STOPS_EARLY, "trainer.max_epochs=9"], 2),
-        ([*LEAKY, "trainer.max_epochs=3"], 3),
+        pytest.param([*LEAKY, "trainer.max_epochs=3"], 3, marks=pytest.mark.slow),
         (["trainer.max_epochs=-1", "trainer.max_steps=6"], 2),
         (["trainer.max_epochs=-1", "trainer.max_steps=7"], 3),
         ([*AVERAGED], 2),
@@ -334,12 +342,12 @@ def test_runs_on_other_clips_have_another_folder(root, tmp_path):
 
 def test_the_epoch_of_highest_accuracy_is_chosen(root, tmp_path, monkeypatch, capsys):
     values = iter((0.2, 0.9, 0.4))
-    log = Classifier.log_dict
+    log = Classifier._log_scores
     monkeypatch.setattr(
         Classifier,
-        "log_dict",
-        lambda self, metrics, **options: log(
-            self, {**metrics, **({"val/accuracy": next(values, 0.9)} if "val/accuracy" in metrics else {})}, **options
+        "_log_scores",
+        lambda self, stage, scores: log(
+            self, stage, {**scores, "accuracy": next(values, 0.9)} if stage == "val" else scores
         ),
     )
     options = ("split=nested", "fold=1", "selection.monitor=val/accuracy", "trainer.max_epochs=3")
@@ -430,6 +438,7 @@ def test_a_file_that_is_not_a_model_is_refused(tmp_path):
             ModelBundle.load(path)
 
 
+@pytest.mark.slow
 def test_the_report_script_summarizes_a_run_from_its_folds(finished, tmp_path):
     folder = shutil.copytree(only(finished), tmp_path / only(finished).name)
     for name in ("cv.json", "report.html"):

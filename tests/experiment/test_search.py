@@ -69,6 +69,7 @@ def start_search(*args, **kwargs) -> multiprocessing.Process:
     return process
 
 
+@pytest.mark.slow
 def test_the_same_command_continues_a_study_and_more_trials_extend_it(root, tmp_path):
     search(root, tmp_path, "search.trials=3")
     assert len(trials_of(tmp_path)) == 3
@@ -80,6 +81,7 @@ def test_the_same_command_continues_a_study_and_more_trials_extend_it(root, tmp_
     assert (len(trials_of(tmp_path)), len(tried)) == (6, folds)
 
 
+@pytest.mark.slow
 def test_a_killed_and_restarted_study_has_the_trials_of_an_uninterrupted_one(root, tmp_path):
     search(root, tmp_path / "uninterrupted", "search.trials=8")
     process = start_search(root, tmp_path / "killed", "search.trials=8", kill_at=(4, 2))
@@ -92,6 +94,7 @@ def test_a_killed_and_restarted_study_has_the_trials_of_an_uninterrupted_one(roo
     assert [(t.params, t.value, t.state) for t in killed] == [(t.params, t.value, t.state) for t in expected]
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_study(root, tmp_path):
     args = ("search.trials=8", "search.prune_after=null")
     workers = [start_search(root, tmp_path, *args, f"search.worker={k}", pause=0.2) for k in range(3)]
@@ -210,6 +213,7 @@ def test_a_nested_search_whose_sampler_uses_all_folds_is_refused(root, tmp_path)
             validate(compose_train(*overrides(root, tmp_path, *OVERRIDES, *nested)))
 
 
+@pytest.mark.slow
 def test_a_poor_trial_is_pruned_after_its_first_folds(root, tmp_path, capsys):
     search(root, tmp_path, "search.trials=10")
     pruned = [trial for trial in trials_of(tmp_path) if trial.state == TrialState.PRUNED]

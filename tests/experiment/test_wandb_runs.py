@@ -276,6 +276,7 @@ def test_a_rerun_is_another_run(root, tmp_path):
     assert all(len(run.points()) == 2 for run in stored.values())
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_fold_is_one_complete_run(root, tmp_path):
     args = ("logger=[wandb,tensorboard]", "fold=2", "trainer.max_epochs=6", "split=nested")
     cross_validate(root, tmp_path / "uninterrupted", *args)
@@ -312,6 +313,7 @@ def test_a_killed_and_resumed_fold_is_one_complete_run(root, tmp_path):
         assert [value for _, value in actual[tag]] == pytest.approx([value for _, value in points], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_under_an_agent_the_cross_validation_is_the_trial(root, tmp_path, monkeypatch, capsys):
     args = ("logger=wandb", "split=nested", "trainer.max_epochs=1", "report.page=none")
     parameters = tmp_path / "parameters.yaml"
