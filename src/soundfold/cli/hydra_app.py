@@ -40,7 +40,7 @@ def run(main: Callable[[], None], schema: type = Config, description: str | None
     Args:
         main: the entry point.
         schema: the type of the command's configuration.
-        description: what the command does, for ``--help``.
+        description: of the command, for ``--help``.
     """
     open_standard_streams()
     register()

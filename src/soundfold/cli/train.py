@@ -15,7 +15,7 @@ from soundfold.validation import validate
 
 @hydra_task
 def task(cfg: DictConfig) -> float | None:
-    """Train the folds of one configuration; return what a sweeper of Hydra's may choose settings by."""
+    """Train the folds of one configuration; return the objective of Hydra's sweepers."""
     with record_job(cfg) as record_folder:
         validate(cfg)
         # imported here, so that --help, a misspelled key and an invalid value answer at once

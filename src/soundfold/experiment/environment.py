@@ -131,7 +131,7 @@ def _commit(folder: Path) -> str | None:
 
 
 def _git(folder: Path, *args: str) -> str | None:
-    """Return what a command of git prints, without the line break; None if it fails."""
+    """Return the output of a git command, without the line break; None if it fails."""
     # without the locks, `status` does not write the index, which a commit at the same moment would find locked
     command = ["git", "--no-optional-locks", "-C", str(folder), *args]
     try:

@@ -83,7 +83,7 @@ class Iteration:
         return self.averaging is not None and self.averaging.in_step and self.averaging.has_started
 
     def constants(self) -> list[Any]:
-        """Return what a graph does not read again: a callback may freeze weights or change an optimizer's option."""
+        """Return the values that a graph holds constant, and that a callback may change, such as frozen weights."""
         weights = [(weight.data_ptr(), weight.requires_grad) for weight in self.model.network.parameters()]
         modes = [module.training for module in self.model.network.modules()]
         groups = [
