@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 
 def call(*command: object, **options) -> str:
-    """Run a command and return what it prints."""
+    """Run a command and return its output."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env, **options)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -67,7 +67,7 @@ def test_an_iteration_equals_lightnings_step(root, tmp_path, options, request):
 
 
 class EagerGraph:
-    """Stands for a CUDA graph: a replay computes the iteration again, from and to the same tensors."""
+    """A substitute for a CUDA graph: a replay computes the iteration again, from and to the same tensors."""
 
     def __init__(self, iteration, index):
         self.iteration, self.index, self.replays = iteration, index, 0

@@ -192,7 +192,7 @@ def example_images(cfg: DictConfig) -> dict[bool, Tensor]:
     clip, cropping = torch.zeros(1, round(cfg.data.seconds * cfg.data.sample_rate)), crops(cfg)
     training = clip if cropping is None else clip[:, : cropping.length]
     scoring = clip if cropping is None or cropping.test is None else training
-    make = front_end(cfg)
+    make = front_end(cfg, augmented=False)
     return {
         is_training: make.normalize(make.logmel(wave)).repeat(2, 1, 1, 1)
         for is_training, wave in {True: training, False: scoring}.items()

@@ -73,7 +73,8 @@ def check_accelerator(cfg: DictConfig) -> None:
         print_note("trainer.accelerator=auto ignores MPS. trainer.accelerator=mps uses it, untested.")
     if accelerator == "cpu":
         _print_bfloat16_note(cfg.trainer.precision)
-        _print_threads_note(torch.get_num_threads(), os.cpu_count() or 1, running_elsewhere())
+        if (threads := torch.get_num_threads()) > 1:
+            _print_threads_note(threads, os.cpu_count() or 1, running_elsewhere())
 
 
 def _print_bfloat16_note(precision: str) -> None:

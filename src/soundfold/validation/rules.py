@@ -183,7 +183,7 @@ def _check_kept_weights(cfg: DictConfig) -> None:
         raise InputError("fold=none trains a model to use, which checkpoints.keep=none deletes. Set keep=weights.")
 
 
-# the first four explain what the choices of the schema would only refuse
+# the first four give a reason, where the choices of the schema would only refuse
 RULES: tuple[Callable[[DictConfig], None], ...] = (
     check_trainer_keys,
     _check_optimizer_keys,
