@@ -18,6 +18,7 @@ from soundfold.io.atomic import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+SETTINGS = ROOT / "scripts" / "benchmarks" / "ablations.yaml"
 # pages with tables: <!-- results NAME --> up to <!-- end -->
 PAGES = (ROOT / "README.md",)
 BLOCK = re.compile(r"(<!-- results (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -90,7 +91,7 @@ Run = tuple[dict[str, Any], dict[str, Any], Path]
 def _recipes() -> list[list[Run]]:
     """Return the runs under the official folds, grouped by recipe, by seed within a group."""
     groups: dict[str, list[Run]] = {}
-    for facts, cv, folder in _runs():
+    for facts, cv, folder in stored_runs():
         if not facts["recipe"].startswith("seed_"):  # in the table of leakage
             groups.setdefault(facts["recipe"], []).append((facts, cv, folder))
     return [sorted(group, key=lambda run: run[1]["seed"]) for group in groups.values()]
@@ -158,7 +159,7 @@ def leakage() -> str:
     """Return the published notebook's training under its own protocol and under the official folds."""
     header = ["experiment", "protocol", "training clips", "repeats or folds", "accuracy %", "leakage"]
     rows = []
-    for facts, cv, _ in _runs():
+    for facts, cv, _ in stored_runs():
         if not facts["recipe"].startswith("seed_"):
             continue
         audits = [fold["audit"] for fold in cv["folds"]]
@@ -186,8 +187,12 @@ def _leak(audit: dict[str, int], test: int) -> str:
     return "none"
 
 
-def ablations() -> str:
-    """Return the validation accuracy of each setting and its difference to the base, in percentage points."""
+def ablations(overrides: bool = False) -> str:
+    """Return the validation accuracy of each setting and its difference to the base, in percentage points.
+
+    Args:
+        overrides: add a column with each setting's overrides.
+    """
     folder = RESULTS / "ablations"
     scores = {path.name: _validation(path) for path in folder.iterdir() if path.is_dir()}
     base = scores.pop("base")
@@ -206,11 +211,15 @@ def ablations() -> str:
             ]
         )
     rows.sort(key=lambda row: -float(row[3]))
-    reference = ["`base`", len(base), f"{100 * _mean(base):.2f}", "", "", "reference"]
-    return _markdown(
-        ["setting", "validation folds", "accuracy %", "difference", "by fold", "95 % interval of the difference"],
-        [reference, *rows],
-    )
+    rows.insert(0, ["`base`", len(base), f"{100 * _mean(base):.2f}", "", "", "reference"])
+    header = ["setting", "validation folds", "accuracy %", "difference", "by fold", "95 % interval of the difference"]
+    if overrides:
+        settings = yaml.safe_load(SETTINGS.read_text())["settings"]
+        header.append("overrides")
+        for row in rows:
+            words = settings[row[0].strip("`")]
+            row.append(f"`{' '.join(words)}`" if words else "")
+    return _markdown(header, rows)
 
 
 Score = tuple[float, int]  # accuracy, clips
@@ -241,7 +250,7 @@ def _validation(folder: Path) -> dict[int, Score]:
     return {result["fold"]: (result["val_accuracy"], result["audit"]["val"]) for result in results}
 
 
-def _runs() -> list[Run]:
+def stored_runs() -> list[Run]:
     return [
         (yaml.safe_load(path.read_text()), _read(path.parent / "cv.json"), path.parent)
         for path in sorted(RESULTS.glob("*/result.yaml"))
