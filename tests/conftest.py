@@ -97,3 +97,12 @@ def real_run(tmp_path_factory, esc10) -> Path:
         tiny.cross_validate(esc10, folder / "outputs", *small, *clips, *more)
 
     return shared_run(tmp_path_factory, "real-run", train)
+
+
+@pytest.fixture
+def wandb_server(tmp_path):
+    """Start a stand-in for the server of W&B, see `helpers.wandb_server`; faults fail the test."""
+    from helpers.wandb_server import serve
+
+    with serve(tmp_path) as server:
+        yield server

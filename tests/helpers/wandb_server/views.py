@@ -1,0 +1,3 @@
+"""GraphQL operations on saved views of a project."""
+
+OPERATIONS: dict = {}
