@@ -15,12 +15,15 @@ from hypothesis import strategies as st
 
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
+from soundfold.evaluation import computed
 from soundfold.evaluation.compare import load_run
 from soundfold.evaluation.cv_result import summarise
 from soundfold.evaluation.predictions import load_fold_predictions, load_predictions, predictions_csv
 from soundfold.evaluation.results import FoldResult, fold_folders, load_folds
 from soundfold.experiment.environment import differences
 from soundfold.report.leaderboard import list_runs
+
+BFLOAT16 = {"precision": "bf16-mixed"}
 
 
 def result(fold: int, accuracy: float = 0.5, **changes) -> FoldResult:
@@ -77,11 +80,30 @@ def test_a_summary_of_some_folds_says_so():
         ([], "no finished fold"),
         ([result(1), result(2), result(2), result(3)], "Fold 2 .* twice"),
         ([result(1), result(2), result(3, cv_id="ffffffff")], "ffffffff"),
+        (
+            [result(1, computed=BFLOAT16), result(2, computed={"precision": "32-true"}), result(3, computed=BFLOAT16)],
+            r"trainer\.precision=auto is bf16-mixed in fold 1, 3, 32-true in fold 2\. .*trainer\.precision=32-true",
+        ),
     ],
 )
 def test_no_duplicate_and_mixed_folds_are_refused(results, message):
     with pytest.raises(InputError, match=message):
         summarise(results)
+
+
+def test_folds_of_older_versions_are_summarized_with_those_that_record_a_precision():
+    assert summarise([result(1), result(2, computed={"precision": "32-true"}), result(3)]).is_complete
+
+
+def test_a_property_that_older_folds_lack_has_the_value_they_were_computed_with(monkeypatch):
+    entry = computed.Property("the version of the tables", "Use rerun=true.", older=1)
+    monkeypatch.setitem(computed.PROPERTIES, "tables", entry)
+    assert summarise([result(1), result(2, computed={"tables": 1})]).n == 8
+    with pytest.raises(InputError, match="version of the tables is 1 in fold 1, 2 in fold 2"):
+        summarise([result(1), result(2, computed={"tables": 2})])
+    assert computed.resumed("Fold 1", {}, {"tables": 1}) == {"tables": 1}
+    with pytest.raises(InputError, match=r"^Fold 1 was interrupted when .* was 1, and it is 2 now.*Use rerun=true\.$"):
+        computed.resumed("Fold 1", {}, {"tables": 2})
 
 
 def test_save_and_load(tmp_path):

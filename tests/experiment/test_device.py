@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.errors import InputError
 from soundfold.experiment import device, environment
-from soundfold.experiment.device import check_accelerator, choose_accelerator, choose_device
+from soundfold.experiment.device import check_accelerator, choose_accelerator, choose_device, choose_precision
 
 
 def config(
@@ -81,11 +81,10 @@ def test_an_unavailable_device_is_refused_under_the_option_of_the_user(hardware)
 @pytest.mark.parametrize(
     ("cfg", "capabilities", "note"),
     [
-        (config("cpu"), {"avx512_bf16": True}, "trainer.precision=bf16-mixed may train"),
-        (config("cpu"), {"bf16": True}, "trainer.precision=bf16-mixed may train"),
-        (config("cpu", precision="bf16-mixed"), {"avx512_bf16": False}, "trainer.precision=32-true trains"),
+        (config("cpu", precision="bf16-mixed"), {"avx512_bf16": False}, "trainer.precision=auto trains faster"),
+        (config("cpu", precision="bf16-mixed"), {"avx512_bf16": True}, None),
         (config("cpu", precision="bf16-mixed"), {}, None),
-        (config("cpu"), {"avx512_bf16": False}, None),
+        (config("cpu", precision="auto"), {"avx512_bf16": False}, None),
         (config("cpu", devices=8), {}, None),
     ],
 )
@@ -96,6 +95,30 @@ def test_notes_on_bfloat16(hardware, capsys, cfg, capabilities, note):
     assert note in output if note else not output
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "capability", "capabilities", "precision"),
+    [
+        ("cpu", None, {"avx512_bf16": True}, "bf16-mixed"),
+        ("cpu", None, {"avx512_bf16": False, "amx_bf16": True}, "bf16-mixed"),
+        ("cpu", None, {"bf16": True}, "bf16-mixed"),
+        ("cpu", None, {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "32-true"),
+        ("cpu", None, {}, "32-true"),
+        ("gpu", (9, 0), {}, "bf16-mixed"),
+        ("gpu", (8, 0), {}, "bf16-mixed"),
+        ("gpu", (7, 5), {"avx512_bf16": True}, "32-true"),
+        ("mps", None, {"bf16": True}, "32-true"),
+    ],
+)
+def test_auto_precision_is_bfloat16_where_the_hardware_multiplies_it(
+    hardware, monkeypatch, accelerator, capability, capabilities, precision
+):
+    hardware(gpus=int(accelerator == "gpu"), mps=accelerator == "mps", **capabilities)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert choose_precision(config(accelerator, precision="auto")) == precision
+    assert choose_precision(config(accelerator, precision="16-mixed")) == "16-mixed"
+
+
 def test_a_note_on_mps(hardware, capsys):
     hardware(mps=True)
     check_accelerator(config())
@@ -103,16 +126,17 @@ def test_a_note_on_mps(hardware, capsys):
 
 
 def test_a_note_is_printed_once_per_command(hardware, capsys, monkeypatch):
-    hardware(bf16=True)
+    cfg = config("cpu", precision="bf16-mixed")
+    hardware(bf16=False)
     for _ in range(3):  # trials of a search, or jobs in this process
-        check_accelerator(config("cpu"))
+        check_accelerator(cfg)
     assert capsys.readouterr().err.count("bfloat16 instructions") == 1
     # another process of a sweep has another job
-    hardware(bf16=True)
+    hardware(bf16=False)
     sweep = OmegaConf.create({"mode": RunMode.MULTIRUN, "job": {"num": 1}})
     monkeypatch.setattr(device.HydraConfig, "initialized", lambda: True)
     monkeypatch.setattr(device.HydraConfig, "get", lambda: sweep)
-    check_accelerator(config("cpu"))
+    check_accelerator(cfg)
     assert not capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ class Trainer:
     accelerator: str = key(choices=("auto", "cpu", "gpu", "cuda", "mps"))
     devices: int = key(low=1)
     micro_batches: int = key(low=1)
-    precision: str = key(choices=("32-true", "16-mixed", "bf16-mixed"))
+    precision: str = key(choices=("auto", "32-true", "16-mixed", "bf16-mixed"))
     max_epochs: int = key()
     max_steps: int = key()
     gradient_clip_val: float | None = key(low=0)

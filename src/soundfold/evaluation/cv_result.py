@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from soundfold.errors import InputError
+from soundfold.evaluation.computed import check_alike
 from soundfold.evaluation.results import FoldResult, with_metrics
 from soundfold.io.atomic import dumps_with_checksum, write_text
 
@@ -81,7 +82,8 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
     """Compute mean and spread over the finished folds of one cross-validation.
 
     Raises:
-        InputError: no fold is finished, one occurs twice, or one belongs to another cross-validation.
+        InputError: no fold is finished, one occurs twice, or one belongs to another cross-validation or was computed
+            in another way.
     """
     if not results:
         raise InputError("There is no finished fold to summarize.")
@@ -97,6 +99,7 @@ def summarise(results: Sequence[FoldResult]) -> CVResult:
     if repeated:
         raise InputError(f"Fold {repeated[0]} of {first.cv_id} occurs twice; each clip may be scored only once.")
     ordered = sorted(results, key=lambda r: r.fold or 0)
+    check_alike(first.cv_id, {r.fold or 0: r.computed for r in ordered})
 
     accuracy, accuracy_sd = _mean_and_sd([Fraction(r.correct, r.n) for r in ordered])
     loss, loss_sd = _mean_and_sd([r.loss for r in ordered])

@@ -56,6 +56,8 @@ class FoldResult:
         command: that trained it, as typed; None outside of the command line, and in results of older versions.
         modules: SHA-256 of the user's modules that the configuration names; None in results of older versions.
         definitions: entry of the configuration that each of the metrics was computed by.
+        computed: properties that its configuration leaves open, see `soundfold.evaluation.computed`; older results lack
+            some.
     """
 
     cv_id: str
@@ -83,6 +85,7 @@ class FoldResult:
     command: str | None = None
     modules: dict[str, str] | None = None
     definitions: dict[str, Any] = field(default_factory=first_metrics)
+    computed: dict[str, Any] = field(default_factory=dict)
 
     @property
     def correct(self) -> int:

@@ -77,15 +77,38 @@ def check_accelerator(cfg: DictConfig) -> None:
             _print_threads_note(threads, os.cpu_count() or 1, running_elsewhere())
 
 
-def _print_bfloat16_note(precision: str) -> None:
-    """Print a note if the CPU would train faster at another precision."""
+def choose_precision(cfg: DictConfig) -> str:
+    """Return Lightning's precision for ``trainer.precision``; ``auto`` is bf16-mixed if the hardware multiplies it."""
+    if cfg.trainer.precision != "auto":
+        return cfg.trainer.precision
+    return "bf16-mixed" if multiplies_bfloat16(cfg) else "32-true"
+
+
+def multiplies_bfloat16(cfg: DictConfig) -> bool:
+    """Return whether the devices to train on have instructions for products of bfloat16.
+
+    CUDA devices have them from compute capability 8.0 on. False for MPS, and for a CPU that PyTorch does not describe.
+    """
+    accelerator = choose_accelerator(cfg)
+    if accelerator == "gpu":
+        capabilities = [torch.cuda.get_device_capability(index) for index in range(cfg.trainer.devices)]
+        return min(capabilities) >= (8, 0) and torch.cuda.is_bf16_supported(including_emulation=False)
+    return accelerator == "cpu" and any(_cpu_bfloat16())
+
+
+def _cpu_bfloat16() -> list[bool]:
+    """Return whether the CPU has each kind of instruction for bfloat16 that PyTorch knows; empty if it knows none."""
     # not in every PyTorch release that we support
     capabilities: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    known = [capabilities[name] for name in ("avx512_bf16", "bf16") if name in capabilities]
-    if any(known) and precision == "32-true":
-        print_note("this CPU has bfloat16 instructions. trainer.precision=bf16-mixed may train faster.")
+    # of x86 (two) and of ARM
+    return [bool(capabilities[name]) for name in ("avx512_bf16", "amx_bf16", "bf16") if name in capabilities]
+
+
+def _print_bfloat16_note(precision: str) -> None:
+    """Print a note if the CPU would train faster in float32."""
+    known = _cpu_bfloat16()
     if known and not any(known) and precision == "bf16-mixed":
-        print_note("this CPU has no bfloat16 instructions. trainer.precision=32-true trains faster.")
+        print_note("this CPU has no bfloat16 instructions. trainer.precision=auto trains faster.")
 
 
 def _print_threads_note(threads: int, cores: int, busy: int) -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from soundfold.data.loader import BatchShard
 from soundfold.errors import TrainingError
 from soundfold.experiment.callbacks.epoch_seed import EpochSeed
-from soundfold.experiment.device import choose_accelerator
+from soundfold.experiment.device import choose_accelerator, choose_precision
 from soundfold.experiment.fold import prepare_fold
 from soundfold.experiment.fold_checks import check_folds
 from soundfold.experiment.guards import explain_oom
@@ -136,12 +136,13 @@ def suggest_lr(lr: np.ndarray, mean: np.ndarray) -> float | None:
 
 def _make_trainer(cfg: DictConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
     """Return a trainer that validates, logs and stores nothing."""
-    same = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "deterministic", "benchmark", "detect_anomaly")
+    same = ("gradient_clip_val", "gradient_clip_algorithm", "deterministic", "benchmark", "detect_anomaly")
     off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "use_distributed_sampler")
     options: dict[str, Any] = {name: cfg.trainer[name] for name in same} | dict.fromkeys(off, False)
     trainer = pl.Trainer(
         **options,
         accelerator=choose_accelerator(cfg),
+        precision=choose_precision(cfg),  # type: ignore[arg-type]
         devices=1,
         accumulate_grad_batches=cfg.trainer.micro_batches,
         max_epochs=-1,

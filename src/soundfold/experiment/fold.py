@@ -8,7 +8,9 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -26,6 +28,7 @@ from soundfold.evaluation.predictions import predictions_csv
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks.checkpoints import can_resume
+from soundfold.experiment.computed import new_values, print_resumed, resumed_values
 from soundfold.experiment.guards import explain_misconfiguration, explain_oom
 from soundfold.experiment.lightning_compat import count_last_epoch, set_rank
 from soundfold.experiment.loggers import fold_loggers
@@ -70,10 +73,11 @@ def train_fold(
     if is_writer:
         write_text(job.folder / "config.yaml", to_yaml(run.cfg))
         write_modules(job.folder, run.modules)
+    job, checkpoint = _resume(job)
     set_rank(shard.rank)
     opened: AbstractContextManager[list[Logger]] = fold_loggers(run, job.folder, fold) if is_writer else nullcontext([])
     with opened as loggers, explain_misconfiguration(), explain_oom(run.cfg, fold):
-        trainer, chosen_epoch = _fit(job, loggers, watchers)
+        trainer, chosen_epoch = _fit(job, checkpoint, loggers, watchers)
         result, predictions = _score(job, trainer, started, chosen_epoch)
         for logger in loggers:
             logger.log_hyperparams({"audit": result.audit, "environment": result.environment})
@@ -111,20 +115,28 @@ def prepare_fold(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJo
     options: dict[str, Any] = {"metrics": build_metrics(cfg, len(table.classes))}
     options["class_weights"] = build.class_weights(cfg, table, make_split(table, protocol, fold, cfg.seed).train)
     model = build.classifier(cfg, len(table.classes), cfg.model.weights, **options)
-    return FoldJob(run, fold, shard, protocol, data, model, build.averaging(cfg))
+    return FoldJob(run, fold, shard, protocol, data, model, build.averaging(cfg), new_values(cfg))
 
 
-def _fit(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Callback]) -> tuple[pl.Trainer, int | None]:
+def _resume(job: FoldJob) -> tuple[FoldJob, Path | None]:
+    """Return the fold as it was begun, and the checkpoint to resume it from; None if it is trained from its start."""
+    if job.cfg.rerun or job.cfg.debug or not can_resume(job.checkpoints, job.model):
+        return job, None
+    console.print(f"Fold {job.fold or 'none'} resumes from its last checkpoint.")
+    computed = resumed_values(job.run, job.fold)
+    print_resumed(job.run, job.fold, computed)
+    return replace(job, computed=computed), job.checkpoints / "last.ckpt"
+
+
+def _fit(
+    job: FoldJob, checkpoint: Path | None, loggers: list[Logger], watchers: Sequence[pl.Callback]
+) -> tuple[pl.Trainer, int | None]:
     """Train the model, and load the weights to score into it: the last, their average, or the best epoch's.
 
     Returns:
         The trainer, and the number of the best epoch if its weights are scored.
     """
-    resume = not job.cfg.rerun and not job.cfg.debug and can_resume(job.checkpoints, job.model)
-    if resume:
-        console.print(f"Fold {job.fold or 'none'} resumes from its last checkpoint.")
     trainer = make_trainer(job, loggers, watchers)
-    checkpoint = job.checkpoints / "last.ckpt" if resume else None
     trainer.fit(job.model, job.data, ckpt_path=checkpoint, weights_only=True)
     if job.averaging:
         job.averaging.finish(trainer, job.model)
@@ -184,6 +196,7 @@ def _score(
         command=environment.command(),
         modules=run.modules,
         definitions=metric_definitions(run.cfg) if scores else {},
+        computed=job.computed,
     )
     return result, predictions
 

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from soundfold.errors import InputError, TrainingError, is_out_of_memory
+from soundfold.experiment.device import choose_precision
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def explain_oom(cfg: DictConfig, fold: int | None) -> Iterator[None]:
         advice = ["lower data.batch_size, which changes the recipe"]
         if size >= 8 * n_shards:  # validation requires four clips per micro-batch
             advice = [f"set trainer.micro_batches={2 * micro_batches}, which keeps data.batch_size={size}"]
-        if cfg.trainer.precision == "32-true":
+        if choose_precision(cfg) == "32-true":
             advice.append("set trainer.precision=bf16-mixed, which halves the memory of activations")
         advice.append("set data.on_device=false, which keeps the waveforms in host memory")
         raise TrainingError(

@@ -18,6 +18,7 @@ from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.evaluation.summary import write_summary
 from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks.progress import duration
+from soundfold.experiment.computed import check_computed
 from soundfold.experiment.fold_checks import check_folds
 from soundfold.experiment.metrics import add_metrics, flip_objective
 from soundfold.experiment.processes import run_fold
@@ -75,6 +76,7 @@ def cross_validate(
     folds = _select_folds(run)
     check_folds(run, folds)
     _check_modules(run, folds)
+    check_computed(run, folds)
     with explain_write_errors(run.folder, REMEDY):
         run.folder.mkdir(parents=True, exist_ok=True)
     if record_folder is not None:

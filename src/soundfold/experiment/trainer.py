@@ -46,6 +46,7 @@ class FoldJob:
         shard: this process's share of every batch.
         protocol, data, model: built from the run's configuration.
         averaging: the average of the weights; None if disabled.
+        computed: properties of the computation, see `soundfold.evaluation.computed`.
     """
 
     run: RunContext
@@ -55,6 +56,7 @@ class FoldJob:
     data: SoundDataModule
     model: Classifier
     averaging: Averaging | None
+    computed: dict[str, Any]
 
     @property
     def cfg(self) -> DictConfig:
@@ -96,7 +98,7 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
     cfg, shard = job.cfg, job.shard
     options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     del options["micro_batches"], options["tf32"], options["cuda_graph"]  # no options of Lightning's
-    options["accelerator"] = choose_accelerator(cfg)
+    options |= {"accelerator": choose_accelerator(cfg), "precision": job.computed["precision"]}
     options["enable_progress_bar"] = False  # Lightning's; see `FoldProgress`
     # also if trainer.max_steps ends the run, because the progress bar counts epochs
     n_clips = len(make_split(job.run.collection.table, job.protocol, job.fold, cfg.seed).train)
@@ -137,7 +139,7 @@ def _make_callbacks(job: FoldJob, watchers: Sequence[pl.Callback]) -> list[pl.Ca
     cfg, rank = job.cfg, job.shard.rank
     callbacks: list[pl.Callback] = [
         MetricsCsv(job.folder / "metrics.csv", leaky=job.protocol.leaky),
-        FiniteLoss(job.fold, cfg.trainer.precision),
+        FiniteLoss(job.fold, job.computed["precision"]),
         EpochSeed(cfg.seed, job.fold or 0, 3, *([rank] if rank else [])),
         *([job.averaging] if job.averaging else []),
         *make_callbacks(cfg, job.folder),
@@ -158,6 +160,7 @@ def _make_callbacks(job: FoldJob, watchers: Sequence[pl.Callback]) -> list[pl.Ca
             "last",
             every_seconds=cfg.checkpoints.every_seconds,
             every_epochs=cfg.checkpoints.every_n_epochs,
+            computed=job.computed,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )

@@ -129,7 +129,7 @@ def environments(run: RunResult) -> list[dict[str, Any]]:
     """Return the distinct environments that trained the folds: property rows, folds, total seconds."""
     distinct: dict[str, dict[str, Any]] = {}
     for fold in run.total.folds:
-        environment = fold["environment"]
+        environment = {**fold["environment"], **fold["computed"]}
         rows = [[key, value] for key, value in environment.items() if key != "versions"]
         rows += [[name, version] for name, version in environment.get("versions", {}).items()]
         entry = distinct.setdefault(repr(environment), {"rows": rows, "folds": [], "seconds": 0.0})

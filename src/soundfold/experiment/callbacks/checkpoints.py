@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from soundfold.io.console import console
 REQUIRED = ("state_dict", "epoch", "global_step", "optimizer_states", "lr_schedulers", "loops", "callbacks")
 # key of a checkpoint: a callback has ended the training
 STOPPED = "should_stop"
+# key of a checkpoint: properties of the computation, see `soundfold.evaluation.computed`
+COMPUTED = "computed"
 
 
 class PeriodicCheckpoint(ModelCheckpoint):
@@ -31,12 +34,21 @@ class PeriodicCheckpoint(ModelCheckpoint):
     Args:
         every_seconds: least time between two checkpoints; 0 saves one after every eligible epoch.
         every_epochs: every n-th epoch is eligible.
+        computed: stored in the checkpoints, for `read_computed`.
         args, options: see `ModelCheckpoint`.
     """
 
-    def __init__(self, *args: Any, every_seconds: float, every_epochs: int = 1, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        every_seconds: float,
+        every_epochs: int = 1,
+        computed: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
         self.every_seconds, self.every_epochs = every_seconds, every_epochs
+        self.computed = dict(computed or {})
         self._saved_at = 0.0
         self._stopped = False
 
@@ -44,6 +56,7 @@ class PeriodicCheckpoint(ModelCheckpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint[STOPPED] = trainer.should_stop
+        checkpoint[COMPUTED] = self.computed
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -112,6 +125,14 @@ def can_resume(folder: Path, model: pl.LightningModule | None = None) -> bool:
                 checkpoint.unlink()
             return False
     return bool(paths) and paths[0].name == "last.ckpt"
+
+
+def read_computed(path: Path) -> dict[str, Any] | None:
+    """Return the properties of the computation in a checkpoint: empty in an older one, None without a readable one."""
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get(COMPUTED, {}))
+    except Exception:  # torch raises many types; `can_resume` reports damage
+        return None
 
 
 def _find_missing(path: Path, model: pl.LightningModule | None) -> str | None:
