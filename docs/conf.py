@@ -29,6 +29,11 @@ extensions = [
 # results are data for the tables, no pages
 exclude_patterns = ["_build", "results"]
 nitpicky = True
+# types without a page here: those of other libraries, whose indices are on servers, type variables, and parts of types
+nitpick_ignore_regex = [
+    (r"py:.*", r"(collections|lightning|matplotlib|numpy|omegaconf|pandas|pathlib|torch|torchmetrics)\..*"),
+    (r"py:class", r"Tensor|Module|Params|soundfold\.features\.augment\.X|dict\[str"),
+]
 
 html_theme = "furo"
 html_title = f"soundfold {version}"
@@ -37,7 +42,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_math_renderer = "mathml"
 
-myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 # text-based notebooks run in a temporary folder, and only after they changed
 nb_execution_mode = "cache"
@@ -59,3 +64,5 @@ napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
+# of Lightning and PyTorch
+autodoc_inherit_docstrings = False

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
+from docutils.nodes import make_id
 from hydra import compose, initialize_config_dir
 from omegaconf import MISSING, OmegaConf
 from pages import table, write_pages
@@ -109,7 +110,7 @@ def _sections(command: str) -> Iterator[tuple[str, list[list[str]]]]:
     single: list[list[str]] = []
     for field, hint in _fields(COMMANDS[command]):
         rows = [
-            [f"[`{key}`]{{#{command}.{key}}}", _default(key, composed), _range(field, hint), _text(comments.get(key))]
+            [_anchor(command, key), _default(key, composed), _range(field, hint), _text(comments.get(key))]
             for key, field, hint in _keys(field.name, field, hint, composed)
         ]
         if _schema(hint) or len(rows) > 1:
@@ -117,6 +118,10 @@ def _sections(command: str) -> Iterator[tuple[str, list[list[str]]]]:
         else:
             single += rows
     yield "", single
+
+
+def _anchor(command: str, key: str) -> str:
+    return f"[`{key}`]{{#{make_id(f'{command} {key}')}}}"
 
 
 def _composed(command: str) -> dict[str, dict[str, Any]]:

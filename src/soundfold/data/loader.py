@@ -95,7 +95,7 @@ class ClipBatches:
 
     @property
     def sampler(self) -> ClipBatches:
-        """The loader itself: Lightning calls `set_epoch` of a loader's sampler."""
+        """This loader. Lightning calls `set_epoch` of a loader's sampler."""
         return self
 
     def set_epoch(self, epoch: int) -> None:

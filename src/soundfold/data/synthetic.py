@@ -110,7 +110,7 @@ def _normalize(sound: np.ndarray) -> np.ndarray:
 
 
 def render(root: Path, seed: int = 0) -> None:
-    """Render the collection to ``root`` (meta/esc50.csv, audio/*.wav), unless it exists.
+    """Render the collection to ``root`` (``meta/esc50.csv``, ``audio/*.wav``), unless it exists.
 
     It has 200 clips of 10 classes in 5 folds, about 30 MB. The folder appears complete or not at all.
 

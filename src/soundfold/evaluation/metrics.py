@@ -62,7 +62,8 @@ class Calibration:
     Attributes:
         clips: (bins,), number of predictions in each of equally wide bins of confidence in (0, 1].
         confidence, accuracy: (bins,), mean of each bin; nan for an empty bin.
-        error: expected calibration error, the mean over clips of their bin's |accuracy - confidence|.
+        error: expected calibration error, the mean over clips of the difference of accuracy and confidence in their
+            bin, without its sign.
     """
 
     clips: np.ndarray

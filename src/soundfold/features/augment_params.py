@@ -129,7 +129,7 @@ class ParamSampler:
         self.interval_start = 0.0
 
     def uniform(self, *shape: int) -> Tensor:
-        """Draw from [0, 1): (B, *shape)."""
+        """Draw from [0, 1): ``(B, *shape)``."""
         return torch.rand((self.clips, *shape), generator=self.generator, device=self.device)
 
     def index(self, size: int) -> Tensor:
