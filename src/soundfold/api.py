@@ -114,7 +114,7 @@ class Run:
 
     @property
     def folds(self) -> pd.DataFrame:
-        """The finished folds, one row each, with scored clips ``n``, scores (fractions of 1), epochs, steps and seconds.
+        """One row per finished fold, with scored clips ``n``, scores (fractions of 1), epochs, steps and seconds.
 
         >>> load_run(folder).folds.index.name
         'fold'
@@ -127,7 +127,7 @@ class Run:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """The scored clips, one row each, with fold, filename, source, target, prediction, correct, probability, logits.
+        """One row per scored clip, with fold, filename, source, target, prediction, correct, probability and logits.
 
         ``probability`` is that of the predicted class, not calibrated; logits are in the columns ``logit_<class>``.
 
@@ -143,7 +143,7 @@ class Run:
 
     @property
     def curves(self) -> pd.DataFrame:
-        """One row per fold and epoch, with fold, epoch, step, lr, and the metrics of metrics.csv, such as ``train/loss``.
+        """One row per fold and epoch, with fold, epoch, step, lr and the metrics of metrics.csv, such as ``train/loss``.
 
         >>> load_run(folder).curves.columns[:3].tolist()
         ['fold', 'epoch', 'step']
