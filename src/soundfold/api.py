@@ -143,7 +143,7 @@ class Run:
 
     @property
     def curves(self) -> pd.DataFrame:
-        """One row per fold and epoch, with fold, epoch, step, lr and the metrics of metrics.csv, such as ``train/loss``.
+        """One row per fold and epoch, with fold, epoch, step, lr and the metrics of metrics.csv.
 
         >>> load_run(folder).curves.columns[:3].tolist()
         ['fold', 'epoch', 'step']
