@@ -1,0 +1,64 @@
+"""The site's reference agrees with the program: files and their keys, examples, and the pages that are generated."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+from helpers.tiny import ROOT
+
+from soundfold.inference.export import metadata
+from soundfold.inference.predictor import Predictor
+
+DOCS = ROOT / "docs"
+
+
+def sections(page: str) -> dict[str, str]:
+    """Return the text of a page's sections by their title; that before the first has the title of the page."""
+    parts = re.split(r"^#+ (.+)$", (DOCS / page).read_text(), flags=re.MULTILINE)
+    return {title.strip("`"): text for title, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def undocumented(names: set[str], text: str) -> set[str]:
+    return {name for name in names if f"`{name}`" not in text}
+
+
+def test_every_file_of_a_run_is_on_the_page(tiny_run):
+    files = {path.relative_to(tiny_run).as_posix() for path in tiny_run.rglob("*") if path.is_file()}
+    assert {"fold1/result.json", "cv.json"} <= files
+    assert not undocumented(
+        {re.sub(r"^fold\d", "fold<k>", name) for name in files}, sections("reference/files.md")["Files"]
+    )
+
+
+def test_every_key_of_a_results_files_is_on_the_page(tiny_run):
+    pages = sections("reference/files.md")
+    result = json.loads((tiny_run / "fold1" / "result.json").read_text())
+    metrics = set(result["definitions"])
+    assert not undocumented({*result, *result["audit"]} - metrics, pages["result.json"])
+    of_metrics = metrics | {f"{name}_sd" for name in metrics}
+    assert not undocumented({*json.loads((tiny_run / "cv.json").read_text())} - of_metrics, pages["cv.json"])
+    assert metrics & {"f1", "top5"}
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "metrics.csv"])
+def test_every_column_is_on_the_page(tiny_run, name):
+    with (tiny_run / "fold1" / name).open(newline="") as stream:
+        columns = {re.sub("^logit_.*", "logit_<class>", column) for column in next(csv.reader(stream))}
+    assert len(columns) >= 5
+    assert not undocumented(columns, sections("reference/files.md")[name])
+
+
+def test_every_key_of_a_model_and_of_its_export_is_on_the_page(tiny_run):
+    pages = sections("reference/files.md")
+    weights = torch.load(tiny_run / "fold1" / "checkpoints" / "weights.pt", weights_only=True, mmap=True)
+    assert not undocumented({*weights, *weights["seen"]}, pages["weights.pt"])
+    assert not undocumented(set(metadata(Predictor.load(tiny_run, fold=1))), pages["Exported models"])
+
+
+def test_every_key_of_decoded_audio_is_on_the_page(tiny_run):
+    (manifest,) = (tiny_run.parents[1] / "cache").glob("*/manifest.json")
+    text = sections("reference/files.md")["Decoded audio"]
+    assert not undocumented(set(json.loads(manifest.read_text())), text)
+    assert not undocumented({path.name for path in manifest.parent.iterdir()}, text)
