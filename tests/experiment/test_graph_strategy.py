@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import lightning.pytorch as pl
 import pytest
 import torch
+from helpers.recording_logger import RecordingLogger
 from helpers.tiny import cross_validate, only, render
 
 from soundfold.config import compose_config
@@ -48,6 +49,19 @@ def whole(monkeypatch):
     monkeypatch.setattr(trainers, "choose_strategy", make)
 
 
+LOGGER = "+logger.mine._target_=helpers.recording_logger.RecordingLogger"
+
+
+def logged_steps():
+    """Return loss, learning rate and gradient norm of every step, from the logger that was opened last."""
+    rows = RecordingLogger.opened[-1].rows
+    return [
+        (step, row["train/loss_step"], row["train/lr"], row["train/grad_norm"])
+        for step, row in rows
+        if "train/lr" in row
+    ]
+
+
 def results(outputs):
     folder = only(outputs) / "fold1"
     return [(folder / name).read_bytes() for name in ("metrics.csv", "predictions.csv")]
@@ -58,11 +72,14 @@ def results(outputs):
     [pytest.param(options, id=name, marks=[pytest.mark.slow] if number else []) for number, (name, options) in CASES],
 )
 def test_an_iteration_equals_lightnings_step(root, tmp_path, options, request):
-    """Losses, accuracies, learning rates and predictions are equal to the last digit."""
-    options = ("fold=1", *options)
+    """Losses, accuracies, learning rates, gradient norms and predictions are equal to the last digit."""
+    options = ("fold=1", LOGGER, *options)
     cross_validate(root, tmp_path / "plain", *options)
+    steps = logged_steps()
+    assert [step[0] for step in steps] == list(range(len(steps)))
     request.getfixturevalue("whole")
     cross_validate(root, tmp_path / "whole", *options)
+    assert logged_steps() == steps
     assert results(tmp_path / "whole") == results(tmp_path / "plain")
 
 
@@ -130,13 +147,15 @@ def test_replays_read_clips_rates_and_weights_from_static_tensors(root, tmp_path
         def on_train_epoch_start(self, trainer, pl_module):
             pl_module.network.conv1.requires_grad_(trainer.current_epoch >= 8)
 
-    options = ("fold=1", *AVERAGED, "split=nested", "selection.choose=last", "trainer.max_epochs=12")
+    options = ("fold=1", LOGGER, *AVERAGED, "split=nested", "selection.choose=last", "trainer.max_epochs=12")
     monkeypatch.setattr(trainers, "make_callbacks", lambda *_: [Unfreeze()])
     cross_validate(root, tmp_path / "replayed", *options)
     assert [(len(graph.index), graph.replays) for graph in graphs] == [(8, 1), (2, 1)] * 3
+    steps = logged_steps()
     with monkeypatch.context() as patch:
         patch.setattr(trainers, "choose_strategy", choose_strategy)
         cross_validate(root, tmp_path / "plain", *options)
+    assert logged_steps() == steps
     assert results(tmp_path / "replayed") == results(tmp_path / "plain")
 
 

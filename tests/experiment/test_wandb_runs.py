@@ -78,7 +78,7 @@ class StoredRun:
         for row in self.history:
             point = points.setdefault((int(row["epoch"]), int(row["trainer/global_step"])), {})
             for name, value in row.items():
-                if name.startswith(("train/", "val/", "test/")):
+                if name.startswith(("train/", "val/", "test/", "time/")):
                     assert name not in point
                     point[name] = float(value)
         return points
@@ -89,6 +89,10 @@ def wandb_runs_in(folder: Path) -> dict[str, StoredRun]:
     stored = [StoredRun(path) for path in sorted(folder.rglob("*run-2*")) if path.is_dir()]
     assert len({run.record.run_id for run in stored}) == len(stored)
     return {run.record.run_id: run for run in stored}
+
+
+def without_times(point: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in point.items() if not name.startswith("time/")}
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -122,13 +126,14 @@ def services(process: int) -> list[str]:
 def test_every_fold_is_a_run_with_its_configuration_and_scores(logged):
     stored = wandb_runs_in(logged)
     folds = {run.record.display_name: run for run in stored.values() if run.record.job_type == "fold"}
-    assert sorted(folds) == ["fold1", "fold2", "fold3"]
-    for name, run in folds.items():
+    assert sorted(folds) == [f"{logged.name} fold {fold}" for fold in (1, 2, 3)]
+    for title, run in folds.items():
+        name = title.removeprefix(logged.name).replace(" ", "")
         result = json.loads((logged / name / "result.json").read_text())
         assert (run.record.run_group, run.record.notes, list(run.record.tags)) == (
             logged.name,
             "a note",
-            ["tiny", "first"],
+            ["tiny", "first", "esc50", "benchmark", "16 mels", "ResNet18"],
         )
         assert run.record.run_id.startswith(f"{name}-{result['cv_id']}-")
         assert run.exits == [0]
@@ -140,8 +145,18 @@ def test_every_fold_is_a_run_with_its_configuration_and_scores(logged):
         )
         assert run.config["commit"] == result["environment"]["commit"]
         assert run.config["audit"] == result["audit"]
-        last = run.points()[2, 6]
-        assert last["test/accuracy"] == pytest.approx(result["accuracy"])
+        points = run.points()
+        assert points[2, 6]["test/accuracy"] == pytest.approx(result["accuracy"])
+        # every step of both epochs, and at the last of each the row of the epoch
+        assert list(points) == [(step // 3, step) for step in range(6)] + [(2, 6)]
+        steps = [points[step // 3, step] for step in range(6)]
+        for metric in ("train/loss_step", "train/lr", "train/grad_norm"):
+            assert all(step[metric] > 0 for step in steps), metric
+        for epoch in (0, 1):
+            row = steps[3 * epoch + 2]
+            assert 0 < row["time/epoch_seconds"] < 60
+            assert row["time/clips_per_second"] == pytest.approx(20 / row["time/epoch_seconds"])
+            assert "device/memory_gib" not in row  # on a CPU
         assert run.artifacts == [f"{result['cv_id']}-{name}"]
     assert services(os.getpid()) == []
 
@@ -303,13 +318,15 @@ def test_a_killed_and_resumed_fold_is_one_complete_run(root, tmp_path):
     assert resumed.exits == [0]
     assert resumed.points().keys() == uninterrupted.points().keys()
     for epoch_and_step, point in uninterrupted.points().items():
-        assert resumed.points()[epoch_and_step] == pytest.approx(point, rel=1e-5)
+        assert without_times(resumed.points()[epoch_and_step]) == pytest.approx(without_times(point), rel=1e-5)
     actual, expected = scalars(folder / "fold2"), scalars(only(tmp_path / "uninterrupted") / "fold2")
     assert actual.keys() == expected.keys()
     for tag, points in expected.items():
         if tag == "epoch":  # Lightning logs it with the training metrics, and again with those of validation
             continue
         assert [step for step, _ in actual[tag]] == [step for step, _ in points]
+        if tag.startswith("time/"):
+            continue
         assert [value for _, value in actual[tag]] == pytest.approx([value for _, value in points], rel=1e-5)
 
 
@@ -399,17 +416,23 @@ def test_the_sweep_file_composes_valid_configurations(monkeypatch):
         assert cfg.optim.lr == ends["optim.lr"]
 
 
-def test_the_overrides_of_a_multirun_job_are_columns(monkeypatch):
+def test_the_swept_overrides_of_a_multirun_job_are_columns(monkeypatch, tmp_path):
     register()
     args = ["optim.lr=0.01", "augment=strong", "fold=2", "paths.outputs=elsewhere", "features.n_mels=64"]
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     assert sweep_columns() == {}
+    job = f"hydra.runtime.output_dir={tmp_path / '0'}"
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for mode in ("RUN", "MULTIRUN"):
-            cfg = compose("train", [*args, f"hydra.mode={mode}"], return_hydra_config=True)
+            cfg = compose("train", [*args, f"hydra.mode={mode}", job], return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
             columns = {"sweep/optim.lr": 0.01, "sweep/augment": "strong", "sweep/features.n_mels": 64}
             assert sweep_columns() == (columns if mode == "MULTIRUN" else {})
+    # as Hydra writes it
+    swept = ["optim.lr=0.01,0.1", "augment=strong", "fold=1,2", "paths.outputs=elsewhere", "features.n_mels=64"]
+    hydra = {"overrides": {"task": swept}, "sweeper": {"params": {"augment": "choice(none,strong)"}}}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
+    assert sweep_columns() == {"sweep/optim.lr": 0.01, "sweep/augment": "strong"}
 
 
 def test_a_missing_tensorboard_is_named(monkeypatch):

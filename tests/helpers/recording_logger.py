@@ -13,6 +13,7 @@ class LoggerWithoutFolder(Logger):
         super().__init__()
         self.url = url
         self.metrics: dict[str, float] = {}
+        self.rows: list[tuple[int | None, dict[str, float]]] = []
         self.statuses: list[str] = []
 
     @property
@@ -29,6 +30,7 @@ class LoggerWithoutFolder(Logger):
     @rank_zero_only  # as Lightning's documentation recommends
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.metrics |= metrics
+        self.rows.append((step, dict(metrics)))
 
     def finalize(self, status: str) -> None:
         self.statuses.append(status)

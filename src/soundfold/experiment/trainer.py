@@ -24,6 +24,7 @@ from soundfold.experiment.callbacks.checkpoints import (
 )
 from soundfold.experiment.callbacks.epoch_seed import EpochSeed
 from soundfold.experiment.callbacks.finite_loss import FiniteLoss
+from soundfold.experiment.callbacks.history import History
 from soundfold.experiment.callbacks.metrics_csv import MetricsCsv
 from soundfold.experiment.callbacks.progress import FoldProgress
 from soundfold.experiment.device import choose_accelerator
@@ -137,9 +138,12 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
 def _make_callbacks(job: FoldJob, watchers: Sequence[pl.Callback]) -> list[pl.Callback]:
     """Return the callbacks in the order that Lightning calls them."""
     cfg, rank = job.cfg, job.shard.rank
+    epochs = MetricsCsv(job.folder / "metrics.csv", leaky=job.protocol.leaky)
     callbacks: list[pl.Callback] = [
-        MetricsCsv(job.folder / "metrics.csv", leaky=job.protocol.leaky),
+        epochs,
         FiniteLoss(job.fold, job.computed["precision"]),
+        # on every rank, although only the first one has loggers: losses are averaged over ranks
+        *([History(epochs)] if any(entry is not None for entry in cfg.logger.values()) else []),
         EpochSeed(cfg.seed, job.fold or 0, 3, *([rank] if rank else [])),
         *([job.averaging] if job.averaging else []),
         *make_callbacks(cfg, job.folder),

@@ -56,9 +56,12 @@ class Classifier(pl.LightningModule):
     Attributes:
         logits, targets, clips: float32 (n, C), int64 (n,) and int64 (n,) of the clips of the last test, in order of
             scoring; with several devices, in the order of the table.
+        measure_gradient: compute `gradient_norm` in every training step.
+        gradient_norm: float32 (), L2 norm of the gradient of the last step before clipping; always the same tensor.
     """
 
     class_weights: Tensor | None
+    gradient_norm: Tensor
 
     def __init__(
         self,
@@ -108,6 +111,8 @@ class Classifier(pl.LightningModule):
         self.logits = torch.empty(0)
         self.targets = self.clips = torch.empty(0, dtype=torch.int64)
         self._scored: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.measure_gradient = False
+        self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, C) of images (B, 1, M, T)."""
@@ -155,6 +160,19 @@ class Classifier(pl.LightningModule):
         if self.class_weights is None:
             return functional.cross_entropy(logits, target)
         return functional.cross_entropy(logits, target, self.class_weights, reduction="none").mean()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradient as Lightning does, and measure it first."""
+        if self.measure_gradient:
+            gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
+            # in place: a CUDA graph writes to the address that it was captured with
+            self.gradient_norm.copy_(nn.utils.get_total_norm(gradients))
+        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def train(self, mode: bool = True) -> Classifier:
         """Set the mode; frozen stages stay in evaluation mode."""

@@ -13,8 +13,7 @@ from soundfold.io.atomic import write_text
 class MetricsCsv(pl.Callback):
     """Writes a row per epoch: epoch, step, learning rate and every logged metric.
 
-    The rows are part of the checkpoint. A resumed run rewrites the file from them, so that no epoch appears twice. It
-    also replays them to loggers that start over, which is all except W&B online.
+    The rows are part of the checkpoint. A resumed run rewrites the file from them, so that no epoch appears twice.
 
     Args:
         path: the CSV file.
@@ -36,13 +35,6 @@ class MetricsCsv(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.rows and trainer.is_global_zero:
             self._rewrite(list(self.rows[-1]))
-        for logger in trainer.loggers:
-            if getattr(getattr(logger, "experiment", None), "resumed", False):
-                continue
-            for row in self.rows:
-                metrics = {name: float(value) for name, value in row.items() if "/" in name and value}
-                # Lightning logs an epoch at the index of its last step
-                logger.log_metrics({**metrics, "epoch": int(row["epoch"])}, step=int(row["step"]) - 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # carry forward metrics that were not computed this epoch, such as those of validation

@@ -39,7 +39,8 @@ def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[Wan
     config |= {"fold": fold, "cv_id": run.cv_id, "protocol": protocol.name}
     config["commit"] = environment.describe(torch.device("cpu"))["commit"]
     run_id = _run_id(folder, run.cv_id, fresh=cfg.rerun or cfg.debug)
-    init: dict[str, Any] = {"job_type": "fold", "name": folder.name, "id": run_id, "dir": folder}
+    init: dict[str, Any] = {"job_type": "fold", "name": f"{run.group} fold {fold or 'none'}", "id": run_id}
+    init |= {"dir": folder, "command": environment.command()}
     options: Any = wandb_options(cfg.logger)
     with open_wandb_run(options, run.folder, config, leaky=protocol.leaky, is_cv=False, **init) as wandb_run:
         # as `WandbLogger` does for runs that it opens itself

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,10 @@ from typing import Any
 import wandb
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from pydantic import ValidationError
 
 from soundfold.config import NOT_IDENTITY, Wandb
@@ -25,7 +28,14 @@ AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 
 @contextmanager
 def open_wandb_run(
-    options: Wandb, group: Path, config: dict[str, Any], *, leaky: bool, is_cv: bool, **init: Any
+    options: Wandb,
+    group: Path,
+    config: dict[str, Any],
+    *,
+    leaky: bool,
+    is_cv: bool,
+    command: str | None = None,
+    **init: Any,
 ) -> Iterator[wandb.Run]:
     """Open a W&B run, and close it; an exception marks it as failed.
 
@@ -34,8 +44,9 @@ def open_wandb_run(
     Args:
         group: folder of the cross-validation, whose runs form a group.
         config: plain values that W&B displays and compares; the columns of `sweep_columns` are added.
-        leaky: tag the run as leaky.
+        leaky: tag the run as leaky; see `default_tags` for the others.
         is_cv: the run is that of the cross-validation: under W&B's agent the trial's, and logged completely each time.
+        command: that started the run, for its notes.
         **init: further arguments of `wandb.init`.
 
     Raises:
@@ -49,8 +60,8 @@ def open_wandb_run(
                 **common,
                 **init,
                 group=group.name,
-                tags=[*options.tags, *(["leaky"] if leaky else [])],
-                notes=options.notes,
+                tags=list(dict.fromkeys([*options.tags, *default_tags(config), *(["leaky"] if leaky else [])])),
+                notes="\n\n".join(filter(None, [options.notes, command])) or None,
                 config={**config, **sweep_columns()},
                 resume="allow",
             )
@@ -118,14 +129,43 @@ def wandb_mode(options: Wandb) -> str:
     return os.environ.get("WANDB_MODE") or ("online" if is_wandb_trial() else options.mode)
 
 
-def sweep_columns() -> dict[str, Any]:
-    """Return the overrides of a Hydra multirun job as config columns, such as ``sweep/optim.lr``.
+def default_tags(config: Mapping[str, Any]) -> list[str]:
+    """Return collection, protocol, features and model of a run, such as ``esc50``, ``benchmark``, ``128 mels``."""
+    data, split, features, model = (config.get(name) or {} for name in ("data", "split", "features", "model"))
+    mels, network = features.get("n_mels"), model.get("name") or str(model.get("_target_", "")).rpartition(".")[2]
+    tags = (data.get("name"), split.get("protocol"), mels and f"{mels} mels", network)
+    return [str(tag)[:64] for tag in tags if tag]
 
-    Keys that do not change the numbers, such as paths, are omitted. A single run has no columns.
+
+def sweep_columns() -> dict[str, Any]:
+    """Return the swept overrides of a Hydra multirun job as config columns, such as ``sweep/optim.lr``.
+
+    Overrides that all jobs share are omitted, and so are keys that do not change the numbers, such as paths. A single
+    run has no columns.
     """
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return {}
-    overrides = OverridesParser.create().parse_overrides(list(HydraConfig.get().overrides.task))
-    values = {(override.key_or_group or "").split("@")[0]: override.value() for override in overrides}
+    swept = _swept_keys()
     ignored = tuple(f"{key}." for key in NOT_IDENTITY)
-    return {f"sweep/{key}": value for key, value in values.items() if not f"{key}.".startswith(ignored)}
+    return {
+        f"sweep/{key}": override.value()
+        for key, override in _parse(HydraConfig.get().overrides.task).items()
+        if not f"{key}.".startswith(ignored) and (swept is None or key in swept)
+    }
+
+
+def _swept_keys() -> set[str] | None:
+    """Return the keys that a multirun varies, from the file that Hydra writes of it; None if there is no such file."""
+    try:
+        folder = Path(HydraConfig.get().runtime.output_dir).parent
+        hydra: Any = OmegaConf.to_container(OmegaConf.load(folder / "multirun.yaml"), resolve=False)
+    except (OSError, MissingMandatoryValue):
+        return None
+    parameters = hydra["hydra"]["sweeper"].get("params") or {}
+    overrides = _parse(hydra["hydra"]["overrides"]["task"])
+    return {*map(str, parameters), *(key for key, override in overrides.items() if override.is_sweep_override())}
+
+
+def _parse(overrides: Iterable[str]) -> dict[str, Override]:
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {(override.key_or_group or "").split("@")[0]: override for override in parsed}
