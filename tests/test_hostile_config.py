@@ -19,6 +19,7 @@ from soundfold.config import compose_config, known_keys
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.setup import open_run
+from soundfold.features.augment_params import ParamSampler
 from soundfold.features.batch_transform import BatchTransform
 
 BASES = {
@@ -60,9 +61,9 @@ def check_images(cfg: DictConfig) -> None:
     samples = round(cfg.data.seconds * cfg.data.sample_rate)
     noise = torch.randint(-3000, 3000, (samples,), generator=generator)
     wave = torch.stack([noise, torch.zeros_like(noise), torch.full_like(noise, -32768)]).short()
-    pipeline.fit([wave if crops is None else crops.crop_at(wave, crops.draw(len(wave), generator))])
+    pipeline.fit([wave if crops is None else crops.crop_at(wave, crops.draw(ParamSampler(len(wave), generator)))])
     transform = BatchTransform(pipeline, 3, crops, build.mixing(cfg))
-    images, targets = transform(wave, torch.arange(3), transform.draw(3, generator))
+    images, targets = transform(wave, torch.arange(3), transform.draw(ParamSampler(3, generator)))
     assert images.shape[:2] == (3, 1)
     assert images.isfinite().all()
     assert targets.isfinite().all()

@@ -23,7 +23,7 @@ from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
 from soundfold.features.augment import Augmentation
-from soundfold.features.augment_params import MaskSpec, Uniform
+from soundfold.features.augment_params import MaskSpec, ParamSampler, Uniform
 from soundfold.features.logmel import LogMel, area_weights
 from soundfold.features.pipeline import FrontEnd
 from soundfold.io.pcm import float_to_pcm, pcm_to_float
@@ -102,7 +102,7 @@ def _ours(wave: Tensor) -> dict[str, Callable[[], Any]]:
 
     def methods(make: Callable[..., Tensor], suffix: str = "") -> dict[str, Callable[[], Any]]:
         return {
-            f"{OURS}{suffix}": lambda: make(wave, augmentation.draw(len(wave), generator)),
+            f"{OURS}{suffix}": lambda: make(wave, augmentation.draw(ParamSampler(len(wave), generator))),
             f"soundfold, plain{suffix}": lambda: make(wave, None),
         }
 

@@ -280,7 +280,7 @@ def test_a_balanced_epoch_has_as_many_clips_of_each_class():
     loader, epochs = data.train_dataloader(), []
     for epoch in (0, 1, 0):
         loader.set_epoch(epoch)
-        epochs.append(torch.cat([index for _, _, index, _ in loader]).numpy())
+        epochs.append(torch.cat([batch[2] for batch in loader]).numpy())
     assert (epochs[0] == epochs[2]).all()
     assert (epochs[0] != epochs[1]).any()
     for epoch in epochs:
@@ -290,4 +290,4 @@ def test_a_balanced_epoch_has_as_many_clips_of_each_class():
             times = np.bincount(epoch, minlength=20)[train[targets[train] == target]]
             assert times.max() - times.min() <= 1
     other = module(collection=Collection(table, clips.waves), fold=2, sampler="balanced", seed=1).train_dataloader()
-    assert (torch.cat([index for _, _, index, _ in other]).numpy() != epochs[0]).any()
+    assert (torch.cat([batch[2] for batch in other]).numpy() != epochs[0]).any()

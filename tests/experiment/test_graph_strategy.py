@@ -86,14 +86,14 @@ def test_an_iteration_equals_lightnings_step(root, tmp_path, options, request):
 class EagerGraph:
     """A substitute for a CUDA graph: a replay computes the iteration again, from and to the same tensors."""
 
-    def __init__(self, iteration, index):
-        self.iteration, self.index, self.replays = iteration, index, 0
+    def __init__(self, iteration, inputs):
+        self.iteration, self.inputs, self.replays = iteration, inputs, 0
         self.outputs = torch.zeros(()), torch.zeros((), dtype=torch.bool)
 
     def replay(self):
         self.replays += 1
         with self.iteration.static_rates():
-            for output, value in zip(self.outputs, self.iteration(self.index), strict=True):
+            for output, value in zip(self.outputs, self.iteration(*self.inputs), strict=True):
                 output.copy_(value)
 
 
@@ -111,14 +111,14 @@ def graphs(monkeypatch):
     """Let fits replay `EagerGraph`s, and return the list of them."""
     captured = []
 
-    def capture(self, key, index):
-        graph = EagerGraph(self.iteration, index.clone())
+    def capture(self, key, inputs):
+        graph = EagerGraph(self.iteration, tuple(value.clone() for value in inputs))
         captured.append(graph)
-        self._graphs[key] = graph, graph.index, graph.outputs
+        self._graphs[key] = graph, graph.inputs, graph.outputs
 
-    def run(self, index):
+    def run(self, *inputs):
         with self.iteration.static_rates():
-            return self.iteration(index)
+            return self.iteration(*inputs)
 
     def load_rates(self):
         # float32 on a CUDA device, but plain fits on a CPU have float64
@@ -139,7 +139,7 @@ def graphs(monkeypatch):
 
 
 @pytest.mark.slow
-def test_replays_read_clips_rates_and_weights_from_static_tensors(root, tmp_path, graphs, monkeypatch):
+def test_replays_read_clips_numbers_rates_and_weights_from_static_tensors(root, tmp_path, graphs, monkeypatch):
     """Batches of eight and smaller ones have a graph each, after three steps with an average. Validation, and the
     statistics of the average before it, do not change what a graph takes as constant; unfreezing weights does."""
 
@@ -150,7 +150,7 @@ def test_replays_read_clips_rates_and_weights_from_static_tensors(root, tmp_path
     options = ("fold=1", LOGGER, *AVERAGED, "split=nested", "selection.choose=last", "trainer.max_epochs=12")
     monkeypatch.setattr(trainers, "make_callbacks", lambda *_: [Unfreeze()])
     cross_validate(root, tmp_path / "replayed", *options)
-    assert [(len(graph.index), graph.replays) for graph in graphs] == [(8, 1), (2, 1)] * 3
+    assert [(len(graph.inputs[0]), graph.replays) for graph in graphs] == [(8, 1), (2, 1)] * 3
     steps = logged_steps()
     with monkeypatch.context() as patch:
         patch.setattr(trainers, "choose_strategy", choose_strategy)

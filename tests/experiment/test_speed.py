@@ -28,6 +28,7 @@ from soundfold.experiment.callbacks.checkpoints import PeriodicCheckpoint
 from soundfold.experiment.callbacks.progress import FoldProgress
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import RunContext
+from soundfold.features.augment_params import ParamSampler
 from soundfold.features.batch_transform import FULL_BATCH, BatchTransform
 from soundfold.models.classifier import Classifier
 from soundfold.models.resnet import ResNet18
@@ -171,11 +172,11 @@ def test_a_step_of_the_model_reads_nothing(tmp_path, monkeypatch):
     cfg = compose_config(*overrides(tmp_path, tmp_path, "augment=strong"))
     data = SoundDataModule(noise(10, 0.5, 8000, 2), build.front_end(cfg), fold=1, mixing=build.mixing(cfg))
     data.setup()
-    params = _to_meta(data._batch_transform.draw(8, data._generator))
+    params = _to_meta(data._batch_transform.draw(ParamSampler(8, data._generator)))
     monkeypatch.setattr(data._batch_transform, "draw", lambda *_: params)
     data.front_end.to("meta")
     wave, target = torch.zeros(8, 4000, dtype=torch.int16, device="meta"), torch.zeros(8, dtype=torch.int64)
-    batch = data.augment(wave, target.to("meta"), target.to("meta"))
+    batch = data.augment(wave, target.to("meta"), target.to("meta"), torch.zeros(0))
     model = Classifier(ResNet18(2).to("meta"), 2, torch.optim.AdamW, channels_last=True)
     logged = []
     monkeypatch.setattr(model, "log", lambda name, value, **_: logged.append((name, value.device.type)))
@@ -215,7 +216,7 @@ def test_training_images_compile_to_one_graph_that_folds_share(backend, options,
         make_images = torch.compile(transform, backend=backend, fullgraph=True)
         wave = torch.zeros(8, 5 * 44100, dtype=torch.int16, device="meta")
         target = torch.zeros(8, dtype=torch.int64, device="meta")
-        image, soft_target = make_images(wave, target, _to_meta(transform.draw(8, generator)), part)
+        image, soft_target = make_images(wave, target, _to_meta(transform.draw(ParamSampler(8, generator))), part)
         assert image.shape[1:] == shape
         assert len(soft_target) == len(image) == len(range(8)[part])
         graphs.append(backend.graphs)

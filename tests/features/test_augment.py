@@ -8,7 +8,7 @@ import torch
 
 from soundfold.errors import ArgumentError
 from soundfold.features.augment import Augmentation
-from soundfold.features.augment_params import AugmentParams, MaskSpec, Uniform
+from soundfold.features.augment_params import AugmentParams, MaskSpec, ParamSampler, Uniform
 from soundfold.features.logmel import LogMel, NormalizeAndResize
 from soundfold.features.pipeline import FrontEnd
 from soundfold.features.spectrum import Axes
@@ -31,10 +31,10 @@ def test_neutral_parameters_change_nothing():
     augmentation = Augmentation(
         RATE, time_stretch=Uniform(1, 1), pitch_shift=Uniform(0, 0), noise_std=Uniform(0, 0), gain_db=Uniform(0, 0)
     )
-    params = augmentation.draw(3, generator())
+    params = augmentation.draw(ParamSampler(3, generator()))
     augmented = LOGMEL(waveform(augmentation, wave, params), *augmentation.transform_stage("axes", Axes(), params))
     torch.testing.assert_close(augmented, LOGMEL(wave), atol=1e-4, rtol=0)
-    assert waveform(Augmentation(RATE), wave, Augmentation(RATE).draw(3, generator())) is wave
+    assert waveform(Augmentation(RATE), wave, Augmentation(RATE).draw(ParamSampler(3, generator()))) is wave
 
 
 @pytest.mark.parametrize("semitones", [-2.0, 2.0, 5.0])
@@ -94,7 +94,7 @@ def test_time_shift_and_gain_act_per_clip():
     wave = torch.zeros(2, 1000)
     wave[:, 0] = 1.0
     augmentation = Augmentation(1000, gain_db=Uniform(-6, 6), time_shift=Uniform(-0.5, 0.5))
-    params = augmentation.draw(2, generator())
+    params = augmentation.draw(ParamSampler(2, generator()))
     augmented = waveform(augmentation, wave, params)
     for clip in range(2):
         assert augmented[clip].argmax() == (1000 * params["time_shift"][clip]).long() % 1000
@@ -105,14 +105,14 @@ def test_time_shift_and_gain_act_per_clip():
 
 def test_polarity_inverts_clips_with_its_probability():
     augmentation = Augmentation(10, polarity=0.25)
-    sign = waveform(augmentation, torch.ones(2000, 10), augmentation.draw(2000, generator())).mean(dim=1)
+    sign = waveform(augmentation, torch.ones(2000, 10), augmentation.draw(ParamSampler(2000, generator()))).mean(dim=1)
     assert set(sign.tolist()) == {-1.0, 1.0}
     assert abs((sign < 0).float().mean() - 0.25) < 0.04
 
 
 def test_noise_has_the_drawn_std():
     augmentation = Augmentation(RATE, noise_std=Uniform(0.005, 0.02))
-    params = augmentation.draw(4, generator())
+    params = augmentation.draw(ParamSampler(4, generator()))
     noise = waveform(augmentation, torch.zeros(4, RATE), params)
     torch.testing.assert_close(noise.std(dim=1), params["noise"][0], rtol=1e-3, atol=0)
 
@@ -121,7 +121,7 @@ def test_noise_has_the_drawn_signal_to_noise_ratio():
     std = torch.tensor([1.0, 0.1, 0.01])[:, None]
     wave = std * torch.randn(3, RATE, generator=generator())
     augmentation = Augmentation(RATE, noise_snr_db=Uniform(0, 30), noise_colours=(0, 1, 2))
-    params = augmentation.draw(3, generator())
+    params = augmentation.draw(ParamSampler(3, generator()))
     noise = waveform(augmentation, wave, params) - wave
     ratio = 10 * torch.log10(wave.square().mean(dim=1) / noise.square().mean(dim=1))
     torch.testing.assert_close(ratio, params["noise"][1], atol=0.01, rtol=0)
@@ -138,7 +138,7 @@ def test_noise_falls_with_frequency_by_its_color(colour):
 
 def test_masks_zero_rows_and_columns_up_to_their_width():
     augmentation = Augmentation(RATE, time_masks=MaskSpec(1, 0.5), frequency_masks=MaskSpec(1, 0.25))
-    params = augmentation.draw(50, generator())
+    params = augmentation.draw(ParamSampler(50, generator()))
     masked = augmentation.transform_stage("image", torch.ones(50, 1, 128, 100), params)[:, 0]
     rows, columns = masked.amax(dim=2), masked.amax(dim=1)
     torch.testing.assert_close(masked, rows[:, :, None] * columns[:, None, :])
@@ -149,7 +149,7 @@ def test_masks_zero_rows_and_columns_up_to_their_width():
 
 
 def test_probability_below_1_leaves_clips_unchanged():
-    params = Augmentation(RATE, time_stretch=Uniform(0.8, 0.9, 0.5)).draw(400, generator())
+    params = Augmentation(RATE, time_stretch=Uniform(0.8, 0.9, 0.5)).draw(ParamSampler(400, generator()))
     assert 150 < int((params["time_stretch"] == 1).sum()) < 250
 
 
@@ -157,7 +157,7 @@ def test_one_of_applies_at_most_one_transform_to_a_clip():
     augmentation = Augmentation(
         RATE, time_stretch=Uniform(0.8, 0.9, 0.5), pitch_shift=Uniform(-2, 2, 0.3, integer=True), one_of=True
     )
-    params = augmentation.draw(4000, generator(), augmented=torch.arange(4000) < 3000)
+    params = augmentation.draw(ParamSampler(4000, generator(), augmented=torch.arange(4000) < 3000))
     stretched, shifted = params["time_stretch"] != 1, params["pitch_shift"] != 0
     assert not (stretched & shifted).any()
     assert not (stretched | shifted)[3000:].any()
@@ -169,7 +169,7 @@ def test_one_of_applies_at_most_one_transform_to_a_clip():
 
 def test_equal_seeds_draw_equal_parameters():
     augmentation = Augmentation(RATE, time_stretch=Uniform(0.8, 1.2), pitch_shift=Uniform(-2, 2))
-    first, again, other = (augmentation.draw(8, generator(seed)) for seed in (1, 1, 2))
+    first, again, other = (augmentation.draw(ParamSampler(8, generator(seed))) for seed in (1, 1, 2))
     assert torch.equal(first["time_stretch"], again["time_stretch"])
     assert torch.equal(first["pitch_shift"], again["pitch_shift"])
     assert not torch.equal(first["time_stretch"], other["time_stretch"])
@@ -186,7 +186,7 @@ def test_a_batch_equals_its_clips_one_by_one():
     )
     front = FrontEnd(LOGMEL, augmentation=augmentation)
     wave = (3000 * torch.randn(4, RATE, generator=generator())).short()
-    params = augmentation.draw(4, generator())
+    params = augmentation.draw(ParamSampler(4, generator()))
     one_by_one = torch.cat([front(wave[i : i + 1], params.rows(slice(i, i + 1))) for i in range(4)])
     torch.testing.assert_close(front._images(wave, params), one_by_one, atol=1e-3, rtol=0)
 
@@ -229,7 +229,7 @@ def test_the_front_end_never_synchronizes_and_compiles_to_one_graph():
         frequency_masks=MaskSpec(2, 0.2),
     )
     front = FrontEnd(LOGMEL, augmentation=augmentation)
-    params = augmentation.draw(4, generator())
+    params = augmentation.draw(ParamSampler(4, generator()))
     front = copy.deepcopy(front).to("meta")
     params = AugmentParams({name: on_meta(value) for name, value in params.values.items()})
     wave = torch.zeros(4, RATE, dtype=torch.int16, device="meta")

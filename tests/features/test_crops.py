@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from soundfold.errors import ArgumentError
+from soundfold.features.augment_params import ParamSampler
 from soundfold.features.crops import Crops, _crop_by_index, _crop_by_slice, sounding_span
 
 
@@ -15,7 +16,7 @@ def numbered(clips: int = 50, samples: int = 1000) -> torch.Tensor:
 
 
 def drawn(crops: Crops, wave: torch.Tensor) -> torch.Tensor:
-    return crops.crop_at(wave, crops.draw(len(wave), generator()))
+    return crops.crop_at(wave, crops.draw(ParamSampler(len(wave), generator())))
 
 
 def padded(before: int, sound: int, after: int) -> torch.Tensor:

@@ -165,13 +165,13 @@ def test_each_is_switched_on_by_one_key_and_applied_to_its_share(tmp_path):
     plain, wave = front_end(tmp_path)(noise(40)), noise(40)
     for name, switch in switches.items():
         front = front_end(tmp_path, switch, *limits)
-        params = front.augmentation.draw(40, torch.Generator().manual_seed(0))
+        params = front.augmentation.draw(ParamSampler(40, torch.Generator().manual_seed(0)))
         assert set(params.values) == {"noise", name}
         changed = (front(wave, params) != plain).flatten(1).any(dim=1)
         assert torch.equal(changed, params[name][0])
         assert 10 <= int(changed.sum()) <= 30
     everything = front_end(tmp_path, *switches.values(), *limits)
-    params = everything.augmentation.draw(4, torch.Generator().manual_seed(0))
+    params = everything.augmentation.draw(ParamSampler(4, torch.Generator().manual_seed(0)))
     assert list(params.values) == [
         "noise",
         "impulse_response",

@@ -12,7 +12,7 @@ from soundfold.data.copies import OfflineCopies
 from soundfold.eda.augmentation_gallery import augmentation_gallery
 from soundfold.errors import InputError
 from soundfold.experiment import build
-from soundfold.features.augment_params import Uniform
+from soundfold.features.augment_params import ParamSampler, Uniform
 from soundfold.features.mixing import Mixing
 from soundfold.features.transform import Transform
 
@@ -113,7 +113,7 @@ def entry(name: str, **options) -> str:
 @pytest.mark.parametrize(("name", "power"), [("Louder", 2), ("LouderSpectrum", 1)])
 def test_a_users_augmentation_changes_its_share_of_the_clips(tmp_path, name, power):
     front, wave = front_end(tmp_path, "augment=none", entry(name, p=0.5)), noise(40)
-    params = front.augmentation.draw(40, torch.Generator().manual_seed(0))
+    params = front.augmentation.draw(ParamSampler(40, torch.Generator().manual_seed(0)))
     hit, factor = params[f"extra.{name.lower()}"]
     assert 10 < int(hit.sum()) < 30
     gain = (front(wave, params) - front(wave)).mean(dim=(1, 2, 3))
@@ -124,7 +124,7 @@ def test_a_users_augmentation_changes_its_share_of_the_clips(tmp_path, name, pow
 
 def test_an_augmentation_of_images_acts_after_the_masks_of_this_package(tmp_path):
     front, wave = front_end(tmp_path, "augment=none", entry("LouderImage")), noise()
-    params = front.augmentation.draw(4, torch.Generator().manual_seed(0))
+    params = front.augmentation.draw(ParamSampler(4, torch.Generator().manual_seed(0)))
     factor = params["extra.louderimage"][1][:, None, None, None]
     torch.testing.assert_close(front(wave, params), factor * front(wave))
 
@@ -137,7 +137,9 @@ def test_constructors_get_their_options_the_rate_and_the_length(tmp_path):
 
 def test_an_entry_changes_neither_other_draws_nor_other_runs(tmp_path):
     plain, more = (front_end(tmp_path, "augment=strong", *extra) for extra in ((), (entry("Louder"),)))
-    first, second = (front.augmentation.draw(8, torch.Generator().manual_seed(0)) for front in (plain, more))
+    first, second = (
+        front.augmentation.draw(ParamSampler(8, torch.Generator().manual_seed(0))) for front in (plain, more)
+    )
     for name, value in first.values.items():
         torch.testing.assert_close(second[name], value, rtol=0, atol=0)
     configurations = [
@@ -201,7 +203,7 @@ def test_the_gallery_finds_every_augmentation(tmp_path):
 
 def test_training_images_with_a_users_augmentation_compile_to_one_graph(tmp_path):
     front = front_end(tmp_path, "augment=strong", entry("Louder"), entry("LouderSpectrum"), entry("LouderImage"))
-    params = front.augmentation.draw(4, torch.Generator().manual_seed(0))
+    params = front.augmentation.draw(ParamSampler(4, torch.Generator().manual_seed(0)))
     front, params = front.to("meta"), to_meta(params)
     wave = torch.zeros(4, 4000, dtype=torch.int16, device="meta")
     compiled = torch.compile(front, backend="aot_eager", fullgraph=True)

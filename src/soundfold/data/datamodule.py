@@ -18,7 +18,7 @@ from soundfold.data.loader import BatchShard, ClipBatches, seed_generator
 from soundfold.data.recordings import check_recordings
 from soundfold.data.splits import BENCHMARK, Protocol, Split, make_split
 from soundfold.errors import ArgumentError
-from soundfold.features.augment_params import AugmentParams
+from soundfold.features.augment_params import AugmentParams, ParamSampler
 from soundfold.features.batch_transform import FULL_BATCH, BatchTransform
 from soundfold.features.crops import Crops
 from soundfold.features.mixing import Mixing
@@ -126,6 +126,9 @@ class SoundDataModule(pl.LightningDataModule):
         self.front_end.to(self.device)
         self.front_end.fit(self._test_crops(wave) for wave, _, _ in self._loader(self.split.train, self._eval_batch))
         self._batch_transform = BatchTransform(self.front_end, len(table.classes), self.crops, self.mixing)
+        self._numbers = self._batch_transform.count_numbers(
+            self.batch_size, self.device, self._copy_rows(torch.zeros(self.batch_size, dtype=torch.int64))
+        )
         self._transform = compile_function(self._batch_transform, "none" if self.device.type == "cpu" else self.compile)
         self._is_set_up = True
 
@@ -150,23 +153,26 @@ class SoundDataModule(pl.LightningDataModule):
         return self.front_end(self._test_crops(wave), self._copy_rows(index)), target, index
 
     def yield_indices(self, enabled: bool) -> None:
-        """Make training batches only (index int64 (B,),), for a step that calls `training_batch`; or restore them."""
+        """Make training batches (index, random numbers), for a step that calls `training_batch`; or restore them."""
         self._indices_only = enabled
         if self._train_loader is not None:
             self._train_loader.indices_only = enabled
 
-    def training_batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images and targets of a training batch, from the indices of its clips.
+    def training_batch(self, index: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images and targets of a training batch, from the indices of its clips and its random numbers.
 
         If the samples are on the device, this is a function of tensors and of `generator` that reads no value from it.
         """
         assert self._train_loader is not None
-        image, target, *_ = self.augment(*self._train_loader.read(index))
+        image, target, *_ = self.augment(*self._train_loader.read(index), index, numbers)
         return image, target
 
     @property
     def generator(self) -> torch.Generator:
-        """The source of randomness of training batches, on the training device, after `setup`."""
+        """The source of randomness of training batches, on the training device, after `setup`.
+
+        It draws what is not uniform, and what a transform draws by itself; `ClipBatches` draws the rest from it.
+        """
         return self._generator
 
     @property
@@ -175,7 +181,7 @@ class SoundDataModule(pl.LightningDataModule):
         return self._samples.device == self.device
 
     def augment(
-        self, wave: Tensor, target: Tensor, index: Tensor, part: slice = FULL_BATCH
+        self, wave: Tensor, target: Tensor, index: Tensor, numbers: Tensor, part: slice = FULL_BATCH
     ) -> tuple[Tensor, Tensor, Tensor, float]:
         """Crop, augment and mix a slice of a training batch.
 
@@ -185,7 +191,8 @@ class SoundDataModule(pl.LightningDataModule):
         Returns:
             Images, targets and indices of the slice, and the weight of its mean loss.
         """
-        params = self._batch_transform.draw(len(wave), self._generator, self._copy_rows(index))
+        sampler = ParamSampler(len(wave), self._generator, numbers=numbers)
+        params = self._batch_transform.draw(sampler, self._copy_rows(index))
         image, target = self._transform(wave, target, params, part)
         return image, target, index[part], len(image) * self._shard.count / len(wave)
 
@@ -236,7 +243,7 @@ class SoundDataModule(pl.LightningDataModule):
         assert self.front_end.augmentation is not None
         seed_generator(self._generator, *self._stream(2))
         augmented = torch.from_numpy(copies.augmented).to(self.device)
-        return self.front_end.augmentation.draw(len(augmented), self._generator, augmented)
+        return self.front_end.augmentation.draw(ParamSampler(len(augmented), self._generator, augmented))
 
     def _copy_rows(self, index: Tensor) -> AugmentParams | None:
         return None if self._copy_params is None else self._copy_params.rows(index)
@@ -247,7 +254,7 @@ class SoundDataModule(pl.LightningDataModule):
         )
 
     def _training_loader(self, batch_size: int, **options: Any) -> ClipBatches:
-        options |= {"generator": self._generator, "balanced": self.sampler == "balanced"}
+        options |= {"generator": self._generator, "numbers": self._numbers, "balanced": self.sampler == "balanced"}
         return self._loader(self._indices.train, batch_size, **options)
 
     def _eval_loader(self, indices: np.ndarray) -> ClipBatches:

@@ -46,11 +46,14 @@ def seed_generator(generator: torch.Generator, *entropy: int) -> None:
 
 
 class ClipBatches:
-    """Batches of clips: (wave int16 (B, N), target int64 (B,), index int64 (B,)), or only (index,).
+    """Batches of clips: (wave int16 (B, N), target int64 (B,), index int64 (B,)).
+
+    With a generator, a batch ends with its random numbers, float32 (numbers,), uniform in [0, 1): those of an epoch are
+    drawn at once, because a small draw costs as much time on an accelerator as a large one.
 
     With a shard, every rank loads the full batch and trains on a slice of it: each batch is repeated for every
-    micro-batch of this process, followed by the slice, with the generator in the same state. Random numbers for a batch
-    are therefore the same on any number of devices, and mixing may use clips of another shard.
+    micro-batch of this process, followed by the slice, with the generator in the same state. What is drawn for a batch
+    is therefore the same on any number of devices, and mixing may use clips of another shard.
 
     Args:
         samples: int16 (clips, N), on the training device, or in host memory to stream batches from there.
@@ -66,7 +69,8 @@ class ClipBatches:
             class are left out at random, those of a small class are repeated, all before any is drawn once more.
         shard: of this process. Batch norm requires two clips in each micro-batch, so a last batch that is too small
             for them takes clips from the one before.
-        indices_only: yield indices, for a training step that reads the clips itself, see `read`.
+        indices_only: yield index and random numbers, for a training step that reads the clips itself, see `read`.
+        numbers: number of random numbers for a batch.
     """
 
     batch_sampler = None  # Lightning requires it of a loader that has a sampler
@@ -84,8 +88,9 @@ class ClipBatches:
         shard: BatchShard | None = None,
         balanced: bool = False,
         indices_only: bool = False,
+        numbers: int = 0,
     ) -> None:
-        self.indices_only = indices_only
+        self.indices_only, self.numbers = indices_only, numbers
         self.samples, self.targets, self.device = samples, targets.to(device), device
         self.indices = torch.from_numpy(indices).to(device)
         self.clip_of = None if clip_of is None else clip_of.to(device)
@@ -107,26 +112,31 @@ class ClipBatches:
 
     def __iter__(self) -> Iterator[tuple]:
         order = self._epoch_order()
-        if self.indices_only:
-            yield from ((order[start:end],) for start, end in self._bounds)
-            return
+        numbers = None
+        if self.generator is not None:
+            shape = len(self._bounds), self.numbers
+            numbers = torch.rand(shape, generator=self.generator, device=self.device)
+            if self.indices_only:
+                yield from ((order[start:end], row) for (start, end), row in zip(self._bounds, numbers, strict=True))
+                return
         clips = order if self.clip_of is None else self.clip_of[order]
         # on the device of the samples, so that indexing them needs no synchronization
         rows, targets = clips.to(self.samples.device), self.targets[clips]
-        for start, end in self._bounds:
+        for step, (start, end) in enumerate(self._bounds):
             wave = self.samples[rows[start:end]]
             if wave.device != self.device:
                 wave = wave.pin_memory().to(self.device, non_blocking=True)
-            batch = wave, targets[start:end], order[start:end]
+            batch: tuple[Tensor, ...] = wave, targets[start:end], order[start:end]
+            batch = batch if numbers is None else (*batch, numbers[step])
             if self.shard is None:
                 yield batch
             else:
                 yield from self._micro_batches(batch, self.shard)
 
-    def read(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the batch of clips with these indices, where the samples are on the training device."""
+    def read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return waveforms and targets of indices, where the samples are on the training device."""
         clips = index if self.clip_of is None else self.clip_of[index]
-        return self.samples[clips], self.targets[clips], index
+        return self.samples[clips], self.targets[clips]
 
     def _epoch_order(self) -> Tensor:
         if self.generator is None:
@@ -155,11 +165,13 @@ class ClipBatches:
         return torch.cat(drawn)
 
     def _micro_batches(self, batch: tuple[Any, ...], shard: BatchShard) -> Iterator[tuple]:
+        *clips, numbers = batch
         state = self.generator.get_state() if self.generator is not None and shard.accumulate > 1 else None
         for part in shard.slices:
             if self.generator is not None and state is not None:
                 self.generator.set_state(state)
-            yield *batch, part
+            # a transform may change its draws in place
+            yield *clips, numbers.clone(), part
 
 
 def _batch_bounds(n: int, batch_size: int, least: int) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from soundfold.features.augment_params import AugmentParams
+from soundfold.features.augment_params import AugmentParams, ParamSampler
 from soundfold.features.pipeline import FrontEnd
 
 N_RANDOM = 2
@@ -47,8 +47,8 @@ def augmentation_gallery(front_end: FrontEnd, wave: Tensor, seed: int = 0) -> li
     ]
     if not settings:
         return []
-    generator = torch.Generator().manual_seed(seed)
-    settings += [(f"random combination {i}", augmentation.draw(1, generator)) for i in range(1, N_RANDOM + 1)]
+    sampler = ParamSampler(1, torch.Generator().manual_seed(seed))
+    settings += [(f"random combination {i}", augmentation.draw(sampler)) for i in range(1, N_RANDOM + 1)]
     items = [GalleryItem("unmodified clip", _log_mel(front_end, wave, None))]
     return items + [GalleryItem(label, _log_mel(front_end, wave, params)) for label, params in settings]
 

@@ -22,7 +22,7 @@ from soundfold.models.averaging import Averaging
 AUTO = True
 # hooks between the forward pass and the optimizer's step, which a replay does not call
 INNER_HOOKS = ("on_before_backward", "on_after_backward", "on_before_zero_grad", "on_before_optimizer_step")
-# hooks that take the batch, which is only the indices of its clips; Lightning's callbacks do not read it
+# hooks that take the batch, which is only indices and random numbers; Lightning's callbacks do not read it
 BATCH_HOOKS = ("on_train_batch_start", "on_train_batch_end")
 
 
@@ -70,11 +70,11 @@ class GraphStrategy(SingleDeviceStrategy):
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         if self._iteration is None:
             return super().training_step(*args, **kwargs)
-        (index,), batch_idx = args
+        (index, numbers), batch_idx = args
         if batch_idx == 0:
             self._iteration.start_epoch()
             self._clips = 0
-        loss, image_finite = self._run(index)
+        loss, image_finite = self._run(index, numbers)
         self._clips += len(index)
         self._log_epoch(batch_idx)
         # Lightning copies the loss

@@ -28,8 +28,8 @@ class Iteration:
     """One training iteration: read clips, draw, make images, forward, loss, backward, optimizer, weight average.
 
     It computes what Lightning's loop computes with the same objects. Nothing that changes from one call to the next is
-    a Python value: clips, learning rates, weights and sums are tensors at fixed addresses, and random numbers come from
-    `generators`. So a CUDA graph of it can be replayed.
+    a Python value: clips, random numbers, learning rates, weights and sums are tensors at fixed addresses, and further
+    random numbers come from `generators`. So a CUDA graph of it can be replayed.
 
     Args:
         trainer: in a fit; its precision and gradient clipping are applied.
@@ -54,13 +54,14 @@ class Iteration:
         self.totals = torch.zeros(2, device=device)
         self.rates = []
 
-    def __call__(self, index: Tensor) -> StepOutputs:
+    def __call__(self, index: Tensor, numbers: Tensor) -> StepOutputs:
         """Train on a batch, and return its loss, and whether its images are finite: float32 (), bool ().
 
         Args:
             index: int64 (B,), of its clips.
+            numbers: float32 (n,), its random numbers, see `ClipBatches`.
         """
-        image, target = self.data.training_batch(index)
+        image, target = self.data.training_batch(index, numbers)
         with self.trainer.precision_plugin.train_step_context():
             logits = self.model.training_logits(image)
             loss = self.model.loss(logits, target)
@@ -156,26 +157,27 @@ class CapturedIteration:
         self._pool = torch.cuda.graph_pool_handle()
         self._runs: Counter[tuple[int, bool]] = Counter()
         self._constants: list[Any] = []
-        self._graphs: dict[tuple[int, bool], tuple[torch.cuda.CUDAGraph, Tensor, StepOutputs]] = {}
+        self._graphs: dict[tuple[int, bool], tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], StepOutputs]] = {}
         self.failure: str | None = None
 
-    def __call__(self, index: Tensor) -> StepOutputs:
+    def __call__(self, *inputs: Tensor) -> StepOutputs:
         """Train on a batch as `Iteration` does; the next call overwrites the outputs."""
         self.iteration.load_rates()
         if (constants := self.iteration.constants()) != self._constants:
             self._constants = constants
             self._graphs.clear()
             self._runs.clear()
-        key = len(index), self.iteration.averages
+        key = len(inputs[0]), self.iteration.averages
         if key not in self._graphs and self.failure is None and self._runs[key] >= self.WARMUP:
-            self._try_to_capture(key, index)
+            self._try_to_capture(key, inputs)
         if key not in self._graphs:
             self._runs[key] += 1
             # a synchronization would fail the capture: find it first
             is_last = self._runs[key] == self.WARMUP and self.failure is None
-            return self._run_and_check(index) if is_last else self._run(index)
-        graph, static_index, outputs = self._graphs[key]
-        static_index.copy_(index)
+            return self._run_and_check(*inputs) if is_last else self._run(*inputs)
+        graph, static_inputs, outputs = self._graphs[key]
+        for static, value in zip(static_inputs, inputs, strict=True):
+            static.copy_(value)
         graph.replay()
         return outputs
 
@@ -185,22 +187,22 @@ class CapturedIteration:
         with suppress(RuntimeError):  # of an allocator that a failed capture has left
             torch.cuda.empty_cache()
 
-    def _run(self, index: Tensor) -> StepOutputs:
+    def _run(self, *inputs: Tensor) -> StepOutputs:
         current = torch.cuda.current_stream(self.device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream), self.iteration.static_rates():
-            outputs = self.iteration(index)
+            outputs = self.iteration(*inputs)
         current.wait_stream(self._stream)
         return outputs
 
-    def _run_and_check(self, index: Tensor) -> StepOutputs:
+    def _run_and_check(self, *inputs: Tensor) -> StepOutputs:
         """Run the iteration, and look for operations that wait for the device."""
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
-                outputs = self._run(index)
+                outputs = self._run(*inputs)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
         for warning in caught:
@@ -209,11 +211,11 @@ class CapturedIteration:
                 break
         return outputs
 
-    def _try_to_capture(self, key: tuple[int, bool], index: Tensor) -> None:
+    def _try_to_capture(self, key: tuple[int, bool], inputs: tuple[Tensor, ...]) -> None:
         states = [generator.get_state() for generator in self.iteration.generators]
         stream = torch.cuda.current_stream(self.device)
         try:
-            self._capture(key, index)
+            self._capture(key, inputs)
         except Exception as error:  # of any operation
             if is_out_of_memory(error) and self.required:
                 raise
@@ -228,14 +230,14 @@ class CapturedIteration:
             # the graph writes its gradients into its own memory, which Lightning must not move
             self.iteration.optimizer.zero_grad(set_to_none=True)
 
-    def _capture(self, key: tuple[int, bool], index: Tensor) -> None:
-        graph, static_index = torch.cuda.CUDAGraph(), index.clone()
+    def _capture(self, key: tuple[int, bool], inputs: tuple[Tensor, ...]) -> None:
+        graph, static_inputs = torch.cuda.CUDAGraph(), tuple(value.clone() for value in inputs)
         for generator in self.iteration.generators:
             graph.register_generator_state(generator)
         capture = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
         with self.iteration.static_rates(capturable=True), capture:
-            outputs = self.iteration(static_index)
-        self._graphs[key] = graph, static_index, outputs
+            outputs = self.iteration(*static_inputs)
+        self._graphs[key] = graph, static_inputs, outputs
 
     def _fail(self, reason: str) -> None:
         self.failure = reason

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
-from torch import Generator, Tensor, nn
+from torch import nn
 
 from soundfold.features.augment_params import AugmentParams, MaskSpec, ParamSampler, Uniform, check_exclusive
 from soundfold.features.masks import Masks
@@ -87,22 +88,12 @@ class Augmentation(nn.Module):
         """Yield name and transform in the order of draws."""
         return zip(self.names, self.transforms, strict=True)
 
-    def draw(self, clips: int, generator: Generator, augmented: Tensor | None = None) -> AugmentParams:
-        """Draw the parameters of a batch, on the generator's device.
-
-        Args:
-            clips: number of clips B.
-            generator: source of randomness.
-            augmented: bool (B,); the other clips get neutral values. None augments all.
-        """
-        own = ParamSampler(clips, generator, augmented, self.one_of)
-        extra = ParamSampler(clips, generator, augmented)
-        return AugmentParams(
-            {
-                name: transform.draw(own if number < self.n_own else extra)
-                for number, (name, transform) in enumerate(self.items())
-            }
-        )
+    def draw(self, sampler: ParamSampler) -> AugmentParams:
+        """Draw the parameters of a batch."""
+        named = [*self.items()]
+        with sampler.one_of() if self.one_of else nullcontext():
+            values = {name: transform.draw(sampler) for name, transform in named[: self.n_own]}
+        return AugmentParams(values | {name: transform.draw(sampler) for name, transform in named[self.n_own :]})
 
     def transform_stage(self, stage: Stage, x: X, params: AugmentParams) -> X:
         """Apply the augmentations of a stage to B clips. For the type of ``x`` see `Transform`."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeAlias
 
 import torch
@@ -10,6 +13,8 @@ from torch import Generator, Tensor
 
 from soundfold.errors import ArgumentError, check_between
 
+# version of the random numbers that a seed, a fold and an epoch give; 1 called a generator for each parameter
+DRAWS = 2
 # of one augmentation: tensors with a row per clip
 Params: TypeAlias = "Tensor | tuple[Params, ...] | dict[str, Params] | None"
 MAX_MASKS = 100
@@ -108,57 +113,83 @@ class AugmentParams:
 class ParamSampler:
     """Draws the parameters of one batch. The order of the calls determines the values.
 
+    Uniform numbers are the next ones of `numbers`; once these are used up, and for other distributions, the generator
+    draws. So a transform may draw more in one batch than in another.
+
     Args:
         clips: number of clips B.
         generator: source of randomness; the parameters are on its device.
         augmented: bool (B,); the other clips get neutral values. None augments all.
-        one_of: give each clip at most one of the values drawn by `value`.
+        numbers: float32 (n,), uniform in [0, 1), on the generator's device; None takes all from the generator.
 
     Attributes:
         clips, generator: see above.
         device: of the parameters.
+        taken: how many uniform numbers have been drawn.
     """
 
-    def __init__(self, clips: int, generator: Generator, augmented: Tensor | None = None, one_of: bool = False) -> None:
+    def __init__(
+        self, clips: int, generator: Generator, augmented: Tensor | None = None, numbers: Tensor | None = None
+    ) -> None:
         self.clips, self.generator, self.device = clips, generator, generator.device
-        if augmented is None:
-            augmented = torch.ones(clips, dtype=torch.bool, device=generator.device)
-        self.augmented = augmented
+        self.augmented, self.taken = augmented, 0
+        self._numbers = numbers
+        self._choice: Tensor | None = None
+        self._interval_start = 0.0
+
+    @contextmanager
+    def one_of(self) -> Iterator[None]:
+        """Give each clip at most one of the values that `value` draws in this context."""
         # each transform takes the clips whose choice is in its own interval of [0, 1)
-        self.choice = self.uniform() if one_of else None
-        self.interval_start = 0.0
+        self._choice, self._interval_start = self.uniform(), 0.0
+        try:
+            yield
+        finally:
+            self._choice = None
 
     def uniform(self, *shape: int) -> Tensor:
         """Draw from [0, 1): ``(B, *shape)``."""
-        return torch.rand((self.clips, *shape), generator=self.generator, device=self.device)
+        start, size = self.taken, (self.clips, *shape)
+        self.taken += prod(size)
+        if self._numbers is None or self.taken > len(self._numbers):
+            return torch.rand(size, generator=self.generator, device=self.device)
+        return self._numbers[start : self.taken].view(size)
 
     def index(self, size: int) -> Tensor:
         """Draw indices below ``size``: int64 (B,)."""
+        # the product may round to `size`
         return (size * self.uniform()).long().clamp(max=size - 1)
 
     def partners(self) -> Tensor:
         """Draw another clip for each clip, all once: int64 (B,), a permutation of the batch."""
-        return torch.randperm(self.clips, generator=self.generator, device=self.device)
+        return self.uniform().argsort(stable=True)
 
     def hit(self, p: float) -> Tensor:
         """Draw the clips that a transform of probability ``p`` applies to: bool (B,)."""
-        return (self.uniform() < p) & self.augmented
+        hit = self.uniform() < p
+        return hit if self.augmented is None else hit & self.augmented
 
     def value(self, spec: Uniform, neutral: float = 0.0) -> Tensor:
         """Draw a parameter: (B,); ``neutral`` for the clips that ``spec.p`` leaves out."""
         value = spec.low + (spec.high - spec.low + spec.integer) * self.uniform()
         if spec.integer:
-            value = value.floor().clamp(max=spec.high)
-        hit = self.hit(spec.p)
-        if self.choice is not None:
-            interval_end = self.interval_start + spec.p
-            hit = (self.choice >= self.interval_start) & (self.choice < interval_end) & self.augmented
-            self.interval_start = interval_end
-        return torch.where(hit, value, neutral)
+            value = value.floor_().clamp_(max=spec.high)
+        # in place: `torch.where` would first render `neutral` in a kernel of its own
+        if self._choice is not None:
+            interval_end = self._interval_start + spec.p
+            value.masked_fill_((self._choice < self._interval_start) | (self._choice >= interval_end), neutral)
+            self._interval_start = interval_end
+        elif spec.p < 1:
+            value.masked_fill_(self.uniform() >= spec.p, neutral)
+        return value if self.augmented is None else value.masked_fill_(~self.augmented, neutral)
 
     def masks(self, spec: MaskSpec) -> Tensor:
         """Draw masks: start and end as fractions of the axis, (B, count, 2)."""
-        hit = (self.uniform(spec.count) < spec.p) & self.augmented[:, None]
-        width = spec.width * self.uniform(spec.count) * hit
-        start = (1 - width) * self.uniform(spec.count)
+        drawn = self.uniform(3, spec.count)
+        width = spec.width * drawn[:, 0]
+        if spec.p < 1:
+            width = width * (drawn[:, 1] < spec.p)
+        if self.augmented is not None:
+            width = width * self.augmented[:, None]
+        start = (1 - width) * drawn[:, 2]
         return torch.stack([start, start + width], dim=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Generator, Tensor
 
 from soundfold.features.augment_params import AugmentParams, ParamSampler
@@ -56,23 +57,34 @@ class BatchTransform:
     def __init__(self, front_end: FrontEnd, classes: int, crops: Crops | None, mixing: Mixing | None) -> None:
         self.front_end, self.classes, self.crops, self.mixing = front_end, classes, crops, mixing or Mixing()
 
-    def draw(self, clips: int, generator: Generator, augment: AugmentParams | None = None) -> BatchParams:
-        """Draw the parameters of a batch, on the generator's device.
+    def draw(self, sampler: ParamSampler, augment: AugmentParams | None = None) -> BatchParams:
+        """Draw the parameters of a batch.
 
         Args:
-            clips: number of clips B.
-            generator: source of randomness.
+            sampler: of the batch.
             augment: augmentation parameters to use instead of drawing them.
         """
         # the order of the draws determines every seeded result
-        position = self.crops.draw(clips, generator) if self.crops else None
-        mixing, sampler = self.mixing, ParamSampler(clips, generator)
+        mixing = self.mixing
+        position = self.crops.draw(sampler) if self.crops else None
         wave_mix = mixing.waves.draw(sampler) if mixing.waves else None
         if augment is None and self.front_end.augmentation is not None:
-            augment = self.front_end.augmentation.draw(clips, generator)
+            augment = self.front_end.augmentation.draw(sampler)
         image_mix = mixing.images.draw(sampler) if mixing.images else None
         style_mix = mixing.styles.draw(sampler) if mixing.styles else None
         return BatchParams(position, wave_mix, augment, image_mix, style_mix)
+
+    def count_numbers(self, clips: int, device: torch.device, augment: AugmentParams | None = None) -> int:
+        """Count the uniform numbers that `draw` takes for a batch, by drawing once from a generator of its own.
+
+        Args:
+            clips: number of clips B.
+            device: of the transform.
+            augment: see `draw`.
+        """
+        sampler = ParamSampler(clips, Generator(device))
+        self.draw(sampler, augment)
+        return sampler.taken
 
     def __call__(
         self, wave: Tensor, target: Tensor, params: BatchParams, rows: slice = FULL_BATCH

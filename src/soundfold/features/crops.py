@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from soundfold.errors import check_between
+from soundfold.features.augment_params import ParamSampler
 
 # the crops of a clip are scored in one batch
 MAX_CROPS = 1000
@@ -47,9 +48,9 @@ class Crops:
         """Number of images that a clip is scored by."""
         return self.test or 1
 
-    def draw(self, clips: int, generator: Generator) -> Tensor:
-        """Draw a position per clip, on the generator's device: (clips, 1), in [0, 1)."""
-        return torch.rand(clips, 1, generator=generator, device=generator.device)
+    def draw(self, sampler: ParamSampler) -> Tensor:
+        """Draw a position per clip: (B, 1), in [0, 1)."""
+        return sampler.uniform(1)
 
     def tta_crops(self, wave: Tensor) -> Tensor:
         """Return the crops for scoring: (B, samples) -> (B * test, length), the crops of a clip in succession."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from soundfold.errors import ArgumentError, check_between
-from soundfold.features.augment_params import ParamSampler, check_exclusive
+from soundfold.features.augment_params import ParamSampler, Uniform, check_exclusive
 from soundfold.features.masks import inside
 from soundfold.features.transform import Stage
 
@@ -81,8 +81,8 @@ class BetweenClass:
         self.p = p
 
     def draw(self, sampler: ParamSampler) -> WaveMixParams:
-        mixed, share = sampler.hit(self.p), sampler.uniform()
-        return WaveMixParams(share=torch.where(mixed, share, 1.0), partner=sampler.partners())
+        share = sampler.value(Uniform(0.0, 1.0, self.p), 1.0)
+        return WaveMixParams(share, partner=sampler.partners())
 
     def forward(self, wave: Tensor, params: WaveMixParams) -> Tensor:
         """Mix the float waveforms of a batch: (B, N) -> (B, N)."""
@@ -113,17 +113,16 @@ class ImageMixing:
         choice = sampler.uniform()
         start = share * sampler.uniform()
         cut_after = self.mixup + self.time_cutmix
-        mixup = choice < self.mixup
-        cut_time = (choice >= self.mixup) & (choice < cut_after)
+        no_mixup = choice >= self.mixup
+        cut_time = no_mixup & (choice < cut_after)
         cut_frequency = (choice >= cut_after) & (choice < cut_after + self.frequency_cutmix)
         stripe = torch.stack([start, start + 1 - share], dim=-1)
-        empty = torch.zeros_like(stripe)
         return ImageMixParams(
             partner=sampler.partners(),
-            weight=torch.where(mixup, share, 1.0),
-            time=torch.where(cut_time[:, None], stripe, empty),
-            frequency=torch.where(cut_frequency[:, None], stripe, empty),
-            share=torch.where(mixup | cut_time | cut_frequency, share, 1.0),
+            weight=share.masked_fill(no_mixup, 1.0),
+            time=stripe * cut_time[:, None],
+            frequency=stripe * cut_frequency[:, None],
+            share=share.masked_fill(choice >= cut_after + self.frequency_cutmix, 1.0),
         )
 
     def forward(self, image: Tensor, partner: Tensor, params: ImageMixParams) -> Tensor:
@@ -150,8 +149,8 @@ class MixStyle:
         self.alpha, self.p = alpha, p
 
     def draw(self, sampler: ParamSampler) -> StyleMixParams:
-        mixed, share = sampler.hit(self.p), draw_shares(self.alpha, sampler)
-        return StyleMixParams(share=torch.where(mixed, share, 1.0), partner=sampler.partners())
+        share = draw_shares(self.alpha, sampler).masked_fill_(~sampler.hit(self.p), 1.0)
+        return StyleMixParams(share, partner=sampler.partners())
 
     def forward(self, image: Tensor, params: StyleMixParams) -> Tensor:
         """Mix the statistics of the images of a batch: (B, 1, M, T) -> (B, 1, M, T)."""

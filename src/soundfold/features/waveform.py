@@ -136,23 +136,26 @@ class Noise(Transform):
         # the noises are periodic: two periods, so that they can be read from any sample
         self.register_buffer("bank", bank.repeat(1, 2), persistent=False)
 
-    def draw(self, sampler: ParamSampler) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+    def draw(self, sampler: ParamSampler) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor] | None:
         """Draw (B,) each: standard deviation, or None; SNR in dB, infinite without noise, or None; row; first sample.
 
-        Row and sample are drawn also without noise, as the first version did, which determines later draws.
+        None if there is no noise.
         """
+        if not len(self.bank):
+            return None
         std = None if self.noise_std is None else sampler.value(self.noise_std, 0.0)
         snr = None if self.noise_snr_db is None else sampler.value(self.noise_snr_db, float("inf"))
-        return std, snr, sampler.index(max(1, len(self.bank))), sampler.index(self.samples)
+        return std, snr, sampler.index(len(self.bank)), sampler.index(self.samples)
 
-    def forward(self, wave: Tensor, params: tuple[Tensor | None, Tensor | None, Tensor, Tensor]) -> Tensor:
+    def forward(self, wave: Tensor, params: tuple[Tensor | None, Tensor | None, Tensor, Tensor] | None) -> Tensor:
+        if params is None:
+            return wave
         std, snr, row, start = params
         if snr is not None:
             # a silent clip has no power to compare with: it stays silent
             relative_std = wave.square().mean(dim=1).sqrt() * 10 ** (-snr / 20)
             std = relative_std if std is None else torch.where(snr.isfinite(), relative_std, std)
-        if std is None:
-            return wave
+        assert std is not None
         return torch.addcmul(wave, std[:, None], read_rows(self.bank, row, start, wave.shape[1]))
 
     def examples(self, name: str) -> list[tuple[str, Params]]:
