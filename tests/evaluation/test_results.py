@@ -95,6 +95,12 @@ def test_folds_of_older_versions_are_summarized_with_those_that_record_a_precisi
     assert summarise([result(1), result(2, computed={"precision": "32-true"}), result(3)]).is_complete
 
 
+def test_folds_without_a_version_of_the_draws_have_the_first():
+    assert summarise([result(1), result(2, computed={"draws": 1})]).n == 8
+    with pytest.raises(InputError, match=r"random draws of augmentation is 1 in fold 1, 2 in fold 2\. .*rerun=true\.$"):
+        summarise([result(1), result(2, computed={"draws": 2})])
+
+
 def test_a_property_that_older_folds_lack_has_the_value_they_were_computed_with(monkeypatch):
     entry = computed.Property("the version of the tables", "Use rerun=true.", older=1)
     monkeypatch.setitem(computed.PROPERTIES, "tables", entry)

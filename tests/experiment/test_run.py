@@ -22,10 +22,11 @@ from helpers.wandb_log import wandb_records
 from soundfold.data import store
 from soundfold.errors import InputError
 from soundfold.evaluation.results import FoldResult, load_folds
-from soundfold.experiment import device
+from soundfold.experiment import computed, device
 from soundfold.experiment import run as runs
 from soundfold.experiment.callbacks.metrics_csv import MetricsCsv
 from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.features.augment_params import DRAWS
 from soundfold.models.classifier import Classifier
 
 
@@ -210,7 +211,7 @@ def test_a_run_stopped_in_any_epoch_equals_an_uninterrupted_one(root, tmp_path, 
             assert resumed == reference, f"{name}, stopped in epoch {epoch}"
 
 
-def test_a_fold_is_resumed_with_its_precision_and_no_other_fold_is_added(root, tmp_path, monkeypatch, capsys):
+def test_a_fold_is_resumed_with_its_precision_and_draws_and_no_other_fold_is_added(root, tmp_path, monkeypatch, capsys):
     options = ("fold=1", "trainer.precision=auto")
     train, precisions = Classifier.training_step, []
 
@@ -226,17 +227,25 @@ def test_a_fold_is_resumed_with_its_precision_and_no_other_fold_is_added(root, t
         with pytest.raises(RuntimeError, match="stopped"):
             cross_validate(root, tmp_path, *options)
     assert set(precisions) == {"bf16-mixed"}
+    with monkeypatch.context() as patch:
+        patch.setattr(computed, "DRAWS", DRAWS + 1)
+        with pytest.raises(InputError, match=f"interrupted when the version of the random draws .* was {DRAWS}, and "):
+            cross_validate(root, tmp_path, *options)
     monkeypatch.setattr(device, "_cpu_bfloat16", lambda: [False])
     capsys.readouterr()
     cross_validate(root, tmp_path, *options)
     message = "Fold 1 was begun with trainer.precision=bf16-mixed, and goes on with it: slowly, because this hardware"
     assert message in capsys.readouterr().err
     (result,) = load_folds(only(tmp_path))
-    assert result.computed == {"precision": "bf16-mixed"}
+    assert result.computed == {"precision": "bf16-mixed", "draws": DRAWS}
     assert "trainer:\n" in (config := (only(tmp_path) / "fold1/config.yaml").read_text())
     assert "precision: auto" in config
     monkeypatch.setattr(runs, "run_fold", lambda *_: pytest.fail("trained before it was refused"))
     with pytest.raises(InputError, match="bf16-mixed in fold 1, 32-true in fold 2"):
+        cross_validate(root, tmp_path, "fold=2", "trainer.precision=auto")
+    monkeypatch.setattr(device, "_cpu_bfloat16", lambda: [True])
+    monkeypatch.setattr(computed, "DRAWS", DRAWS + 1)
+    with pytest.raises(InputError, match=f"draws of augmentation is {DRAWS} in fold 1, {DRAWS + 1} in fold 2"):
         cross_validate(root, tmp_path, "fold=2", "trainer.precision=auto")
 
 

@@ -33,7 +33,10 @@ PROPERTIES = {
         "Train every fold with trainer.precision=32-true, which is another run, or on hardware of one kind: "
         "rerun=true trains a fold again.",
         resumes=True,
-    )
+    ),
+    "draws": Property(
+        "the version of the random draws of augmentation", "Train every fold again, with rerun=true.", older=1
+    ),
 }
 
 

@@ -12,12 +12,13 @@ from soundfold.evaluation.results import FoldResult
 from soundfold.experiment.callbacks.checkpoints import read_computed
 from soundfold.experiment.device import choose_precision, multiplies_bfloat16
 from soundfold.experiment.setup import RunContext
+from soundfold.features.augment_params import DRAWS
 from soundfold.io.console import console
 
 
 def new_values(cfg: DictConfig) -> dict[str, Any]:
     """Return the properties of a fold that is trained here from its start."""
-    return {"precision": choose_precision(cfg)}
+    return {"precision": choose_precision(cfg), "draws": DRAWS}
 
 
 def resumed_values(run: RunContext, fold: int | None) -> dict[str, Any]:

@@ -28,7 +28,9 @@ class Transform(nn.Module, ABC):
     - ``image``: (B, 1, M, T), normalized, as the network receives it;
     - ``targets``: (B, C), the probabilities of the classes, after mixing.
 
-    `draw` is the only random step; all random numbers come from its argument, so a seed determines every image.
+    `draw` is the only random step; all random numbers come from its argument, so a seed determines every image. The
+    uniform numbers of an epoch are drawn at once, as many as `draw` takes when training is set up. If it takes more in
+    a batch, further ones come from ``sampler.generator``, which also serves for other distributions and for noise.
     `forward` applies what was drawn. It returns its input's shape, dtype and device, does not modify its input, and
     transforms each clip by itself: devices, micro-batches and a CPU, which processes clips one by one, split the batch.
     On an accelerator a step that reads a value (``.item()``, ``.cpu()``, ``if tensor:``) waits for the device, so
@@ -39,7 +41,7 @@ class Transform(nn.Module, ABC):
     on: it is the share of clips that the augmentation is applied to (default 1); the others stay as they are.
     ``sample_rate`` (Hz) and ``samples`` (length of a clip) are passed if the constructor has these arguments. The
     entries follow the augmentations of this package, in the order of the configuration, both in each stage and in the
-    random numbers, which come from the same generator.
+    random numbers.
 
     Example:
         ``distortion.py``::
