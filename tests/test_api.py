@@ -1,7 +1,6 @@
 """soundfold from Python: runs as frames, figures and HTML, with the values of their files."""
 
 import csv
-import doctest
 import json
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from helpers.tiny import overrides
 from matplotlib.figure import Figure
 
 import soundfold
-from soundfold import Prediction, Predictor, api, cross_validate, load_run
+from soundfold import Prediction, Predictor, cross_validate, load_run
 from soundfold.config import compose_config
 from soundfold.errors import ArgumentError, InputError
 
@@ -88,16 +87,6 @@ def test_the_html_of_a_prediction_is_escaped():
     assert "uncalibrated" in html
     assert "<li>&lt;i&gt;</li>" in html
     assert "uncalibrated" not in replace(prediction, calibrated=True)._repr_html_()
-
-
-def test_examples_of_the_docstrings_run(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    runner = doctest.DocTestRunner()
-    for test in doctest.DocTestFinder().find(api, globs={"folder": tiny_run, "load_run": load_run}):
-        runner.run(test)
-    assert runner.summarize() == doctest.TestResults(0, runner.tries)
-    assert runner.tries > 7
-    assert (tmp_path / "confusion.pdf").is_file()
 
 
 def test_cross_validating_returns_the_run_of_the_command(tiny_run, tmp_path):

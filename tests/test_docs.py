@@ -1,8 +1,10 @@
 """The site's reference agrees with the program: files and their keys, examples, and the pages that are generated."""
 
 import csv
+import doctest
 import json
 import re
+from importlib import import_module
 
 import pytest
 import torch
@@ -62,3 +64,25 @@ def test_every_key_of_decoded_audio_is_on_the_page(tiny_run):
     text = sections("reference/files.md")["Decoded audio"]
     assert not undocumented(set(json.loads(manifest.read_text())), text)
     assert not undocumented({path.name for path in manifest.parent.iterdir()}, text)
+
+
+OBJECTS = re.compile(r"^\.\. auto(?:class|function):: ([\w.]+)", re.MULTILINE)
+API_PAGES = sorted((DOCS / "reference" / "api").glob("*.md"))
+
+
+def documented() -> dict[str, object]:
+    """Return the classes and functions of the pages by their path."""
+    names = [name for page in API_PAGES for name in OBJECTS.findall(page.read_text())]
+    return {name: getattr(import_module(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names}
+
+
+def test_examples_of_docstrings_run(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner()
+    for name, item in documented().items():
+        module = vars(import_module(name.rpartition(".")[0]))
+        for test in doctest.DocTestFinder().find(item, name, globs={**module, "folder": tiny_run}):
+            runner.run(test)
+    assert runner.summarize() == doctest.TestResults(0, runner.tries)
+    assert runner.tries > 50
+    assert (tmp_path / "confusion.pdf").is_file()

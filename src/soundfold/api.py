@@ -62,6 +62,10 @@ def cross_validate(config: Sequence[str] | DictConfig = (), *, config_dir: str |
 def load_run(folder: str | Path) -> Run:
     """Read the finished folds of a run.
 
+    >>> low, high = load_run(folder).interval  # such as "outputs/esc10-1a2b3c4d"
+    >>> low <= load_run(folder).accuracy <= high
+    True
+
     Args:
         folder: ``outputs/<name>-<id>``.
 

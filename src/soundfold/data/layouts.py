@@ -48,7 +48,12 @@ class TableOptions:
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a collection.
+    """The files of a collection. `LAYOUTS` has one by each value of ``data.layout``.
+
+    >>> sorted(LAYOUTS)
+    ['csv', 'esc50', 'folder', 'urbansound8k']
+    >>> LAYOUTS["esc50"].table, LAYOUTS["esc50"].audio
+    ('meta/esc50.csv', 'audio')
 
     Attributes:
         read: returns the table of clips, given the folder of the collection, the cache folder and the options.

@@ -20,6 +20,9 @@ class Protocol:
     the last: the first) for validation. ``random_clips`` draws clips regardless of folds and sources, as many notebooks
     do; its "folds" are independent repetitions. It leaks, and exists to measure by how much.
 
+    >>> Protocol("nested").leaky, Protocol("random_clips", test=0.2, val=0.2).leaky
+    (False, True)
+
     Args:
         name: one of `PROTOCOLS`.
         test: of ``random_clips``: the fraction of the clips that is tested.
@@ -74,6 +77,17 @@ class Split:
 
 def make_split(table: ClipTable, protocol: Protocol, fold: int | None, seed: int = 0) -> Split:
     """Split a table of clips for one fold, or one repetition of ``random_clips``.
+
+    >>> table = ClipTable(
+    ...     files=("a.wav", "b.wav", "c.wav"),
+    ...     folds=np.array([1, 2, 3]),
+    ...     targets=np.array([0, 1, 0]),
+    ...     sources=("a", "b", "c"),
+    ...     classes=("dog", "rain"),
+    ... )
+    >>> split = make_split(table, Protocol("nested"), fold=3)
+    >>> split.train, split.val, split.test
+    (array([1]), array([0]), array([2]))
 
     Args:
         fold: number of the test fold; None trains on every clip.

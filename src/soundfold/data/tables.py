@@ -59,6 +59,20 @@ URBANSOUND8K = Columns("slice_file_name", "fold", "classID", "class", "fsID", fo
 class ClipTable:
     """Clips of a labelled collection, one entry per clip, in the order of the table.
 
+    A function that returns one is a reader for ``data.reader``.
+
+    >>> table = ClipTable(
+    ...     files=("a.wav", "b.wav", "c.wav"),
+    ...     folds=np.array([1, 2, 2]),
+    ...     targets=np.array([0, 1, 0]),
+    ...     sources=("yard", "street", "street"),
+    ...     classes=("dog", "rain"),
+    ... )
+    >>> len(table), table.fold_numbers, table.source_numbers.tolist()
+    (3, (1, 2), [0, 1, 1])
+    >>> table.rows([2]).files
+    ('c.wav',)
+
     Attributes:
         files: names of the audio files.
         folds: int64 (clips,), the official fold of each clip, numbered as in the table.

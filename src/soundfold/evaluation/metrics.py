@@ -28,7 +28,11 @@ class ClassMetrics:
 
 
 def class_metrics(confusion: np.ndarray) -> ClassMetrics:
-    """Compute precision, recall and F1 of a confusion matrix (C, C) whose rows are true classes."""
+    """Compute precision, recall and F1 of a confusion matrix (C, C) whose rows are true classes.
+
+    >>> class_metrics(np.array([[3, 1], [0, 4]])).recall
+    array([0.75, 1.  ])
+    """
     correct, predicted, clips = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
     return ClassMetrics(
         correct / np.maximum(predicted, 1),
@@ -39,18 +43,33 @@ def class_metrics(confusion: np.ndarray) -> ClassMetrics:
 
 
 def confusion_matrix(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Count the clips of each true and predicted class: int64 (n,) and (n,) -> int64 (C, C), rows are true classes."""
+    """Count the clips of each true and predicted class: int64 (n,) and (n,) -> int64 (C, C), rows are true classes.
+
+    >>> confusion_matrix(targets=np.array([0, 0, 1]), predictions=np.array([0, 1, 1]), classes=2)
+    array([[1, 1],
+           [0, 1]])
+    """
     return np.bincount(targets * classes + predictions, minlength=classes**2).reshape(classes, classes)
 
 
 def merge_classes(confusion: np.ndarray, group_of: np.ndarray) -> np.ndarray:
-    """Compute the confusion matrix of groups of classes: (C, C) and group indices int (C,) -> (G, G)."""
+    """Compute the confusion matrix of groups of classes: (C, C) and group indices int (C,) -> (G, G).
+
+    >>> merge_classes(np.array([[3, 1, 0], [0, 4, 0], [1, 0, 3]]), np.array([0, 0, 1]))
+    array([[8, 0],
+           [1, 3]])
+    """
     member = np.eye(group_of.max() + 1, dtype=confusion.dtype)[group_of]
     return member.T @ confusion @ member
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Compute the softmax in float64: (n, C) -> (n, C)."""
+    """Compute the softmax in float64: (n, C) -> (n, C).
+
+    >>> probabilities(np.array([[0.0, 0.0], [0.0, np.log(3)]])).round(2)
+    array([[0.5 , 0.5 ],
+           [0.25, 0.75]])
+    """
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 
@@ -75,6 +94,9 @@ class Calibration:
 def calibration(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Calibration:
     """Compare confidence with accuracy.
 
+    >>> round(calibration(confidence=np.full(4, 0.9), correct=np.array([True, True, True, False])).error, 3)
+    0.15
+
     Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equations 2, 3 and 5.
 
     Args:
@@ -96,6 +118,10 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
 
     T is limited to [1 / 20, 20]: the minimum is at 0 if every prediction is correct, and at infinity if the logits are
     no better than chance.
+
+    >>> logits, targets = np.array([[8.0, 0.0]] * 4), np.array([0, 0, 0, 1])
+    >>> round(fit_temperature(logits, targets), 2)  # three of four are correct: the odds should be 3, not e^8
+    7.28
 
     Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
 

@@ -44,23 +44,29 @@ class Transform(nn.Module, ABC):
     random numbers.
 
     Example:
-        ``distortion.py``::
+        A class in ``distortion.py``:
 
-            class Clipping(Transform):
-                stage = "waveform"
+        >>> from soundfold.features.augment_params import Uniform
+        >>> class Clipping(Transform):
+        ...     stage = "waveform"
+        ...
+        ...     def __init__(self, low: float = 0.1, high: float = 1.0) -> None:
+        ...         super().__init__()
+        ...         self.level = Uniform(low, high)
+        ...
+        ...     def draw(self, sampler: ParamSampler) -> Tensor:
+        ...         return sampler.value(self.level)
+        ...
+        ...     def forward(self, wave: Tensor, level: Tensor) -> Tensor:
+        ...         bound = (level * wave.abs().amax(dim=1))[:, None]
+        ...         return wave.clamp(-bound, bound)
+        >>> clipping = Clipping(low=0.5, high=0.5)
+        >>> level = clipping.draw(ParamSampler(2, Generator().manual_seed(0)))
+        >>> clipping(torch.tensor([[0.1, -0.2], [0.8, 0.3]]), level)
+        tensor([[ 0.1000, -0.1000],
+                [ 0.4000,  0.3000]])
 
-                def __init__(self, low: float = 0.1, high: float = 1.0) -> None:
-                    super().__init__()
-                    self.level = Uniform(low, high)
-
-                def draw(self, sampler: ParamSampler) -> Tensor:
-                    return sampler.value(self.level)
-
-                def forward(self, wave: Tensor, level: Tensor) -> Tensor:
-                    bound = (level * wave.abs().amax(dim=1))[:, None]
-                    return wave.clamp(-bound, bound)
-
-        ``conf/augment/mine.yaml``::
+        Its entry in ``conf/augment/mine.yaml``::
 
             defaults: [strong]
             extra:

@@ -12,6 +12,14 @@ from markupsafe import escape
 class Prediction:
     """Class probabilities of one recording and of its windows.
 
+    >>> import numpy as np
+    >>> windows = np.array([[0.25, 0.75], [0.75, 0.25], [0.5, 0.5], [1.0, 0.0]])
+    >>> starts = np.array([0.0, 2.5, 5.0, 7.5])
+    >>> classes = ("dog", "rain")
+    >>> prediction = Prediction(classes, windows.mean(axis=0), windows, starts, starts + 5, 12.5, True, (), ())
+    >>> prediction.top(1)
+    [('dog', 0.625)]
+
     Attributes:
         classes: names.
         probabilities: float64 (C,), the mean over windows.

@@ -30,10 +30,14 @@ BATCH = 8
 class Predictor:
     """Class probabilities of recordings, from the front ends, networks and temperatures of trained models.
 
-    The prediction of several models is the mean of their calibrated probabilities::
+    The prediction of several models is the mean of their calibrated probabilities.
 
-        predictor = Predictor.load("outputs/esc50-1a2b3c4d")
-        predictor(wave, sample_rate).top()
+    >>> predictor = Predictor.load(folder, fold=1)  # such as "outputs/esc50-1a2b3c4d"
+    >>> minute = np.zeros(60 * 44100, np.float32)
+    >>> prediction = predictor(minute, 44100)
+    >>> round(prediction.seconds), len(prediction.classes) == len(prediction.probabilities)
+    (60, True)
+    >>> name, probability = prediction.top()[0]
 
     Args:
         models: see `read_models`.

@@ -53,6 +53,10 @@ class ResNet18(nn.Module):
 
     With the defaults it equals torchvision's ResNet-18, with the same parameter names.
 
+    >>> network = ResNet18(classes=50, width=16, pooling="mean_max")
+    >>> network(torch.zeros(2, 1, 128, 501)).shape
+    torch.Size([2, 50])
+
     Source: K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016; torchvision's implementation.
 
     Args:
