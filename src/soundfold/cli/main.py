@@ -23,6 +23,7 @@ FLAGGED = {
     "predict": "predict the classes of recordings",
     "export": "write a model as one file, raw waveform to probabilities",
     "demo": "serve a web page to try a model",
+    "wandb": "upload offline W&B runs",
     "init": "write a project with a network, an augmentation and an experiment of your own",
 }
 COMMANDS = {**CONFIGURED, **FLAGGED}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import wandb
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from soundfold.config import stored_values
 from soundfold.experiment import build, environment
@@ -18,6 +19,8 @@ from soundfold.experiment.setup import RunContext
 from soundfold.experiment.wandb_runs.session import open_wandb_run
 from soundfold.io.atomic import write_text
 from soundfold.validation import wandb_options
+
+LAST = "train/loss"
 
 
 @contextmanager
@@ -47,13 +50,49 @@ def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[Wan
         wandb_run.define_metric("trainer/global_step")
         wandb_run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         wandb_run.summary["leaky"] = protocol.leaky
-        yield WandbLogger(experiment=wandb_run, save_dir=folder)
+        logger = FoldLogger(experiment=wandb_run, save_dir=folder)
+        try:
+            yield logger
+        except BaseException:
+            logger.send(only_complete=True)
+            raise
+        logger.send()
         weights = folder / "checkpoints" / "weights.pt"
         if options.artifact and weights.is_file():
             artifact = wandb.Artifact(f"{run.cv_id}-{folder.name}", type="model")
             # immutable: W&B uploads this file instead of a copy
-            artifact.add_file(str(weights), policy="immutable")
+            artifact.add_file(str(weights.resolve()), policy="immutable")
             wandb_run.log_artifact(artifact)
+
+
+class FoldLogger(WandbLogger):
+    """Logs one row of history per step, as a whole, and only rows that W&B's server does not have.
+
+    A resumed fold logs its history again. The row of a step is identified by W&B's own step, so rows before the first
+    step of the run are left out. A row that was sent in parts could lack a part forever: its step would be taken.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._row: dict[str, float] = {}
+        self._step = 0
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is not None and step != self._step:
+            self.send()
+            self._step = step
+        self._row |= metrics
+
+    def send(self, *, only_complete: bool = False) -> None:
+        """Send the row of the current step.
+
+        Args:
+            only_complete: send it only if it has the training loss, which Lightning logs last in an epoch.
+        """
+        if self._row and self._step >= self.experiment.starting_step and not (only_complete and LAST not in self._row):
+            self.experiment.log({**self._row, "trainer/global_step": self._step}, step=self._step)
+        self._row = {}
 
 
 def _run_id(folder: Path, cv_id: str, fresh: bool) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,18 @@ from pydantic import ValidationError
 
 from soundfold.config import NOT_IDENTITY, Wandb
 from soundfold.errors import InputError
+from soundfold.experiment.wandb_runs.offline import superseding
 from soundfold.validation import is_wandb_trial
 
 # set by `wandb agent`; any run opened with these takes the trial's id
 AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
+
+# in the folder of a cross-validation: copies of media and tables that W&B makes
+CACHE = ".wandb-cache"
+REMEDY = (
+    "logger.wandb.mode=offline requires neither network nor account, and `soundfold wandb sync` uploads later; "
+    "logger=csv disables W&B."
+)
 
 
 @contextmanager
@@ -39,7 +46,8 @@ def open_wandb_run(
 ) -> Iterator[wandb.Run]:
     """Open a W&B run, and close it; an exception marks it as failed.
 
-    W&B cannot resume offline runs: there, all history is logged again, and the new files replace the old ones.
+    A run that is opened again continues on W&B's server. Offline, where W&B cannot resume, its whole history must be
+    logged again; see `soundfold.experiment.wandb_runs.offline` for the earlier files.
 
     Args:
         group: folder of the cross-validation, whose runs form a group.
@@ -52,55 +60,69 @@ def open_wandb_run(
     Raises:
         InputError: W&B cannot open the run.
     """
-    superseded: list[Path] = []
-    with _environment(options, group, is_cv) as common:
-        exit_code = 1
-        try:
-            run = wandb.init(
-                **common,
-                **init,
-                group=group.name,
-                tags=list(dict.fromkeys([*options.tags, *default_tags(config), *(["leaky"] if leaky else [])])),
-                notes="\n\n".join(filter(None, [options.notes, command])) or None,
-                config={**config, **sweep_columns()},
-                resume="allow",
-            )
-            yield run
-            if run.step and (is_cv or not run.resumed):
-                current = Path(run.dir).parent.resolve()
-                previous = Path(init["dir"]).glob(f"wandb/offline-run-*-{run.id}")
-                superseded = [path for path in previous if path.resolve() != current]
-            exit_code = 0
-        finally:
-            # `with wandb.init(...)` would print a traceback of an exception that the caller reports
-            wandb.finish(exit_code=exit_code)
-    for path in superseded:
-        shutil.rmtree(path)
+    mode = wandb_mode(options)
+    with wandb_environment(mode, group, in_trial=is_cv):
+        run = wandb.init(
+            **_project(options),
+            **init,
+            mode=mode,
+            group=group.name,
+            tags=list(dict.fromkeys([*options.tags, *default_tags(config), *(["leaky"] if leaky else [])])),
+            notes="\n\n".join(filter(None, [options.notes, command])) or None,
+            config={**config, **sweep_columns()},
+            # offline it would make `wandb sync` append the history to what the server has, instead of replacing it
+            resume="allow" if mode == "online" else None,
+        )
+        with nullcontext() if run.disabled else superseding(Path(run.dir).resolve().parent, run.id):
+            exit_code = 1
+            try:
+                yield run
+                exit_code = 0
+            except SystemExit as stop:
+                exit_code = int(stop.code or 0)
+                raise
+            finally:
+                # `with wandb.init(...)` would print a traceback of an exception that the caller reports
+                run.finish(exit_code=exit_code)
+
+
+def _project(options: Wandb) -> dict[str, Any]:
+    """Return project and entity of a run; the folds of a trial belong to the project of their sweep."""
+    project, entity = options.project, options.entity
+    if is_wandb_trial():
+        project = os.environ.get("WANDB_PROJECT") or project
+        entity = os.environ.get("WANDB_ENTITY") or entity
+    return {"project": project, "entity": entity}
 
 
 @contextmanager
-def _environment(options: Wandb, group: Path, is_cv: bool) -> Iterator[dict[str, Any]]:
-    """Set W&B's environment variables for one run, and yield the arguments of `wandb.init` that depend on them.
+def wandb_environment(mode: str, group: Path, *, in_trial: bool = False, remedy: str = REMEDY) -> Iterator[None]:
+    """Set W&B's environment variables, and convert its errors.
 
-    W&B reads its environment once, when its service process starts. So the service is shut down after every run, and
-    the caller's variables are restored.
+    W&B reads its environment once, when its service process starts. So the service is shut down afterwards, and the
+    caller's variables are restored.
+
+    Args:
+        mode: W&B's mode.
+        group: folder of the cross-validation, for W&B's caches.
+        in_trial: take the variables of W&B's agent.
+        remedy: the last sentences of the message if W&B reports an error.
+
+    Raises:
+        InputError: W&B refuses a setting or the key, or cannot be reached.
     """
     before = _wandb_variables()
-    project, entity, mode = options.project, options.entity, wandb_mode(options)
-    if is_wandb_trial():
-        # the folds belong to the project of their sweep
-        project, entity = before.get("WANDB_PROJECT") or project, before.get("WANDB_ENTITY") or entity
     # W&B reads the mode from the environment before `wandb.init` applies its argument
     os.environ["WANDB_MODE"] = mode
     # the defaults are in the home folder
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        os.environ.setdefault(name, str(group.resolve() / ".wandb-cache"))
+        os.environ.setdefault(name, str(group.resolve() / CACHE))
     os.environ.setdefault("WANDB_SILENT", "true")
     # debug logs contain the user's API key
-    for name in ("WANDB_DEBUG", "WANDB_CORE_DEBUG", *(() if is_cv else AGENT_VARIABLES)):
+    for name in ("WANDB_DEBUG", "WANDB_CORE_DEBUG", *(() if in_trial else AGENT_VARIABLES)):
         os.environ.pop(name, None)
     try:
-        yield {"project": project, "entity": entity, "mode": mode}
+        yield
     except ValidationError as error:
         # not with the value, which may be a key
         fault = error.errors()[0]
@@ -109,10 +131,7 @@ def _environment(options: Wandb, group: Path, is_cv: bool) -> Iterator[dict[str,
             f"variable of the environment, one of {', '.join(sorted(before))}; logger=csv disables W&B."
         ) from None
     except wandb.Error as error:
-        raise InputError(
-            f"W&B: {error} logger.wandb.mode=offline requires neither network nor account, and `wandb sync` uploads "
-            "later; logger=csv disables W&B."
-        ) from error
+        raise InputError(f"W&B: {error} {remedy}") from error
     finally:
         wandb.teardown()
         for name in _wandb_variables():
@@ -124,7 +143,7 @@ def _wandb_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
 
 
-def wandb_mode(options: Wandb) -> str:
+def wandb_mode(options: Wandb) -> Any:
     """Return ``WANDB_MODE`` if it is set, "online" in a trial of a W&B sweep, else ``options.mode``."""
     return os.environ.get("WANDB_MODE") or ("online" if is_wandb_trial() else options.mode)
 
