@@ -2,6 +2,8 @@
 
 import csv
 import importlib.util
+import json
+import shutil
 import subprocess
 import sys
 
@@ -14,8 +16,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from soundfold.config import Explore, compose_config, cv_id, refuse_unknown_keys
 from soundfold.errors import InputError
 from soundfold.evaluation.results import load_folds
+from soundfold.evaluation.summary import write_summary
 from soundfold.experiment.lightning_objects import check_entries, make_loggers
-from soundfold.experiment.loggers import fold_loggers
+from soundfold.experiment.loggers import fold_loggers, log_cv
 from soundfold.experiment.setup import open_run
 from soundfold.validation import validate, wandb_options
 
@@ -102,6 +105,34 @@ def test_mlflow_has_configuration_and_metrics_of_each_fold(store, tiny_run, tmp_
         losses = [float(row["train/loss"]) for row in csv.DictReader(stream)]
     history = client.get_metric_history(run.info.run_id, "train/loss")
     assert [metric.value for metric in history] == pytest.approx(losses, rel=1e-5)
+
+
+def test_loggers_get_a_run_of_the_cross_validation_once(tiny_run, tmp_path):
+    folder = tmp_path / tiny_run.name
+    shutil.copytree(tiny_run, folder)
+    root, name = tiny_run.parents[1] / "tiny", "+logger.mine.tags.name='{run} fold {fold}'"
+    RecordingLogger.opened.clear()
+    run = open_run(compose_config(*overrides(root, tmp_path, MINE, name)))
+    assert run.folder == folder
+    for _ in range(2):
+        log_cv(run, write_summary(folder))
+    (logger,) = RecordingLogger.opened
+    assert logger.tags == {"name": f"{folder.name} cv"}
+    assert logger.statuses == ["success"]
+    assert logger.hparams["optim"]["lr"] == 0.001
+    total = json.loads((folder / "cv.json").read_text())
+    losses = []
+    for fold in (1, 2, 3):
+        with (folder / f"fold{fold}" / "metrics.csv").open() as stream:
+            losses.append([float(row["train/loss"]) for row in csv.DictReader(stream)])
+    rows = [row for step, row in logger.rows if "cv/epoch" in row and step == row["cv/epoch"]]
+    for epoch, values in enumerate(zip(*losses, strict=True)):
+        expected = [sum(values) / 3, min(values), max(values)]
+        assert [rows[epoch][f"cv/{band}/train/loss"] for band in ("mean", "low", "high")] == pytest.approx(expected)
+    assert (len(rows), logger.rows[-1][0]) == (2, 2)
+    for score in ("accuracy", "accuracy_sd", "f1", "f1_sd", "loss"):
+        assert logger.metrics[f"cv/{score}"] == pytest.approx(total[score])
+    assert [logger.metrics[f"cv/accuracy_{end}"] for end in ("low", "high")] == pytest.approx(total["interval"])
 
 
 def test_a_section_that_is_not_a_mapping_is_refused():

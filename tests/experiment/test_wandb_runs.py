@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,13 @@ from matplotlib.image import imread
 from omegaconf import OmegaConf
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from soundfold.config import register
+from soundfold.config import Wandb, register
 from soundfold.errors import InputError
+from soundfold.evaluation.compare import load_run
 from soundfold.evaluation.results import FoldResult
 from soundfold.evaluation.summary import write_summary
 from soundfold.experiment import run as runs
+from soundfold.experiment.wandb_runs import cv_tables, describe_upload
 from soundfold.experiment.wandb_runs.session import AGENT_VARIABLES, sweep_columns
 from soundfold.models.classifier import Classifier
 from soundfold.report.reporter import RunReporter
@@ -59,7 +62,9 @@ class StoredRun:
         configs = [self.record.config, *(record.config for record in records if record.HasField("config"))]
         self.config = {item.key: json.loads(item.value_json) for c in configs for item in c.update if item.key}
         self.exits = [record.exit.exit_code for record in records if record.HasField("exit")]
-        self.artifacts = [record.artifact.name for record in records if record.HasField("artifact")]
+        self.artifacts = [record.artifact for record in records if record.HasField("artifact")]
+        metrics = [record.metric for record in records if record.HasField("metric")]
+        self.axes = {metric.name or metric.glob_name: metric.step_metric for metric in metrics}
         self.summary = {
             item.key or item.nested_key[0]: item.value_json
             for record in records
@@ -71,6 +76,11 @@ class StoredRun:
             for record in records
             if record.HasField("history")
         ]
+
+    def media(self, suffix: str) -> Iterator[Path]:
+        """Yield the files of this type in the run's tables."""
+        for artifact in self.artifacts:
+            yield from (Path(entry.local_path) for entry in artifact.manifest.contents if entry.path.endswith(suffix))
 
     def points(self) -> dict[tuple[int, int], dict[str, float]]:
         """Return the metrics by (epoch, step). A duplicate point is an error."""
@@ -111,6 +121,9 @@ def logged(root, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
             patch.delenv(name)
+        # as written by `soundfold explore`
+        (outputs / "explore-esc50").mkdir()
+        (outputs / "explore-esc50" / "shortcuts.csv").write_text("class,recall\ntone,0.5\n")
         options = ("logger.wandb.tags=[tiny,first]", "logger.wandb.notes=a note", "logger.wandb.artifact=true")
         cross_validate(root, outputs, "logger=[wandb,tensorboard]", *options, "report.mistakes=2")
         assert not [name for name in os.environ if name.startswith("WANDB_")]
@@ -157,45 +170,114 @@ def test_every_fold_is_a_run_with_its_configuration_and_scores(logged):
             assert 0 < row["time/epoch_seconds"] < 60
             assert row["time/clips_per_second"] == pytest.approx(20 / row["time/epoch_seconds"])
             assert "device/memory_gib" not in row  # on a CPU
-        assert run.artifacts == [f"{result['cv_id']}-{name}"]
+        assert run.artifacts[-1].name == f"{result['cv_id']}-{name}"
     assert services(os.getpid()) == []
 
 
-def test_the_run_of_the_cross_validation_has_scores_tables_and_media(logged, root):
-    total = json.loads((logged / "cv.json").read_text())
-    run = wandb_runs_in(logged)[f"cv-{total['cv_id']}"]
+def table(run: StoredRun, name: str) -> list[dict]:
+    """Return the rows of a table of the cross-validation's run."""
+    (path,) = (run.files / "media/table/cv").glob(f"{name}_*.table.json")
+    content = json.loads(path.read_text())
+    return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+
+
+def logged_cv(folder: Path) -> tuple[dict, StoredRun]:
+    """Return the content of ``cv.json`` and the run of the cross-validation."""
+    total = json.loads((folder / "cv.json").read_text())
+    return total, wandb_runs_in(folder)[f"cv-{total['cv_id']}"]
+
+
+def test_the_run_of_the_cross_validation_has_its_scores(logged):
+    total, run = logged_cv(logged)
     assert (run.record.job_type, run.record.run_group, run.exits) == ("cv", logged.name, [0])
+    assert run.record.display_name == f"{logged.name} cv"
     for name in ("accuracy", "accuracy_sd", "f1", "top5", "top5_sd", "loss", "objective", "n"):
         assert json.loads(run.summary[f"cv/{name}"]) == pytest.approx(total[name])
     low, high = (json.loads(run.summary[f"cv/accuracy_{end}"]) for end in ("low", "high"))
     assert [low, high] == pytest.approx(total["interval"])
+    assert 0 <= json.loads(run.summary["cv/calibration_error"]) <= 1
     assert run.config["audit"]["fold2"]["test"] == 10
-    assert float(run.history[0]["cv/objective"]) == pytest.approx(total["objective"])
+    assert [float(row["cv/objective"]) for row in run.history if "cv/objective" in row] == [total["objective"]]
 
-    def table(name: str) -> list[list]:
-        (path,) = (run.files / "media/table/cv").glob(f"{name}_0_*.table.json")
-        return json.loads(path.read_text())["data"]
 
-    assert [row[2] for row in table("confusion_table")] == np.ravel(total["confusion"]).tolist()
-    assert [(row[0], row[4]) for row in table("classes")] == [("noise", 15), ("tone", 15)]
-    curve = table("curves/train/loss_table")
-    with (logged / "fold3" / "metrics.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row[2] for row in curve if row[1] == "fold 3"] == [float(row["train/loss"]) for row in rows]
-    assert [row[0] for row in curve] == [1, 2] * 3
+def test_curves_over_folds_are_history_that_a_workspace_overlays(logged):
+    _, run = logged_cv(logged)
+    losses = []
+    for fold in (1, 2, 3):
+        with (logged / f"fold{fold}" / "metrics.csv").open() as stream:
+            losses.append([float(row["train/loss"]) for row in csv.DictReader(stream)])
+    rows = [row for row in run.history if "cv/epoch" in row]
+    assert [float(row["cv/epoch"]) for row in rows] == [1, 2]
+    for band, function in {"mean": np.mean, "low": np.min, "high": np.max}.items():
+        assert [float(row[f"cv/{band}/train/loss"]) for row in rows] == pytest.approx(function(losses, axis=0))
+        assert run.axes[f"cv/{band}/*"] == "cv/epoch"
+    lines = table(run, "curves/train/loss_table")
+    assert [row["lineVal"] for row in lines if row["lineKey"] == "fold 3"] == losses[2]
+    assert [row["step"] for row in lines] == [1, 2] * 3
 
-    mistakes = table("mistakes")
-    assert len(mistakes) == 2
-    assert mistakes[0][4] >= mistakes[1][4] > 0.5
-    assert all(row[2] != row[3] for row in mistakes)
-    pictures = list((run.files / "media/images/cv/mistakes").glob("pictures_0_*.png"))
+
+def test_the_run_of_the_cross_validation_has_tables_and_media(logged, root):
+    total, run = logged_cv(logged)
+    assert [row["nPredictions"] for row in table(run, "confusion_table")] == np.ravel(total["confusion"]).tolist()
+    assert [(row["class"], row["clips"]) for row in table(run, "classes")] == [("noise", 15), ("tone", 15)]
+    assert [(row["class"], row["fold"]) for row in table(run, "recall_table")] == [
+        (name, f"fold {fold}") for fold in (1, 2, 3) for name in ("noise", "tone")
+    ]
+    assert [(row["fold"], row["train"], row["same_source"]) for row in table(run, "audit")] == [
+        (fold, 20, 0) for fold in (1, 2, 3)
+    ]
+    assert table(run, "calibration_table")[-1]["lineKey"] == "perfect calibration"
+    shortcuts = table(run, "shortcuts")
+    assert shortcuts == [{"class": "tone", "recall": "0.5"}]
+
+    predictions = table(run, "predictions")
+    expected = {}
+    for fold in (1, 2, 3):
+        with (logged / f"fold{fold}" / "predictions.csv").open() as stream:
+            expected |= {row["filename"]: (fold, row["target"], row["prediction"]) for row in csv.DictReader(stream)}
+    assert {row["file"]: (row["fold"], row["class"], row["predicted"]) for row in predictions} == expected
+    assert len(predictions) == 30
+    correct = [row["correct"] for row in predictions]
+    assert correct == sorted(correct)
+    assert sum(correct) == total["correct"]
+    assert predictions[0]["confidence"] >= predictions[1]["confidence"] > 0.5
+    assert [row["sound"] is None for row in predictions] == [False] * 2 + [True] * 28
+
+
+def test_mistakes_have_one_picture_and_one_sound(logged, root):
+    _, run = logged_cv(logged)
+    pictures, sounds = (list(run.media(kind)) for kind in (".png", ".wav"))
+    assert len(pictures) == len(sounds) == 2
     # plots on white: neither black nor blank
     assert all(0.2 < imread(path)[..., :3].mean() < 0.95 for path in pictures)
-    sounds = [soundfile.read(path)[0] for path in (run.files / "media/audio/cv/mistakes").glob("sounds_0_*.wav")]
-    assert len(pictures) == len(sounds) == 2
-    clips = [soundfile.read(root / "audio" / row[0])[0] for row in mistakes]
-    assert {len(sound) for sound in sounds} == {len(clip) for clip in clips}
-    assert sorted(np.abs(sound).sum() for sound in sounds) == pytest.approx(sorted(np.abs(c).sum() for c in clips))
+    waves = [soundfile.read(path)[0] for path in sounds]
+    clips = [soundfile.read(root / "audio" / row["file"])[0] for row in table(run, "predictions")[:2]]
+    assert {len(sound) for sound in waves} == {len(clip) for clip in clips}
+    assert sorted(np.abs(sound).sum() for sound in waves) == pytest.approx(sorted(np.abs(c).sum() for c in clips))
+    # stored once
+    content = sounds[0].read_bytes()
+    assert [path for path in logged.rglob("*") if path.is_file() and path.read_bytes() == content] == [sounds[0]]
+
+
+def test_the_table_of_predictions_is_bounded_and_has_mistakes_first(logged, monkeypatch):
+    run = load_run(logged)
+    monkeypatch.setattr(cv_tables, "MAX_PREDICTIONS", 20)
+    rows = cv_tables.prediction_table(run, []).data
+    assert len(rows) == 20
+    assert [row[5] for row in rows] == [False] * int((~run.correct).sum()) + [True] * (20 - int((~run.correct).sum()))
+
+
+def test_runs_use_the_collection_and_make_the_model(logged):
+    described = json.loads((logged / "fold1" / "wandb" / "collection.json").read_text())
+    assert described["clips"] == 30
+    assert len(described["audio"]) == 64
+    for run in wandb_runs_in(logged).values():
+        used, *made = run.artifacts
+        assert (used.name, used.type, used.use_after_commit) == ("collection-esc50", "dataset", True)
+        assert json.loads(used.metadata)["audio"] == described["audio"]
+        assert [Path(entry.local_path).name for entry in used.manifest.contents] == ["collection.json"]
+        models = [artifact.use_after_commit for artifact in made if artifact.type == "model"]
+        assert models == ([] if run.record.job_type == "cv" else [False])
 
 
 def test_tensorboard_has_the_metrics_of_metrics_csv(logged):
@@ -203,7 +285,24 @@ def test_tensorboard_has_the_metrics_of_metrics_csv(logged):
         with (logged / f"fold{fold}" / "metrics.csv").open() as stream:
             rows = list(csv.DictReader(stream))
         expected = [(int(row["step"]) - 1, pytest.approx(float(row["train/loss"]), rel=1e-5)) for row in rows]
-        assert scalars(logged / f"fold{fold}")["train/loss"] == expected
+        values = scalars(logged / f"fold{fold}")
+        assert values["train/loss"] == expected
+        assert [step for step, _ in values["train/grad_norm"]] == list(range(6))
+        # the metric of its table of hyperparameters
+        assert values["hp_metric"] == [
+            (6, pytest.approx(FoldResult.load(logged / f"fold{fold}" / "result.json").accuracy))
+        ]
+    total, values = json.loads((logged / "cv.json").read_text()), scalars(logged)
+    assert values["cv/accuracy"] == [(2, pytest.approx(total["accuracy"]))]
+    assert [step for step, _ in values["cv/low/train/loss"]] == [1, 2]
+
+
+def test_the_command_that_uploads_the_runs_is_printed(logged, monkeypatch):
+    options = Wandb(project="p", entity=None, mode="offline", tags=[], notes=None, artifact=False)
+    assert describe_upload(options, logged).endswith(f": soundfold wandb sync {logged}")
+    assert describe_upload(options, logged / "fold1" / "checkpoints") is None
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert describe_upload(options, logged) is None
 
 
 def test_unchanged_results_are_logged_once(root, logged, tmp_path):
@@ -237,9 +336,9 @@ def test_sounds_and_pictures_are_omitted_if_disabled_or_unavailable(logged, tmp_
         folder, write_summary(folder), report_options(["report.page=none", "report.mistakes=2", "report.audio=false"])
     )
     run = wandb_runs_in(folder)[f"cv-{folder.name[5:]}"]  # a single folder: the earlier run is replaced
-    assert len(list(run.files.glob("media/table/cv/mistakes_*.json"))) == 1
-    assert not list(run.files.glob("media/audio"))
-    assert len(list(run.files.glob("media/images/cv/mistakes/*.png"))) == (2 if has_audio else 0)
+    assert len(table(run, "predictions")) == 30
+    assert not list(run.media(".wav"))
+    assert len(list(run.media(".png"))) == (2 if has_audio else 0)
     assert ("without pictures and sounds" in capsys.readouterr().err) is not has_audio
 
 
@@ -255,7 +354,7 @@ def test_a_failed_fold_marks_its_run_as_failed(root, tmp_path, monkeypatch):
     assert services(os.getpid()) == []
     (run,) = wandb_runs_in(tmp_path).values()
     assert run.exits == [1]
-    assert list(run.record.tags) == ["leaky"]
+    assert list(run.record.tags)[-1] == "leaky"
     assert run.summary["leaky"] == "true"
     assert not list(tmp_path.rglob("result.json"))
 
@@ -288,7 +387,8 @@ def test_a_rerun_is_another_run(root, tmp_path):
     stored = wandb_runs_in(tmp_path)
     assert len(stored) == 2
     assert stored[first].history
-    assert all(len(run.points()) == 2 for run in stored.values())
+    # three steps, and the scores
+    assert all(len(run.points()) == 4 for run in stored.values())
 
 
 @pytest.mark.slow

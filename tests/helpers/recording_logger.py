@@ -15,6 +15,7 @@ class LoggerWithoutFolder(Logger):
         self.metrics: dict[str, float] = {}
         self.rows: list[tuple[int | None, dict[str, float]]] = []
         self.statuses: list[str] = []
+        self.hparams: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -25,7 +26,7 @@ class LoggerWithoutFolder(Logger):
         return 0
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        pass
+        self.hparams |= params
 
     @rank_zero_only  # as Lightning's documentation recommends
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

@@ -31,7 +31,7 @@ from soundfold.experiment.callbacks.checkpoints import can_resume
 from soundfold.experiment.computed import new_values, print_resumed, resumed_values
 from soundfold.experiment.guards import explain_misconfiguration, explain_oom
 from soundfold.experiment.lightning_compat import count_last_epoch, set_rank
-from soundfold.experiment.loggers import fold_loggers
+from soundfold.experiment.loggers import fold_loggers, log_outcome
 from soundfold.experiment.metrics import build_metrics, flip_objective, metric_definitions, metric_values
 from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.experiment.setup import RunContext
@@ -79,8 +79,7 @@ def train_fold(
     with opened as loggers, explain_misconfiguration(), explain_oom(run.cfg, fold):
         trainer, chosen_epoch = _fit(job, checkpoint, loggers, watchers)
         result, predictions = _score(job, trainer, started, chosen_epoch)
-        for logger in loggers:
-            logger.log_hyperparams({"audit": result.audit, "environment": result.environment})
+        log_outcome(loggers, run.cfg, result)
         if is_writer and run.cfg.checkpoints.keep != "none" and not run.cfg.debug and not run.is_trial:
             # before the loggers are closed: W&B may upload it
             _save_model(job)

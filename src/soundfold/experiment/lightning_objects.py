@@ -1,8 +1,8 @@
 """Lightning loggers, callbacks and profilers that the configuration names by their class.
 
 In a text option ``{folder}`` is the fold's folder, ``{run}`` the run's name, and ``{fold}`` the fold's number or
-``none``. Loggers that take a ``save_dir``, and callbacks and profilers that take a ``dirpath``, get a folder of the
-fold unless the entry sets one.
+``none``. For the run of the cross-validation, ``fold {fold}`` becomes ``cv``. Loggers that take a ``save_dir``, and
+callbacks and profilers that take a ``dirpath``, get a folder of the fold unless the entry sets one.
 """
 
 from __future__ import annotations
@@ -46,6 +46,16 @@ def make_loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
     return _build(cfg, folder, Logger)
 
 
+def make_cv_loggers(cfg: DictConfig, folder: Path) -> list[Logger]:
+    """Build the loggers of a cross-validation's own run: as `make_loggers`, with ``cv`` for ``fold {fold}``.
+
+    Args:
+        cfg: of the run.
+        folder: of the run.
+    """
+    return _build(cfg, folder, Logger, {"{run}": folder.name, "fold {fold}": "cv", "{fold}": "cv"})
+
+
 def make_callbacks(cfg: DictConfig, folder: Path) -> list[Callback]:
     """Build from ``callbacks``, see `make_loggers`."""
     return _build(cfg, folder, Callback)
@@ -76,11 +86,12 @@ def _entries(cfg: DictConfig) -> Iterator[tuple[str, dict[str, Any], type, str]]
                 yield f"{section}.{name}", entry, kind, folder_argument
 
 
-def _build(cfg: DictConfig, folder: Path, wanted: type) -> list[Any]:
+def _build(cfg: DictConfig, folder: Path, wanted: type, names: dict[str, str] | None = None) -> list[Any]:
+    names = {"{folder}": str(folder)} | (names or {"{run}": folder.parent.name, "{fold}": folder.name[4:]})
     built = []
     for key, entry, kind, folder_argument in _entries(cfg):
         if kind is wanted:
-            options = _fill(entry, {"{folder}": str(folder), "{run}": folder.parent.name, "{fold}": folder.name[4:]})
+            options = _fill(entry, names)
             built.append(build_target(key, options, kind, **_folder(key, entry, kind, folder_argument, folder)))
     return built
 

@@ -20,6 +20,7 @@ from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks.progress import duration
 from soundfold.experiment.computed import check_computed
 from soundfold.experiment.fold_checks import check_folds
+from soundfold.experiment.loggers import log_cv
 from soundfold.experiment.metrics import add_metrics, flip_objective
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import RunContext, open_run
@@ -88,6 +89,7 @@ def cross_validate(
         results = _run_folds(run, folds, watch, show_scores=show_scores)
     if folds == [None]:
         console.print(f"Trained on every clip, so there is no score. Model: {run.fold_folder(None)}", soft_wrap=True)
+        _print_upload(run)
         return None
     objective = float(np.mean([result.objective for result in results]))
     if run.is_trial:
@@ -95,6 +97,7 @@ def cross_validate(
         return objective
     _report(run, results, reporter, show_table=cfg.fold == "all" or record_folder is None, show_scores=show_scores)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
+    _print_upload(run)
     return objective
 
 
@@ -246,6 +249,15 @@ def _log_wandb_trial(run: RunContext, objective: float) -> None:
     )
 
 
+def _print_upload(run: RunContext) -> None:
+    """Print where W&B shows the run, or how it gets there."""
+    if (options := wandb_options(run.cfg.logger)) is not None:
+        from soundfold.experiment.wandb_runs import describe_upload
+
+        if line := describe_upload(options, run.folder):
+            console.print(line, soft_wrap=True)
+
+
 def _report(
     run: RunContext, results: list[FoldResult], reporter: Reporter, *, show_table: bool, show_scores: bool
 ) -> None:
@@ -260,6 +272,8 @@ def _report(
     is_complete = len(finished) == len(run.collection.table.fold_numbers)
     if is_complete or (finished and show_table):
         summary = write_summary(run.folder)
+        if is_complete:
+            log_cv(run, summary)
         reporter.report_run(run.folder, summary, cfg.report, cfg.logger, show_table=show_table and show_scores)
     if show_scores and not (finished and show_table):
         reporter.print_folds(run.group, results)

@@ -38,6 +38,7 @@ class RunContext:
         folder: the run's folder, ``<outputs>/<name>-<id>``.
         modules: SHA-256 of the user's modules that define it, see `user_modules`.
         packages: versions of the packages that define it, beside those that every run records.
+        digests: SHA-256 of the files that determine it: ``table``, ``audio``, initial ``weights``, and others.
         is_trial: the run is a trial of a search, also of W&B's: its folds are validated, but not scored, and their
             weights are not stored.
     """
@@ -50,6 +51,7 @@ class RunContext:
     is_trial: bool = False
     modules: dict[str, str] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def group(self) -> str:
@@ -93,7 +95,7 @@ def open_run(cfg: DictConfig) -> RunContext:
     seen = seen_by_weights(cfg.model.weights)
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     return RunContext(
-        cfg, collection, seen, identity, folder, is_trial, module_digests(values), package_versions(values)
+        cfg, collection, seen, identity, folder, is_trial, module_digests(values), package_versions(values), digests
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,4 +87,10 @@ def _log_to_wandb(folder: Path, run: RunResult, options: DictConfig, wandb: Wand
         ]
     except InputError as error:
         console.print(f"Mistakes are logged to W&B without pictures and sounds: {error}")
-    log_cv(folder, run, wandb, mistakes)
+    log_cv(folder, run, wandb, mistakes, _shortcuts(folder, run))
+
+
+def _shortcuts(folder: Path, run: RunResult) -> list[list[str]] | None:
+    """Return the rows of ``shortcuts.csv`` if ``soundfold explore`` has analyzed the collection beside the run."""
+    path = folder.parent / f"explore-{run.collection}" / "shortcuts.csv"
+    return list(csv.reader(path.open(newline=""))) if path.is_file() else None

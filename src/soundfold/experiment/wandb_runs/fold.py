@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import wandb
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from soundfold.config import stored_values
 from soundfold.experiment import build, environment
 from soundfold.experiment.setup import RunContext
+from soundfold.experiment.wandb_runs.artifacts import describe_collection, log_model, use_collection
 from soundfold.experiment.wandb_runs.session import open_wandb_run
 from soundfold.io.atomic import write_text
 from soundfold.validation import wandb_options
@@ -45,11 +45,13 @@ def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[Wan
     init: dict[str, Any] = {"job_type": "fold", "name": f"{run.group} fold {fold or 'none'}", "id": run_id}
     init |= {"dir": folder, "command": environment.command()}
     options: Any = wandb_options(cfg.logger)
+    describe_collection(run, folder)
     with open_wandb_run(options, run.folder, config, leaky=protocol.leaky, is_cv=False, **init) as wandb_run:
         # as `WandbLogger` does for runs that it opens itself
         wandb_run.define_metric("trainer/global_step")
         wandb_run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         wandb_run.summary["leaky"] = protocol.leaky
+        use_collection(wandb_run, folder)
         logger = FoldLogger(experiment=wandb_run, save_dir=folder)
         try:
             yield logger
@@ -59,10 +61,7 @@ def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[Wan
         logger.send()
         weights = folder / "checkpoints" / "weights.pt"
         if options.artifact and weights.is_file():
-            artifact = wandb.Artifact(f"{run.cv_id}-{folder.name}", type="model")
-            # immutable: W&B uploads this file instead of a copy
-            artifact.add_file(str(weights.resolve()), policy="immutable")
-            wandb_run.log_artifact(artifact)
+            log_model(wandb_run, f"{run.cv_id}-{folder.name}", weights)
 
 
 class FoldLogger(WandbLogger):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,8 +21,10 @@ from pydantic import ValidationError
 from soundfold.config import NOT_IDENTITY, Wandb
 from soundfold.errors import InputError
 from soundfold.experiment.wandb_runs.offline import superseding
+from soundfold.io.atomic import write_text
 from soundfold.validation import is_wandb_trial
 
+URL = Path("wandb") / "url"
 # set by `wandb agent`; any run opened with these takes the trial's id
 AGENT_VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 
@@ -75,6 +78,7 @@ def open_wandb_run(
         )
         with nullcontext() if run.disabled else superseding(Path(run.dir).resolve().parent, run.id):
             exit_code = 1
+            _record_url(group, run)
             try:
                 yield run
                 exit_code = 0
@@ -137,6 +141,22 @@ def wandb_environment(mode: str, group: Path, *, in_trial: bool = False, remedy:
         for name in _wandb_variables():
             del os.environ[name]
         os.environ.update(before)
+
+
+def _record_url(group: Path, run: wandb.Run) -> None:
+    """Store the address of the runs of a cross-validation, which an offline run does not have."""
+    if run.project_url:
+        (group / URL).parent.mkdir(exist_ok=True)
+        write_text(group / URL, f"{run.project_url}/groups/{group.name}")
+
+
+def describe_upload(options: Wandb, folder: Path) -> str | None:
+    """Return a line with the address of a run's folds on W&B, or the command that uploads them; None without either."""
+    if wandb_mode(options) == "online":
+        return f"W&B: {(folder / URL).read_text()}" if (folder / URL).is_file() else None
+    if wandb_mode(options) == "disabled" or not any(folder.glob("**/wandb/offline-run-*")):
+        return None
+    return f"W&B: stored offline. Upload all folds: soundfold wandb sync {shlex.quote(str(folder))}"
 
 
 def _wandb_variables() -> dict[str, str]:
