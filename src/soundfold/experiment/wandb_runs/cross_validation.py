@@ -87,7 +87,9 @@ def log_cv(
                 "cv/objective": total.objective,
                 **score_media(run),
                 **(
-                    {} if shortcuts is None else {"cv/shortcuts": wandb.Table(columns=shortcuts[0], data=shortcuts[1:])}
+                    {}
+                    if shortcuts is None
+                    else {"cv/shortcuts": wandb.Table(columns=list(shortcuts[0]), data=list(shortcuts[1:]))}
                 ),
                 "cv/predictions": prediction_table(run, mistakes),
                 **curve_charts(curves),
