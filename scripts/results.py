@@ -20,7 +20,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 SETTINGS = ROOT / "scripts" / "benchmarks" / "ablations.yaml"
 # pages with tables: <!-- results NAME --> up to <!-- end -->
-PAGES = (ROOT / "README.md",)
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "explanation" / "protocols.md",
+    ROOT / "docs" / "how-to" / "reproduce.md",
+)
 BLOCK = re.compile(r"(<!-- results (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -56,7 +60,10 @@ def table(name: str) -> str:
     Raises:
         InputError: there is no table of this name.
     """
-    tables = {"recipes": recipes, "leakage": leakage, "ablations": ablations}
+    # imported here: it uses this module
+    from results_summary import esc10, summary
+
+    tables = {"recipes": recipes, "leakage": leakage, "ablations": ablations, "summary": summary, "esc10": esc10}
     if name not in tables:
         raise InputError(f"<!-- results {name} --> is unknown. The tables are {', '.join(tables)}.")
     return tables[name]()
@@ -68,10 +75,10 @@ def recipes() -> str:
 
     header = ["recipe or publication", "seeds", "clips", "accuracy %", "95 % interval", "minutes", "hardware", "commit"]
     rows = []
-    for group in _recipes():
-        rows.append(_row(group, *_over_seeds(group)))
+    for group in recipe_groups():
+        rows.append(recipe_row(group, *over_seeds(group)))
         if len(group) > 1:
-            rows.append(_row(group, *_ensemble(group), of=f"ensemble of {len(group)} seeds, "))
+            rows.append(recipe_row(group, *_ensemble(group), of=f"ensemble of {len(group)} seeds, "))
     for figure in FIGURES:
         if figure.esc50 is not None and ("from scratch" in figure.protocol or "listen" in figure.protocol):
             cells = [
@@ -82,13 +89,13 @@ def recipes() -> str:
                 *[""] * 4,
             ]
             rows.append((figure.esc50 / 100, cells))
-    return _markdown(header, [cells for _, cells in sorted(rows, key=lambda row: -row[0])])
+    return markdown(header, [cells for _, cells in sorted(rows, key=lambda row: -row[0])])
 
 
 Run = tuple[dict[str, Any], dict[str, Any], Path]
 
 
-def _recipes() -> list[list[Run]]:
+def recipe_groups() -> list[list[Run]]:
     """Return the runs under the official folds, grouped by recipe, by seed within a group."""
     groups: dict[str, list[Run]] = {}
     for facts, cv, folder in stored_runs():
@@ -97,7 +104,7 @@ def _recipes() -> list[list[Run]]:
     return [sorted(group, key=lambda run: run[1]["seed"]) for group in groups.values()]
 
 
-def _row(group: list[Run], accuracy: float, sd: float, interval: tuple[float, float], of: str = "") -> tuple:
+def recipe_row(group: list[Run], accuracy: float, sd: float, interval: tuple[float, float], of: str = "") -> tuple:
     facts, cv, _ = group[0]
     commits = list(dict.fromkeys(run[0]["commit"] for run in group))
     minutes = [run[0]["minutes"] for run in group]
@@ -114,7 +121,7 @@ def _row(group: list[Run], accuracy: float, sd: float, interval: tuple[float, fl
     return accuracy, cells
 
 
-def _over_seeds(group: list[Run]) -> tuple[float, float, tuple[float, float]]:
+def over_seeds(group: list[Run]) -> tuple[float, float, tuple[float, float]]:
     """Return the mean accuracy over seeds, its standard deviation over folds, and its interval over sources."""
     from soundfold.evaluation.statistics import source_interval
 
@@ -176,7 +183,7 @@ def leakage() -> str:
                 _leak(audits[0], test),
             ]
         )
-    return _markdown(header, sorted(rows, key=lambda row: ("augmented" in row[0], "honest" in row[0])))
+    return markdown(header, sorted(rows, key=lambda row: ("augmented" in row[0], "honest" in row[0])))
 
 
 def _leak(audit: dict[str, int], test: int) -> str:
@@ -219,7 +226,7 @@ def ablations(overrides: bool = False) -> str:
         for row in rows:
             words = settings[row[0].strip("`")]
             row.append(f"`{' '.join(words)}`" if words else "")
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 Score = tuple[float, int]  # accuracy, clips
@@ -264,7 +271,7 @@ def _read(path: Path) -> dict[str, Any]:
     return loads_with_checksum(path.read_text(), require_checksum=True)
 
 
-def _markdown(header: list[str], rows: list[list[Any]]) -> str:
+def markdown(header: list[str], rows: list[list[Any]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
 

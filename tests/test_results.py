@@ -32,7 +32,7 @@ def test_a_changed_figure_is_noticed(tmp_path, monkeypatch, capsys):
 
 
 def test_an_unknown_table_is_refused():
-    with pytest.raises(InputError, match="recipes, leakage, ablations"):
+    with pytest.raises(InputError, match="recipes, leakage, ablations, summary, esc10"):
         results.table("speed")
 
 
