@@ -13,7 +13,7 @@ import pytest
 from helpers.tiny import ROOT, overrides
 
 TELEMETRY = "ORT_DISABLE_TELEMETRY"
-# the only writes in the home directory, which the README declares
+# the only writes in the home directory, which docs/explanation/faults.md declares
 FONTS = ".cache/matplotlib"
 
 

@@ -224,8 +224,8 @@ def test_all_classes_with_too_few_sources_are_named_at_once():
         assign_folds(targets, [*sources[:-1], sources[-2]], ["a", "b", "c"], 2)
 
 
-def test_the_pattern_of_the_readme_passes_the_shell_and_hydra(tmp_path):
-    text = (ROOT / "README.md").read_text()
+def test_the_pattern_of_the_tutorial_passes_the_shell_and_hydra(tmp_path):
+    text = (ROOT / "docs" / "tutorials" / "own-sounds.md").read_text()
     (quoted,) = re.findall(r"`(\"data\.source_pattern=[^\n]+?\")`", text)
     options = [quoted, quoted.replace("^(.+)-[0-9]+", r"^(?P<source>rec\d{2})-\d+\.wav$")]
     register()

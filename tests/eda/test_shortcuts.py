@@ -175,7 +175,7 @@ def test_unbalanced_collections():
 
 @pytest.mark.slow
 def test_shortcuts_of_esc10(esc10, tmp_path):
-    """The numbers of the README: file facts give little, level and spectrum give most."""
+    """The numbers of docs/explanation/shortcuts.md: file facts give little, level and spectrum give most."""
     real = open_collection(esc10, tmp_path, seconds=5.0, sample_rate=44100)
     audit = audit_shortcuts(real.table, real.waves)
     accuracy = {name: 100 * score.accuracy for name, score in audit.scores.items()}
