@@ -13,6 +13,7 @@ import pytest
 import torch
 from helpers.tiny import ROOT
 
+from soundfold.config import CONF, known_keys
 from soundfold.inference.export import metadata
 from soundfold.inference.predictor import Predictor
 
@@ -111,3 +112,31 @@ def test_examples_of_a_page_run_and_name_every_class(page, tiny_run, tmp_path, m
 RESULTS = ("models.scoring.TTACrops", "evaluation.metrics.ClassMetrics", "evaluation.metrics.Calibration")
 RESULTS += ("evaluation.statistics.SeedSummary", "data.leakage.Audit", "data.splits.Split")
 RESULTS += ("data.collection.Collection",)
+
+
+@pytest.fixture(scope="module")
+def extensions():
+    """Let Python find the extensions of the site."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS / "_ext")
+        yield
+
+
+def test_every_key_and_option_has_a_row(extensions):
+    pages = import_module("configuration_pages").pages()
+    for key in known_keys() - {"logger.tensorboard"}:  # which has no keys
+        section = key.rpartition(".")[0]
+        is_section = any(other.startswith(f"{key}.") for other in known_keys())
+        # a section that may be null has a row instead of its keys
+        assert is_section or f"`{key}`]" in pages["train.md"] or f"`{section}`]" in pages["train.md"], key
+    for path in CONF.glob("*/*.yaml"):
+        if path.parent.name != "base":
+            assert path.read_text().strip() in pages[f"{path.parent.name}.md"]
+    assert "| `64` | integer from 1 | clips per optimizer step, over" in pages["train.md"]
+
+
+def test_commands_and_their_subcommands_have_their_help(extensions):
+    module = import_module("command_pages")
+    assert module.help_of("report").startswith("usage: soundfold report [-h] [--sort BY]")
+    assert "sync" in module._subcommands(module.help_of("wandb"))
+    assert not module._subcommands(module.help_of("predict"))

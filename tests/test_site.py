@@ -27,12 +27,9 @@ def test_pages_fit_the_screen_and_load_nothing_from_elsewhere(site, browser, wid
     assert len(pages) > 50
     if width > 390:  # one page of each kind
         pages = list({page.parent: page for page in pages}.values())
-    faults = {
-        page.relative_to(site).as_posix(): found
-        for page in pages
-        if (found := faults_of(page, site, browser, viewport={"width": width, "height": 900}, color_scheme=scheme))
-    }
-    assert not faults
+    screen = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+    faults = {page.relative_to(site).as_posix(): faults_of(page, site, browser, **screen) for page in pages}
+    assert not {page: found for page, found in faults.items() if found}
 
 
 def faults_of(page: Path, site: Path, browser, **context) -> dict:

@@ -21,11 +21,8 @@ from soundfold.config.schema import Search
 
 COMMANDS = {"train": Config, "prepare": Prepare, "explore": Explore, "benchmark": Benchmark}
 # overrides after which a training has keys that it does not have by default, and the remark on them
-VARIANTS = {"": "", "+base=search": ", in a search"} | {
-    f"{group}={name}": f" with `{group}={name}`"
-    for group, names in (("optim", OPTIMIZERS), ("model", MODELS), ("logger", LOGGERS))
-    for name in names
-}
+VARIANTS = {"": "", "+base=search": ", in a search"}
+VARIANTS |= {choice: f" with `{choice}`" for choice in ("optim=sgd", "model=torchvision")}
 # sections whose options have keys of their own
 OPTIONS: dict[str, list[type]] = {"model": [*MODELS.values()], "optim": [*OPTIMIZERS.values()]}
 HEADER = ["key", "default", "values", "meaning"]
