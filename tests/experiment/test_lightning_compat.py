@@ -1,6 +1,8 @@
 """Every workaround for Lightning works, and is still needed."""
 
+import inspect
 import signal
+import sys
 
 import lightning.pytorch as pl
 import pytest
@@ -14,6 +16,7 @@ from soundfold.experiment.lightning_compat import (
     count_last_epoch,
     disable_signal_handlers,
     resume_at_epoch_end,
+    run_without_compiler,
     set_rank,
 )
 
@@ -104,3 +107,45 @@ def test_loggers_write_although_another_job_set_a_rank(tmp_path, monkeypatch, is
     logger.log_metrics({"loss": 1.0}, 0)
     logger.save()
     assert bool(list(tmp_path.rglob("metrics.csv"))) is is_patched
+
+
+class Blocked:
+    """A finder that refuses PyTorch's compiler."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "torch._dynamo":
+            raise RuntimeError("PyTorch's compiler is imported")
+
+
+@pytest.mark.parametrize("is_patched", [True, False])
+def test_an_optimizer_works_without_the_compiler(monkeypatch, is_patched):
+    class Momentum(torch.optim.SGD):
+        # as PyTorch defines it, without what other tests have added
+        step = inspect.unwrap(torch.optim.SGD.step, stop=lambda step: step.__code__.co_name == "_use_grad")
+
+    weight = torch.nn.Parameter(torch.zeros(1))
+    for method in vars(torch.optim.Optimizer).values():
+        monkeypatch.delattr(getattr(method, "__wrapped__", method), "__dynamo_disable", raising=False)
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Blocked, *sys.meta_path])
+    if not is_patched:
+        with pytest.raises(RuntimeError, match="compiler is imported"):
+            Momentum([weight], lr=0.1)
+        return
+    run_without_compiler(Momentum)
+    optimizer = Momentum([weight], lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    for _ in range(2):
+        optimizer.zero_grad()
+        weight.sum().backward()
+        optimizer.step()
+        schedule.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert weight.item() == pytest.approx(-0.1 * (1 + 1.9))
+    assert weight.requires_grad
+    run_without_compiler(Momentum)  # again, with the hook of PyTorch's profiler on the class
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("hook"))
+    optimizer.step()
+    assert seen == ["hook"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any, get_type_hints
 
 from soundfold.config.migration import REMOVED, new_name
@@ -35,7 +36,8 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def known_keys(schema: type = Config) -> set[str]:
+@cache
+def known_keys(schema: type = Config) -> frozenset[str]:
     """Return every dotted key of a schema, including its sections."""
     keys: set[str] = set()
 
@@ -49,7 +51,7 @@ def known_keys(schema: type = Config) -> set[str]:
 
     walk(schema, "")
     if schema is not Config:
-        return keys
+        return frozenset(keys)
     for node in MODELS.values():
         walk(node, "model.")
     for node in OPTIMIZERS.values():
@@ -57,7 +59,7 @@ def known_keys(schema: type = Config) -> set[str]:
     for name, node in LOGGERS.items():
         keys.add(f"logger.{name}")
         walk(node, f"logger.{name}.")
-    return keys
+    return frozenset(keys)
 
 
 def refuse_unknown_keys(keys: Sequence[str], schema: type = Config, other_network: bool = False) -> None:
@@ -94,7 +96,7 @@ def refuse_unknown_keys(keys: Sequence[str], schema: type = Config, other_networ
         raise InputError(f"{key} is not a key of the configuration. Did you mean {near}?{choice}")
 
 
-def _nearest(key: str, known: set[str]) -> list[str]:
+def _nearest(key: str, known: frozenset[str]) -> list[str]:
     """Return the keys of this name in other sections, such as optim.lr for lr; else the key with the nearest spelling.
 
     At most three.

@@ -13,7 +13,7 @@ from soundfold.config.augment_schema import Augment
 from soundfold.config.declaration import key
 from soundfold.config.model_schema import Model
 from soundfold.config.trainer_arguments import Trainer
-from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from soundfold.io.audio_limits import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
 
 @dataclass

@@ -11,7 +11,8 @@ from pathlib import Path
 import soundfile
 
 from soundfold.eda.file_scan import CLIPPED_RUN, ZERO, FileScan
-from soundfold.io.audio import BLOCK_SIZE, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, open_sound
+from soundfold.io.audio import BLOCK_SIZE, open_sound
+from soundfold.io.audio_limits import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from soundfold.io.pcm import FULL_SCALE as PCM_FULL_SCALE
 
 FULL_SCALE = 0.999

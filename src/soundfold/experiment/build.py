@@ -23,6 +23,7 @@ from soundfold.data.splits import Protocol
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.experiment.augmentations import augmentation
+from soundfold.experiment.lightning_compat import run_without_compiler
 from soundfold.features.crops import Crops
 from soundfold.features.logmel import LogMel, NormalizeAndResize
 from soundfold.features.mixing import Mixing
@@ -205,7 +206,7 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     Raises:
         InputError: the class is not an optimizer, or rejects the values.
     """
-    find_target("optim", cfg.optim._target_, torch.optim.Optimizer)
+    run_without_compiler(find_target("optim", cfg.optim._target_, torch.optim.Optimizer))
     options: Any = OmegaConf.to_container(cfg.optim, resolve=True)
     # not every optimizer has this option; fused=false is the value for those that do not
     if not options["fused"]:

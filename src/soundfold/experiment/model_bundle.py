@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from soundfold.errors import InputError, is_out_of_memory
 from soundfold.experiment import build
 from soundfold.features.pipeline import FrontEnd
 from soundfold.io.checkpoints import load_checkpoint, save_checkpoint
-from soundfold.models.networks import check_stored_network, is_builtin
+from soundfold.models.networks import check_stored_network, is_builtin, on_meta
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class ModelBundle:
         front_end.std.copy_(self.std)
         if is_builtin(section):
             # a few bytes can describe a network that exhausts memory: compare the shapes first
-            with torch.device("meta"), suppress(NotImplementedError):
+            with on_meta(), suppress(NotImplementedError):
                 build.network(cfg, len(self.classes)).load_state_dict(self.network, assign=True)
         network = build.network(cfg, len(self.classes))
         network.load_state_dict(self.network)

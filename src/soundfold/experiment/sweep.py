@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -145,7 +144,7 @@ def _read_job(path: Path) -> Job:
 
 
 # the operating system releases them when this process ends
-_gpu_locks: list[FileLock] = []
+_gpu_locks: list[Any] = []
 
 
 def claim_gpu(folder: Path, number: int) -> None:
@@ -158,8 +157,9 @@ def claim_gpu(folder: Path, number: int) -> None:
         folder: the sweep's folder, which has the lock files.
         number: the job's number.
     """
-    # imported here: the process that starts the sweep does without PyTorch
+    # imported here: the process that starts the sweep does without them
     import torch
+    from filelock import FileLock, Timeout
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(k) for k in range(torch.cuda.device_count())] if visible is None else visible.split(",")

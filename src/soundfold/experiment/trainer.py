@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -117,6 +118,8 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
     if not job.validates:
         options |= {"limit_val_batches": 0, "val_check_interval": None}
     options["profiler"] = make_profiler(cfg, job.folder)
+    if not options["deterministic"] and not torch.are_deterministic_algorithms_enabled():
+        options["deterministic"] = None  # to set false where it is false imports PyTorch's compiler
     trainer = pl.Trainer(
         **options,
         callbacks=_make_callbacks(job, watchers),

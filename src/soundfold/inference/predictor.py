@@ -21,7 +21,8 @@ from soundfold.inference.fold_models import FoldModel, read_models
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.scoring import rebuild_scorer
 from soundfold.inference.streaming import SpectrogramSketch, windows
-from soundfold.io.audio import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Recording, is_canceled, to_mono
+from soundfold.io.audio import Recording, is_canceled, to_mono
+from soundfold.io.audio_limits import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from soundfold.io.pcm import FULL_SCALE, pcm_to_float
 
 BATCH = 8

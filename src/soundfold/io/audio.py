@@ -13,11 +13,10 @@ import numpy as np
 import soundfile
 
 from soundfold.errors import InputError
+from soundfold.io.audio_limits import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
 # a .raw file has no header with its rate, bit depth and channels
 EXTENSIONS = {f".{name.lower()}" for name in soundfile.available_formats()} - {".raw"} | {".aif", ".oga", ".opus"}
-# Hz; a header with another rate is damaged or of another kind of file
-MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1000, 1_000_000
 # samples per block, over all channels
 BLOCK_SIZE = 1 << 16
 # full scale is 1, and 32-bit integers read as floats reach 2e9; from 1e38 on the mean over channels overflows

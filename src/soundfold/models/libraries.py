@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from soundfold.config.installation import install_command
@@ -61,7 +60,8 @@ def timm_network(classes: int, name: str, **options: Any) -> nn.Module:
 
 
 def _torchvision(name: str, **options: Any) -> nn.Module:
-    models = torchvision.models
+    from torchvision import models  # imported here: other networks do without it
+
     # of this module only: builders of detectors in its submodules download their backbone
     _check_name("torchvision", name, name, models.list_models(models))
     return _call("torchvision", name, lambda: models.get_model(name, **options))
@@ -119,7 +119,9 @@ def torchvision_imagenet(name: str, **options: Any) -> dict[str, Tensor]:
             return _torchvision(name, weights="DEFAULT", **_refuse_loading(options)).state_dict()
     except OSError as error:
         cache = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")) / "hub" / "checkpoints"
-        file = Path(torchvision.models.get_model_weights(name)["DEFAULT"].url).name
+        from torchvision import models
+
+        file = Path(models.get_model_weights(name)["DEFAULT"].url).name
         raise ArgumentError(
             f"`weights`=imagenet: the weights are not in {cache} and could not be downloaded ({error}). "
             f"Copy {file} there, set `weights`=PATH of a copy, or train from scratch with `weights`=none."

@@ -13,7 +13,8 @@ timm. Class activation maps require no hook, see `soundfold.models.cam`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
 from inspect import Parameter, ismethod, signature
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from soundfold.config import Model
 from soundfold.config.targets import build_target, find_target
@@ -29,9 +31,10 @@ from soundfold.errors import ArgumentError, InputError, is_out_of_memory
 from soundfold.models.initial_weights import initialize
 from soundfold.models.libraries import library_stages, timm_imagenet, torchvision_imagenet
 
+RESNET = "soundfold.models.resnet.ResNet18"
 # networks that a model file may name, and their ImageNet weights
 IMAGENET: dict[str, Callable[..., dict[str, Tensor]]] = {
-    "soundfold.models.resnet.ResNet18": lambda **_: torchvision_imagenet("resnet18"),
+    RESNET: lambda **_: torchvision_imagenet("resnet18"),
     "soundfold.models.libraries.torchvision_network": torchvision_imagenet,
     "soundfold.models.libraries.timm_network": timm_imagenet,
 }
@@ -141,37 +144,52 @@ def check_network(build: Callable[[], nn.Module], images: Mapping[bool, Tensor],
 
     Args:
         build: returns the network.
-        images: images (2, 1, M, T) of evaluation (False) and training (True).
+        images: images (2, 1, M, T) of evaluation (False) and training (True). Without any, the network is only built.
         classes: number of classes.
 
     Raises:
         ArgumentError: it cannot take the images, or returns something else.
     """
     try:
-        _check_outputs(build, images, classes, "meta")
+        with on_meta(), torch.no_grad():
+            _check_outputs(build, images, classes, "meta")
     except (NotImplementedError, RuntimeError):  # an operation that depends on values, or a fault of the network
-        _check_outputs(build, images, classes, "cpu")
+        with torch.device("cpu"), torch.no_grad():
+            _check_outputs(build, images, classes, "cpu")
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """Build networks on the device ``meta``, without memory for their weights and without random initial values."""
+    with torch.device("meta"), _WithoutInitialization():
+        yield
+
+
+class _WithoutInitialization(TorchFunctionMode):
+    """Leaves initial values out: on the device ``meta`` they import PyTorch's compiler, for seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in (Tensor.normal_, Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def _check_outputs(build: Callable[[], nn.Module], images: Mapping[bool, Tensor], classes: int, device: str) -> None:
-    with torch.device(device), torch.no_grad():
-        network = build()
-        for is_training, image in images.items():
-            size, mode = tuple(image.shape[1:]), "training" if is_training else "evaluation"
-            try:
-                output = network.train(is_training)(image.to(device))
-            except Exception as error:  # of arbitrary code
-                if is_out_of_memory(error) or (device == "meta" and isinstance(error, RuntimeError)):
-                    raise
-                reason = (str(error).splitlines() or [""])[0].rstrip(".")
-                raise ArgumentError(
-                    f"The network cannot take images of shape {size} in {mode} ({type(error).__name__}: {reason}). Set "
-                    "another `name` or `_target_`, or another size of the images by features and crops."
-                ) from error
-            if not isinstance(output, Tensor) or output.shape != (len(image), classes):
-                found = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
-                raise ArgumentError(
-                    f"The network returns {found} in {mode} for {len(image)} images and {classes} classes, and must "
-                    f"return logits {(len(image), classes)}. Set another `name` or `_target_`, or an option that "
-                    "disables further outputs, such as model.aux_logits=false."
-                )
+    network = build()
+    for is_training, image in images.items():
+        size, mode = tuple(image.shape[1:]), "training" if is_training else "evaluation"
+        try:
+            output = network.train(is_training)(image.to(device))
+        except Exception as error:  # of arbitrary code
+            if is_out_of_memory(error) or (device == "meta" and isinstance(error, RuntimeError)):
+                raise
+            reason = (str(error).splitlines() or [""])[0].rstrip(".")
+            raise ArgumentError(
+                f"The network cannot take images of shape {size} in {mode} ({type(error).__name__}: {reason}). Set "
+                "another `name` or `_target_`, or another size of the images by features and crops."
+            ) from error
+        if not isinstance(output, Tensor) or output.shape != (len(image), classes):
+            found = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise ArgumentError(
+                f"The network returns {found} in {mode} for {len(image)} images and {classes} classes, and must "
+                f"return logits {(len(image), classes)}. Set another `name` or `_target_`, or an option that "
+                "disables further outputs, such as model.aux_logits=false."
+            )

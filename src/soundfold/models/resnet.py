@@ -1,11 +1,9 @@
-"""A single-channel ResNet-18 built from torchvision's blocks."""
+"""A single-channel ResNet-18, equal to torchvision's."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
-from torchvision.ops import SqueezeExcitation, StochasticDepth
 
 from soundfold.errors import ArgumentError
 
@@ -13,15 +11,27 @@ POOLINGS = ("mean", "mean_max")
 MAX_WIDTH = 1024  # 2.9e9 parameters
 
 
-class Block(BasicBlock):
-    """torchvision's residual block with optional squeeze-and-excitation and stochastic depth."""
+class Block(nn.Module):
+    """A residual block of two 3x3 convolutions, with optional squeeze-and-excitation and stochastic depth."""
 
     def __init__(
         self, inplanes: int, planes: int, stride: int, downsample: nn.Module | None, excite: bool, drop: float
     ) -> None:
-        super().__init__(inplanes, planes, stride, downsample)
-        self.excite = SqueezeExcitation(planes, planes // 16) if excite else nn.Identity()
-        self.drop = StochasticDepth(drop, "row") if drop else nn.Identity()
+        super().__init__()
+        self.conv1 = nn.Conv2d(inplanes, planes, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(planes, planes, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = downsample
+        self.excite: nn.Module = nn.Identity()
+        self.drop: nn.Module = nn.Identity()
+        if excite or drop:
+            # imported here: it takes a quarter of a second
+            from torchvision.ops import SqueezeExcitation, StochasticDepth
+
+            self.excite = SqueezeExcitation(planes, planes // 16) if excite else self.excite
+            self.drop = StochasticDepth(drop, "row") if drop else self.drop
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.relu(self.bn1(self.conv1(x)))
