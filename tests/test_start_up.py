@@ -57,7 +57,7 @@ def test_a_training_and_its_model_import_only_what_they_use(tmp_path):
     assert not imported & UNUSED - {"scipy", "scipy.stats"}  # the interval of the accuracy at the end
     (run,) = (tmp_path / "outputs").glob("tiny-*")
     assert not modules_of("predict", str(run), str(root / "audio" / "0.wav")) & UNUSED
-    assert not modules_of("report", str(run), "--format", "csv") & {*UNUSED, "torch", "lightning"} - {
+    assert not modules_of("report", str(tmp_path / "outputs"), "--format", "csv") & {*UNUSED, "torch", "lightning"} - {
         "scipy",
         "scipy.stats",
     }
