@@ -1,4 +1,4 @@
-"""Commands for W&B: soundfold wandb sync outputs/esc50-1a2b3c4d [outputs/...]"""
+"""Commands for W&B: soundfold wandb sync outputs/esc50-1a2b3c4d [outputs/...], soundfold wandb workspace PROJECT"""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -16,6 +16,23 @@ def _parser() -> ArgumentParser:
         "skipped. A run that was interrupted, however often, is sent once, with its whole history.",
     )
     sync.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>")
+    workspace = commands.add_parser(
+        "workspace",
+        help="save a view of a project that compares its cross-validations, or a report",
+        description="Save a view of a project on W&B: cross-validations by accuracy with their interval, curves over "
+        "folds, the settings of a sweep, scores by class, and mistakes.",
+    )
+    workspace.add_argument("project", metavar="PROJECT", help="logger.wandb.project of the runs")
+    workspace.add_argument("--entity", help="user or team on W&B; default: the account's")
+    workspace.add_argument(
+        "--sweep",
+        nargs="+",
+        default=["optim.lr", "optim.weight_decay"],
+        metavar="KEY",
+        help="keys of the parallel coordinates; default: optim.lr optim.weight_decay",
+    )
+    workspace.add_argument("--report", nargs="+", metavar="RUN", help="save a report that compares these runs instead")
+    workspace.add_argument("--json", type=Path, metavar="FILE", help="write the view to a file, and ask no server")
     return parser
 
 
@@ -23,6 +40,14 @@ def main() -> None:
     """Run the command on the arguments of this process."""
     args = _parser().parse_args()
     # imported here, so that --help answers at once
-    from soundfold.experiment.wandb_runs.sync import sync_runs
+    if args.command == "sync":
+        from soundfold.experiment.wandb_runs.sync import sync_runs
 
-    sync_runs(args.runs)
+        sync_runs(args.runs)
+        return
+    from soundfold.experiment.wandb_runs.workspace import save_report, save_workspace
+
+    if args.report:
+        save_report(args.project, args.entity, args.report, args.json)
+    else:
+        save_workspace(args.project, args.entity, args.sweep, args.json)

@@ -146,6 +146,7 @@ class State:
     sweeps: dict[str, ServerSweep] = field(default_factory=dict)
     agents: dict[str, ServerAgent] = field(default_factory=dict)
     uploads: dict[str, Any] = field(default_factory=dict)
+    views: dict[str, dict[str, Any]] = field(default_factory=dict)
     counter: int = 0
 
     def new_id(self, kind: str) -> str:
