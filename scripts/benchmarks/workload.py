@@ -33,6 +33,7 @@ OVERRIDES = (
     "rerun=true",
     "schedule.decay=constant",
     "trainer.enable_progress_bar=false",
+    "trainer.precision=32-true",
 )
 
 

@@ -14,6 +14,7 @@ import soundfile
 import torch
 from benchmarks.workload import noise, step_of, trained
 from helpers.tiny import cross_validate, overrides, render
+from torch import nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -70,6 +71,23 @@ def test_channels_last_and_fused_losses_equal_the_plain_ones(plain, bfloat16, to
     assert plain[0] > 1.2
     assert plain[-1] < 0.1
     assert (fast - plain).abs().max() < tolerance
+
+
+@pytest.mark.parametrize(("algorithm", "size"), [(None, torch.linalg.vector_norm), ("value", torch.max)])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_of_a_fused_optimizer_are_clipped(precision, algorithm, size):
+    model = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), 4, partial(torch.optim.SGD, lr=LR))
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    options = {"gradient_clip_val": 0.5, "gradient_clip_algorithm": algorithm, "accelerator": "cpu", **quiet}
+    model.trainer = trainer = pl.Trainer(precision=precision, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, fused=True)
+    for gradient, is_clipped in ((3.0, True), (1e-3, False)):
+        for weight in model.parameters():
+            weight.grad = torch.full_like(weight, gradient)
+        model.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+        values = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+        expected = 0.5 if is_clipped else float(size(torch.full((68,), gradient)))
+        assert float(size(values)) == pytest.approx(expected, rel=1e-3)
 
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler, g++")
@@ -294,7 +312,7 @@ def test_folds_and_jobs_of_a_process_share_resident_waveforms():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"), r"optim\.fused=false"),
+        (("trainer.precision=16-mixed", "trainer.gradient_clip_val=1.0"), r"optim\.fused=false"),
         (("trainer.cuda_graph=true",), "CUDA graphs require a CUDA device"),
         (("checkpoints.every_seconds=-1",), r"checkpoints\.every_seconds=-1.* must be at least 0"),
     ],

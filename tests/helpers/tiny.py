@@ -50,6 +50,8 @@ def overrides(root: Path, outputs: Path, *more: str) -> list[str]:
         "features.n_mels=16",
         "features.f_max=4000",
         "trainer=cpu",
+        "trainer.precision=32-true",
+        "model.channels_last=false",
         "trainer.max_epochs=2",
         "trainer.enable_progress_bar=false",
         "logger=csv",

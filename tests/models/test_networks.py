@@ -8,12 +8,14 @@ import torch
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from soundfold.config import trust
+from soundfold.config import compose_config, trust
 from soundfold.config.trust import _trusted
 from soundfold.errors import ArgumentError, InputError
+from soundfold.experiment import device, setup
 from soundfold.models.classifier import Classifier
 from soundfold.models.initial_weights import initialize
 from soundfold.models.libraries import timm_network, torchvision_imagenet, torchvision_network
+from soundfold.models.memory_format import to_channels_last
 from soundfold.models.networks import build_network, check_network, check_stored_network, stages
 from soundfold.models.resnet import ResNet18
 
@@ -33,6 +35,29 @@ class Net(nn.Module):
     def forward(self, image):
         assert image.mean().isfinite()  # not possible on the meta device
         return self.fc(self.conv(image).mean(dim=(2, 3)))
+
+
+class Flat(Net):
+    """A network that a channels-last feature map fails in."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.pool, self.fc = nn.AdaptiveAvgPool2d(4), nn.Linear(4 * 16, classes)
+
+    def forward(self, image):
+        features = self.pool(self.conv(image))
+        return self.fc(features.view(len(features), -1))
+
+
+class Volumes(Net):
+    """A network with a three-dimensional convolution beside a two-dimensional one."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.volume = nn.Conv3d(4, 4, 1)
+
+    def forward(self, image):
+        return self.fc(self.volume(self.conv(image)[:, :, None]).mean(dim=(2, 3, 4)))
 
 
 class WithStages(Net):
@@ -63,6 +88,29 @@ def importable(monkeypatch):
     before = set(_trusted)
     yield
     _trusted.intersection_update(before)
+
+
+@pytest.mark.parametrize("build", [Volumes, ResNet18, partial(torchvision_network, name="mobilenet_v3_small")])
+def test_channels_last_changes_rounding_only(build):
+    torch.manual_seed(0)
+    network, image = build(3).eval(), torch.randn(2, 1, 64, 100)
+    before, strides = network(image), {name: weight.stride() for name, weight in network.named_parameters()}
+    assert to_channels_last(network) is network
+    assert {name for name, weight in network.named_parameters() if weight.stride() != strides[name]}
+    torch.testing.assert_close(network(image), before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_fails_in_channels_last_is_trained_without(capsys):
+    target = f"model._target_={__name__}.Flat"
+    own = [f"~model.{key}" for key in ("width", "stem_stride", "max_pool", "frequency_channel", "squeeze_excitation")]
+    own += ["~model.stochastic_depth", "~model.pooling", "model.weights=none"]
+    device.print_note.cache_clear()
+    cfg = compose_config("data=synthetic", "features.n_mels=64", target, *own)
+    assert cfg.model.channels_last
+    checked = setup._check_network(cfg, IMAGES)
+    assert not checked.model.channels_last
+    assert checked.optim == cfg.optim
+    assert "model.channels_last=false is set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from soundfold.errors import InputError, is_out_of_memory
 from soundfold.experiment import build
 from soundfold.features.pipeline import FrontEnd
 from soundfold.io.checkpoints import load_checkpoint, save_checkpoint
+from soundfold.models.memory_format import to_channels_last
 from soundfold.models.networks import check_stored_network, is_builtin, on_meta
 
 
@@ -41,7 +43,7 @@ class ModelBundle:
     def save(self, path: Path) -> None:
         """Write the file atomically, with tensors on the CPU."""
         content = {
-            "network": {name: value.cpu() for name, value in self.network.items()},
+            "network": {name: _contiguous(value) for name, value in self.network.items()},
             "mean": self.mean.cpu(),
             "std": self.std.cpu(),
             "classes": list(self.classes),
@@ -115,6 +117,9 @@ class ModelBundle:
                 build.network(cfg, len(self.classes)).load_state_dict(self.network, assign=True)
         network = build.network(cfg, len(self.classes))
         network.load_state_dict(self.network)
+        # ours take it; one of the user's may not
+        if cfg.model.channels_last or is_builtin(section):
+            to_channels_last(network)
         return front_end.eval(), network.eval()
 
 
@@ -140,6 +145,11 @@ def _seen_clips(content: Any) -> SeenClips:
     if not isinstance(seen, dict):
         return SeenClips()
     return SeenClips(frozenset(seen["hashes"]), frozenset((source, name) for source, name in seen["sources"]))
+
+
+def _contiguous(weight: Tensor) -> Tensor:
+    """Return a weight on the CPU in one memory format, whatever that of the training."""
+    return weight.to("cpu", memory_format=torch.contiguous_format)
 
 
 def _reason(error: Exception) -> str:

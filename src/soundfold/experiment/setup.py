@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from soundfold.config import cv_id, trust
 from soundfold.data.collection import Collection, open_collection
 from soundfold.data.leakage import SeenClips
 from soundfold.data.recordings import check_recordings
 from soundfold.data.splits import Protocol, make_split
+from soundfold.errors import ArgumentError
 from soundfold.experiment import build
-from soundfold.experiment.device import check_accelerator
+from soundfold.experiment.device import check_accelerator, print_note
 from soundfold.experiment.lightning_objects import check_entries
 from soundfold.experiment.metrics import check_metrics, check_targets, monitor_mode
 from soundfold.experiment.model_bundle import seen_by_weights
@@ -68,7 +71,7 @@ def open_run(cfg: DictConfig) -> RunContext:
     Raises:
         InputError: the configuration or the data is invalid.
     """
-    _check(cfg)
+    cfg = _check(cfg)
     protocol = build.protocol(cfg)
     with config_keys("model"):
         weights = weights_digest(cfg.model.weights)
@@ -99,8 +102,8 @@ def open_run(cfg: DictConfig) -> RunContext:
     )
 
 
-def _check(cfg: DictConfig) -> None:
-    """Refuse invalid values before a clip is downloaded or decoded."""
+def _check(cfg: DictConfig) -> DictConfig:
+    """Refuse invalid values before a clip is downloaded or decoded; see `_check_network` for what is returned."""
     validate(cfg)
     for make in (build.front_end, build.crops, build.mixing, build.copies, build.averaging, build.protocol):
         make(cfg)
@@ -108,15 +111,36 @@ def _check(cfg: DictConfig) -> None:
     check_targets(cfg)
     if cfg.split.protocol == "nested":
         monitor_mode(cfg)
-    images = build.example_images(cfg)
-    with config_keys("model"):
-        # ours takes images of every size, and a forward pass on the device ``meta`` imports PyTorch's compiler
-        takes_all = cfg.model._target_ == RESNET
-        check_network(lambda: build.classifier(cfg, classes=2), {} if takes_all else images, classes=2)
+    cfg = _check_network(cfg, build.example_images(cfg))
     if not is_builtin(cfg.model):
         # this command named the class, so model files of its run may name it
         trust(cfg.model._target_.rpartition(".")[0])
     check_accelerator(cfg)
+    return cfg
+
+
+@config_keys("model")
+def _check_network(cfg: DictConfig, images: Mapping[bool, Tensor]) -> DictConfig:
+    """Check that the network takes the images; if it does so in one format only, set ``model.channels_last=false``."""
+    if cfg.model._target_ == RESNET:
+        # ours takes images of every size, and a forward pass on the device ``meta`` imports PyTorch's compiler
+        images = {}
+    # the meta device has no channels-last feature maps
+    on_cpu = cfg.model.channels_last and not is_builtin(cfg.model)
+    try:
+        check_network(lambda: build.classifier(cfg, classes=2), images, classes=2, on_cpu=on_cpu)
+    except ArgumentError as error:
+        if not cfg.model.channels_last:
+            raise
+        contiguous = OmegaConf.merge(cfg, {"model": {"channels_last": False}})
+        assert isinstance(contiguous, DictConfig)
+        try:
+            check_network(lambda: build.classifier(contiguous, classes=2), images, classes=2)
+        except ArgumentError:
+            raise error from None
+        print_note("the network fails with channels-last weights (see Tensor.view). model.channels_last=false is set.")
+        return contiguous
+    return cfg
 
 
 def _audited_recordings(cfg: DictConfig, protocol: Protocol, collection: Collection) -> dict[str, Recordings]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
@@ -15,6 +16,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from soundfold.errors import ArgumentError
 from soundfold.models.compilation import compile_function
+from soundfold.models.memory_format import to_channels_last
 from soundfold.models.metrics import default_metrics, score_clips
 from soundfold.models.networks import stages
 from soundfold.models.optim import check_schedule, parameter_groups, warmup_and_decay
@@ -45,7 +47,7 @@ class Classifier(pl.LightningModule):
         frozen_stages: number of the network's stages, from the stem, whose weights and batch statistics are frozen; see
             `soundfold.models.networks`.
         layer_decay: see `parameter_groups`; applied by the network's stages.
-        channels_last: memory format of network and images.
+        channels_last: memory format of the network's weights, see `to_channels_last`.
         compile: mode of the training step, see `compile_function`. Validation and test run uncompiled: compiling again
             for other batch sizes, another mode and another precision costs more than it saves.
         metrics: of validation and test clips by name, see `score_clips`; None: macro F1 and top-5 accuracy.
@@ -102,8 +104,7 @@ class Classifier(pl.LightningModule):
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
         # not part of checkpoints: the configuration and the fold determine it
         self.register_buffer("class_weights", weights, persistent=False)
-        self.channels_last = channels_last
-        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        self.network = to_channels_last(network) if channels_last else network
         self._training_network: Callable[[Tensor], Tensor] = compile_function(self.network, compile)
         for stage in self._frozen:
             stage.requires_grad_(False)
@@ -116,14 +117,11 @@ class Classifier(pl.LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, C) of images (B, 1, M, T)."""
-        return self.network(self._to_memory_format(image))
+        return self.network(image)
 
     def training_logits(self, image: Tensor) -> Tensor:
         """Return logits as `forward` does, from the compiled network."""
-        return self._training_network(self._to_memory_format(image))
-
-    def _to_memory_format(self, image: Tensor) -> Tensor:
-        return image.contiguous(memory_format=torch.channels_last) if self.channels_last else image
+        return self._training_network(image)
 
     def training_step(self, batch: tuple, batch_idx: int) -> Tensor:
         image, target, _, *weight = batch
@@ -167,12 +165,21 @@ class Classifier(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradient as Lightning does, and measure it first."""
+        """Measure the gradient, then clip it as Lightning does, in bfloat16 also that of a fused optimizer.
+
+        Lightning refuses the latter in every mixed precision, but only gradients in float16 are scaled.
+        """
         if self.measure_gradient:
             gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
             # in place: a CUDA graph writes to the address that it was captured with
             self.gradient_norm.copy_(nn.utils.get_total_norm(gradients))
-        super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        plugin = self.trainer.precision_plugin
+        if not isinstance(plugin, MixedPrecision) or plugin.scaler is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val and gradient_clip_algorithm == "value":
+            plugin.clip_grad_by_value(optimizer, gradient_clip_val)
+        elif gradient_clip_val:
+            plugin.clip_grad_by_norm(optimizer, gradient_clip_val)
 
     def train(self, mode: bool = True) -> Classifier:
         """Set the mode; frozen stages stay in evaluation mode."""

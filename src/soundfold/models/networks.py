@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import partial
 from inspect import Parameter, ismethod, signature
@@ -139,23 +139,26 @@ def stages(network: nn.Module, option: str) -> list[nn.Module]:
     return found
 
 
-def check_network(build: Callable[[], nn.Module], images: Mapping[bool, Tensor], classes: int) -> None:
+def check_network(
+    build: Callable[[], nn.Module], images: Mapping[bool, Tensor], classes: int, *, on_cpu: bool = False
+) -> None:
     """Check that a network turns images into logits, without memory for its weights if it can be built so.
 
     Args:
         build: returns the network.
         images: images (2, 1, M, T) of evaluation (False) and training (True). Without any, the network is only built.
         classes: number of classes.
+        on_cpu: with memory for its weights, and in their memory format.
 
     Raises:
         ArgumentError: it cannot take the images, or returns something else.
     """
-    try:
-        with on_meta(), torch.no_grad():
-            _check_outputs(build, images, classes, "meta")
-    except (NotImplementedError, RuntimeError):  # an operation that depends on values, or a fault of the network
-        with torch.device("cpu"), torch.no_grad():
-            _check_outputs(build, images, classes, "cpu")
+    if not on_cpu:
+        # an operation that depends on values, or a fault of the network, is looked for on the CPU
+        with suppress(NotImplementedError, RuntimeError), on_meta(), torch.no_grad():
+            return _check_outputs(build, images, classes, "meta")
+    with torch.device("cpu"), torch.no_grad():
+        return _check_outputs(build, images, classes, "cpu")
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class ClipScorer(nn.Module):
 
     Args:
         front_ends: one `soundfold.features.pipeline.FrontEnd` per model.
-        networks: one network per model; they are converted to channels_last, which is faster on CPU and GPU.
+        networks: one network per model.
         crops: test crops; None scores the entire clip.
     """
 
@@ -54,7 +54,7 @@ class ClipScorer(nn.Module):
         self.crops = crops
         # Any: a ModuleList does not know the type of its items
         self.front_ends: Any = nn.ModuleList(front_ends)
-        self.networks: Any = nn.ModuleList(networks).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.networks: Any = nn.ModuleList(networks)
 
     @property
     def logmel(self) -> Any:
@@ -77,7 +77,6 @@ class ClipScorer(nn.Module):
         """Return logits (models, B, C) of the log-mels (B * K, 1, M, T), dB, of test crops."""
         per_clip = 1 if self.crops is None else self.crops.per_clip
         images = [front_end.normalize(log_mel) for front_end in self.front_ends]
-        images = [image.contiguous(memory_format=torch.channels_last) for image in images]
         logits = [clip_logits(network, image, per_clip) for network, image in zip(self.networks, images, strict=True)]
         return torch.stack(logits)
 

@@ -92,9 +92,9 @@ def _check_cuda_graph(cfg: DictConfig) -> None:
 
 def _check_clipping(cfg: DictConfig) -> None:
     trainer = cfg.trainer
-    if cfg.optim.fused and trainer.gradient_clip_val and trainer.precision != "32-true":
+    if cfg.optim.fused and trainer.gradient_clip_val and trainer.precision == "16-mixed":
         raise InputError(
-            f"trainer.gradient_clip_val={trainer.gradient_clip_val:g} with trainer.precision={trainer.precision} "
+            f"trainer.gradient_clip_val={trainer.gradient_clip_val:g} with trainer.precision=16-mixed "
             "requires optim.fused=false: Lightning cannot clip gradients that a fused optimizer unscales."
         )
 
