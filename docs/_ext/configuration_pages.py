@@ -20,9 +20,9 @@ from soundfold.config.comments import group_comment, key_comments
 from soundfold.config.schema import Search
 
 COMMANDS = {"train": Config, "prepare": Prepare, "explore": Explore, "benchmark": Benchmark}
-# overrides after which a training has keys that it does not have by default, and the remark on them
-VARIANTS = {"": "", "+base=search": ", in a search"}
-VARIANTS |= {choice: f" with `{choice}`" for choice in ("optim=sgd", "model=torchvision")}
+# overrides after which a training has keys that it does not have by default, and the remark on these by their section
+MORE = ("+base=search", "optim=sgd", "model=torchvision")
+REMARKS = {"search": ", in a search", "optim": " with `optim=sgd`", "model": " with `model=torchvision`"}
 # sections whose options have keys of their own
 OPTIONS: dict[str, list[type]] = {"model": [*MODELS.values()], "optim": [*OPTIMIZERS.values()]}
 HEADER = ["key", "default", "values", "meaning"]
@@ -121,25 +121,23 @@ def _anchor(command: str, key: str) -> str:
     return f"[`{key}`]{{#{make_id(f'{command} {key}')}}}"
 
 
-def _composed(command: str) -> dict[str, dict[str, Any]]:
-    """Return the composed values by the override that adds keys; the defaults, without an override, come first."""
-    composed: dict[str, Any] = {}
+def _composed(command: str) -> list[dict[str, Any]]:
+    """Return the default values, and those with further keys."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for variant in VARIANTS if command == "train" else [""]:
-            overrides = [variant] if variant else []
-            composed[variant] = OmegaConf.to_container(compose(command, overrides), resolve=False)
-    return composed
+        configs = [compose(command, [*overrides]) for overrides in ((), MORE)[: 1 + (command == "train")]]
+    return [OmegaConf.to_container(config, resolve=False) for config in configs]
 
 
-def _find(key: str, composed: dict[str, dict[str, Any]]) -> tuple[Any, str]:
-    """Return the value of a key and the first override with which it exists."""
-    for variant, node in composed.items():
-        *sections, name = key.split(".")
+def _find(key: str, composed: list[dict[str, Any]]) -> tuple[Any, str]:
+    """Return the value of a key, and the remark on one that does not exist by default."""
+    *sections, name = key.split(".")
+    for values, remark in zip(composed, ("", REMARKS.get(key.split(".")[0], "")), strict=False):
+        node: Any = values
         for section in sections:
             node = (node or {}).get(section)
         if node is not None and name in node:
-            return node[name], variant
-    raise KeyError(f"{key} is in no composed configuration: add an override to VARIANTS.")
+            return node[name], remark
+    raise KeyError(f"{key} is in no composed configuration: add an override to MORE.")
 
 
 def _keys(key: str, field: Field, hint: Any, composed: Any) -> Iterator[tuple[str, Field, Any]]:
@@ -170,14 +168,14 @@ def _schema(hint: Any) -> Any:
     return next((kind for kind in (hint, *get_args(hint)) if hasattr(kind, "__dataclass_fields__")), None)
 
 
-def _default(key: str, composed: dict[str, dict[str, Any]]) -> str:
-    value, variant = _find(key, composed)
+def _default(key: str, composed: list[dict[str, Any]]) -> str:
+    value, remark = _find(key, composed)
     if value == MISSING:
         return "required"
     if key in ("logger", "metrics"):
         return f"see the [group]({key}.md)"
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).removesuffix("\n...\n").strip()
-    return f"`{text}`{VARIANTS[variant]}"
+    return f"`{text}`{remark}"
 
 
 def _range(field: Field, hint: Any) -> str:
