@@ -38,7 +38,7 @@ A value that breaks a rule is refused before anything is loaded.
 
 {keys}
 ```{{toctree}}
-:maxdepth: 1
+:hidden:
 
 {commands}
 ```
@@ -94,7 +94,8 @@ def _flat(sections: dict[str, list[list[str]]]) -> list[list[str]]:
 
 
 def _keys_page(command: str, sections: dict[str, list[list[str]]]) -> str:
-    parts = [f"# Keys of {_command(command)}\n", f"Defaults are those of `{_command(command).strip('`')}`.\n"]
+    name = _command(command)
+    parts = [f"# Keys of {name}\n", f"Every key with its default. `KEY=VALUE` after {name} changes it.\n"]
     for section, rows in sections.items():
         title = f"`{section}`" if section else "Keys without a section"
         parts.append(f"## {title}\n\n{table(HEADER, rows)}")
