@@ -141,3 +141,15 @@ def test_commands_and_their_subcommands_have_their_help(extensions):
     assert module.help_of("report").startswith("usage: soundfold report [-h] [--sort BY]")
     assert "sync" in module._subcommands(module.help_of("wandb"))
     assert not module._subcommands(module.help_of("predict"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_files_outside_the_site_lead_somewhere(name):
+    # Sphinx checks those of the site
+    for target in re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text()):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        assert (ROOT / path).exists(), target
+        headings = re.findall(r"^#+ (.+)$", (ROOT / (path or name)).read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
