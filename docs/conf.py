@@ -25,6 +25,7 @@ extensions = [
     "command_pages",
     "configuration_pages",
     "result_pages",
+    "augmentation_pages",
 ]
 # results are data for the tables, no pages
 exclude_patterns = ["_build", "results"]

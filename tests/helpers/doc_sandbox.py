@@ -29,7 +29,7 @@ WARM = [
     "soundfold.report.reporter",
 ]
 RUN = re.compile(r"[\w./-]*outputs/[\w-]+-1a2b3c4d")
-SECONDS = 300
+SECONDS = 900
 
 
 class Sandbox:
@@ -51,8 +51,9 @@ class Sandbox:
         (folder / "scripts").symlink_to(ROOT / "scripts")
 
     def place_runs(self, text: str) -> None:
-        """Put a copy of the finished run wherever a text names one."""
-        for name in RUN.findall(text):
+        """Put a copy of the finished run wherever a text names one, and into ``outputs`` if it names only that."""
+        listed = ["outputs/earlier-1a2b3c4d"] if re.search(r"(^| )outputs( |$)", text) else []
+        for name in [*RUN.findall(text), *listed]:
             path = self.cwd / name
             if not path.exists():
                 shutil.copytree(self.run, path, copy_function=os.link)
