@@ -194,12 +194,8 @@ def _leak(audit: dict[str, int], test: int) -> str:
     return "none"
 
 
-def ablations(overrides: bool = False) -> str:
-    """Return the validation accuracy of each setting and its difference to the base, in percentage points.
-
-    Args:
-        overrides: add a column with each setting's overrides.
-    """
+def ablations() -> str:
+    """Return the validation accuracy of each setting and its difference to the base, in percentage points."""
     folder = RESULTS / "ablations"
     scores = {path.name: _validation(path) for path in folder.iterdir() if path.is_dir()}
     base = scores.pop("base")
@@ -219,14 +215,12 @@ def ablations(overrides: bool = False) -> str:
         )
     rows.sort(key=lambda row: -float(row[3]))
     rows.insert(0, ["`base`", len(base), f"{100 * _mean(base):.2f}", "", "", "reference"])
+    settings = yaml.safe_load(SETTINGS.read_text())["settings"]
+    for row in rows:
+        overrides = settings[row[0].strip("`")]
+        row.append(f"`{' '.join(overrides)}`" if overrides else "")
     header = ["setting", "validation folds", "accuracy %", "difference", "by fold", "95 % interval of the difference"]
-    if overrides:
-        settings = yaml.safe_load(SETTINGS.read_text())["settings"]
-        header.append("overrides")
-        for row in rows:
-            words = settings[row[0].strip("`")]
-            row.append(f"`{' '.join(words)}`" if words else "")
-    return markdown(header, rows)
+    return markdown([*header, "overrides"], rows)
 
 
 Score = tuple[float, int]  # accuracy, clips

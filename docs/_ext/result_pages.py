@@ -16,14 +16,18 @@ from soundfold.evaluation.metrics import class_metrics
 INDEX = """# Measured results
 
 Every table is made from the `result.json`, `cv.json` and `predictions.csv` of finished runs, which are stored in
-`docs/results`; no figure is typed by hand. Commands are arguments of `soundfold train`. Accuracies are means over folds
-± their standard deviation; intervals are by bootstrap over source recordings. What was not measured has no row.
+`docs/results`; the figures of ESC-10 were recorded when they were measured. Commands are arguments of
+`soundfold train`. Accuracies are means over folds ± their standard deviation; intervals are by bootstrap over source
+recordings. What was not measured has no row.
 
 ## Recipes
 
 Folds of ESC-50, `split=benchmark`: each fold is scored once, with the weights of the last step or their average.
 
 {recipes}
+## ESC-10
+
+{esc10}
 ## All runs
 
 The figures and commands of each run; a leaky run scores clips whose copies or sources were in its training set.
@@ -59,10 +63,11 @@ def pages() -> dict[str, str]:
     runs = sorted(results.stored_runs(), key=lambda run: run[2].name)
     index = INDEX.format(
         recipes=results.table("recipes"),
+        esc10=results.table("esc10"),
         runs=_runs(runs),
         names="\n".join(folder.name for _, _, folder in runs),
         leakage=results.table("leakage"),
-        ablations=results.ablations(overrides=True),
+        ablations=results.table("ablations"),
         **yaml.safe_load((results.RESULTS / "ablations" / "ablation.yaml").read_text()),
     )
     return {"index.md": index} | {f"{folder.name}.md": _run_page(facts, cv) for facts, cv, folder in runs}
