@@ -3,6 +3,7 @@
 import importlib
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ from helpers import formula_folds
 from helpers.formula_folds import OVERRIDES, formula_result, patched_folds, search, tried
 from helpers.killable import server
 from helpers.tiny import overrides, render, train
+from helpers.wandb_log import wandb_records
 from hydra import compose, initialize_config_dir
 from optuna.trial import TrialState
 
@@ -344,6 +346,26 @@ def test_the_best_settings_are_saved_as_an_experiment(root, tmp_path):
     assert cfg.augment == expected.augment
     # it builds on the search's own experiment, but not on its protocol
     assert (cfg.data.batch_size, cfg.split.protocol) == (expected.data.batch_size, "benchmark")
+
+
+def test_a_search_is_a_run_of_w_and_b_that_grows_with_its_trials(root, tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    best = search(root, tmp_path, "logger=wandb", "search.trials=2")
+    best = max(best, search(root, tmp_path, "logger=wandb", "search.trials=3"))
+    folder = folder_of(tmp_path)
+    # one folder, with the whole history
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    records = wandb_records(path)
+    (run,) = [record.run for record in records if record.HasField("run")]
+    assert (run.job_type, run.run_group, run.run_id) == ("search", folder.name, f"search-{folder.name}")
+    history = [record.history.item for record in records if record.HasField("history")]
+    rows = [{"/".join(item.nested_key) or item.key: item.value_json for item in items} for items in history]
+    objectives = [float(row["search/objective"]) for row in rows if "search/objective" in row]
+    assert objectives == [trial.value for trial in trials_of(tmp_path)]
+    assert [float(row["search/best"]) for row in rows[:3]] == np.maximum.accumulate(objectives).tolist()
+    assert float(rows[2]["search/best"]) == best
+    assert [float(row["sweep/optim.lr"]) for row in rows[:3]] == [t.params["optim.lr"] for t in trials_of(tmp_path)]
 
 
 @pytest.mark.parametrize(

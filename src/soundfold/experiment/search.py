@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.config import compose_config, install_command
+from soundfold.config import compose_config, install_command, stored_values
 from soundfold.errors import InputError
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment.callbacks.progress import duration
 from soundfold.experiment.run import Reporter, cross_validate
 from soundfold.experiment.setup import open_run
 from soundfold.io.console import console
+from soundfold.validation import wandb_options
 
 # Optuna is an optional dependency
 try:
@@ -75,12 +77,29 @@ def _search(study: SearchStudy, cfg: DictConfig, overrides: list[str], reporter:
     else:
         console.print(f"{failures} trials in a row failed. Fix the cause; the same command continues the study.")
     best = summarize_search(study, cfg, overrides)
+    _log_to_wandb(study, cfg)
     if cfg.search.nested:
         if study.trials(TrialState.RUNNING):
             console.print("Other processes still run trials; the last process to finish scores the folds.")
         else:
             score_nested(study, cfg, overrides, reporter)
     return best
+
+
+def _log_to_wandb(study: SearchStudy, cfg: DictConfig) -> None:
+    if (options := wandb_options(cfg.logger)) is None:
+        return
+    from soundfold.experiment.wandb_runs import LoggedTrial, log_search
+
+    finished = [trial for trial in study.trials(*TrialState) if trial.datetime_complete is not None]
+    finished.sort(key=lambda trial: trial.datetime_complete or datetime.min)
+    trials = []
+    for trial in finished:
+        # a pruned trial has the mean of its first folds
+        objective = trial.value if trial.state == TrialState.COMPLETE else None
+        state, folds = trial.state.name.lower(), len(trial.intermediate_values)
+        trials.append(LoggedTrial(trial.number, state, trial.params, objective, folds))
+    log_search(options, study.folder, stored_values(cfg), trials)
 
 
 def _study_folder(cfg: DictConfig) -> Path:

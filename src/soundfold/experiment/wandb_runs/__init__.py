@@ -6,6 +6,17 @@ Only this package uses W&B, and only runs that log to it import the package: imp
 from soundfold.experiment.wandb_runs.cross_validation import cv_run, log_cv, log_trial, needs_logging
 from soundfold.experiment.wandb_runs.cv_tables import LoggedMistake
 from soundfold.experiment.wandb_runs.fold import fold_logger
+from soundfold.experiment.wandb_runs.search import LoggedTrial, log_search
 from soundfold.experiment.wandb_runs.session import describe_upload
 
-__all__ = ["LoggedMistake", "cv_run", "describe_upload", "fold_logger", "log_cv", "log_trial", "needs_logging"]
+__all__ = [
+    "LoggedMistake",
+    "LoggedTrial",
+    "cv_run",
+    "describe_upload",
+    "fold_logger",
+    "log_cv",
+    "log_search",
+    "log_trial",
+    "needs_logging",
+]
