@@ -163,6 +163,14 @@ def test_the_readme_is_short_and_its_pictures_are_small():
         assert (ROOT / link).exists(), f"README.md links to {link}"
 
 
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").glob("*.svg")), ids=lambda path: path.name)
+def test_a_picture_loads_nothing(picture):
+    text = re.sub(r"<!--.*?-->|xmlns=\"[^\"]*\"", "", picture.read_text(), flags=re.DOTALL)
+    assert "http" not in text
+    assert "@font-face" not in text
+    assert "<script" not in text
+
+
 def test_the_picture_of_the_packages_shows_the_layers_of_the_contract():
     (contract,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     picture = ElementTree.parse(ROOT / "docs" / "images" / "packages.svg").getroot()
