@@ -1,4 +1,5 @@
-"""Measure speed: python scripts/benchmark.py what=train device=cpu; or folds, frontend, inference, loop, scaling."""
+"""Measure speed: python scripts/benchmark.py what=train device=cpu; or folds, frontend, inference, loop,
+peers, scaling, speedrun."""
 
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,9 @@ OPTIONS = {
     "frontend": ("device", "clips", "repeats", "root"),
     "inference": ("device", "clips", "repeats"),
     "loop": ("device", "batch", "repeats"),
+    "peers": ("device", "batch", "clips", "root", "peers_python"),
     "scaling": ("device", "repeats"),
+    "speedrun": ("device", "root", "steps", "repeats"),
     "train": ("device", "batch", "steps", "repeats"),
 }
 

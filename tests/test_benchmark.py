@@ -1,8 +1,10 @@
 import json
+import sys
 
 import pytest
-from benchmarks import folds, frontend, inference, loop, scaling, train
+from benchmarks import folds, frontend, inference, loop, peers, scaling, speedrun, train
 from benchmarks.timing import Timing
+from helpers.tiny import render
 from hydra import compose, initialize_config_dir
 
 from soundfold.config import CONF, register
@@ -108,3 +110,74 @@ def test_inference_is_timed_per_clip_and_for_a_recording(tmp_path):
     assert results["recording"]["windows"] == 23
     assert results["recording"]["real_time"] == pytest.approx(60 / results["recording"]["seconds"])
     assert "A recording of 1 min, 23 windows" in (tmp_path / "inference-cpu.md").read_text()
+
+
+TINY = ("data.seconds=0.5", "data.sample_rate=8000", "features.window=0.064", "features.f_max=4000")
+PRINTS = """
+import json, sys
+from pathlib import Path
+root, size, batch, clips, epochs, device, scratch, started, *options = sys.argv[1:]
+assert (Path(root) / "meta" / "esc50.csv").is_file()
+print(json.dumps({"first_step": 2.0, "epochs": [4.0, 3.0 if options else 1.5], "version": "1"}))
+"""
+
+
+def test_peers_are_run_as_processes_and_absent_ones_are_named(tmp_path, monkeypatch):
+    (tmp_path / "prints.py").write_text(PRINTS)
+    (tmp_path / "fails.py").write_text("raise ValueError('no such kernel')")
+    entries = {
+        peers.OURS: peers.Peer("prints"),
+        "other": peers.Peer("prints", "json", ("fast",)),
+        "absent": peers.Peer("prints", "absent_package"),
+        "fails": peers.Peer("fails", "json"),
+    }
+    monkeypatch.setattr(peers, "PEERS", entries)
+    monkeypatch.setattr(peers, "SCRIPTS", tmp_path)
+    root = render(tmp_path / "clips")
+    path = peers.run("cpu", 4, 8, str(root), sys.executable, tmp_path / "out", sizes=("32x32",))
+    rows = {row["peer"]: row for row in json.loads(path.with_suffix(".json").read_text())["rows"]}
+    assert list(rows) == [peers.OURS, "other"]
+    table = path.read_text()
+    assert "| other | 32x32 | 2.0 | 3.0 | 2.00 | 1 |" in table
+    assert "Not measured: absent: ModuleNotFoundError: No module named 'absent_package'" in table
+    assert "Not measured: fails, 32x32: ValueError: no such kernel." in table
+    with pytest.raises(InputError, match="peers_python=nowhere does not exist"):
+        peers.run("cpu", 4, 8, None, "nowhere", tmp_path)
+
+
+def test_every_peer_has_a_script_and_a_requirement():
+    required = (peers.SCRIPTS / "requirements.txt").read_text().replace("-", "_")
+    for peer in peers.PEERS.values():
+        assert (peers.SCRIPTS / f"{peer.script}.py").is_file()
+        assert peer.package is None or f"\n{peer.package}>=" in required
+
+
+@pytest.mark.slow
+def test_ours_is_timed_from_the_command(tmp_path):
+    root = render(tmp_path / "clips")
+    command = [sys.executable, str(peers.SCRIPTS / "ours.py"), str(root), "32x32", "4", "20", "2", "cpu"]
+    row, reason = peers._measure([*command, str(tmp_path)], TINY)
+    assert reason == ""
+    assert row["first_step"] > 0
+    assert len(row["epochs"]) == 1
+
+
+@pytest.mark.slow
+def test_a_speedrun_reports_every_run_of_a_fixed_length(tmp_path):
+    root = render(tmp_path / "clips")
+    recipe = (*TINY, "features.n_mels=16", "trainer.max_epochs=-1", "data.batch_size=8")
+    path = speedrun.run("cpu", str(root), 2, 2, tmp_path / "out", recipe)
+    content = json.loads(path.with_suffix(".json").read_text())
+    assert [run["folds"] for run in content["runs"]] == [3, 3]
+    assert all(run["seconds"] > run["training_seconds"] > 0 for run in content["runs"])
+    assert "2 steps in each of 3 folds of clips, fixed beforehand" in path.read_text()
+
+
+def test_a_speedrun_needs_a_collection_and_says_whether_it_reached_an_accuracy(tmp_path):
+    with pytest.raises(InputError, match="root=None is not a collection"):
+        speedrun.run("cpu", None, 2, 1, tmp_path)
+    header = {"steps": 9, "source": "ESC-50", "recipe": ["experiment=scratch"], "device": "d", "threads": 2}
+    runs = [{"accuracy": value, "seconds": 9.0, "training_seconds": 5.0, "folds": 5} for value in (0.69, 0.73)]
+    table = speedrun.markdown({**header, "date": "today", "commit": "c"}, runs)
+    assert "The mean accuracy is at least 70 %." in table
+    assert "| 2 | 71.00 (sd 2.83) | 9.0 | 5.0 |" in table

@@ -52,6 +52,12 @@ def test_nothing_runs_beside_a_job_that_measures_time(tmp_path):
     assert spans["alone"][1] < spans["b"][0]
 
 
+def test_a_plan_on_esc50_has_a_speedrun(tmp_path):
+    commands = {job.name: job.command for job in Plan(tmp_path, "cpu", ("data=esc50", "data.root=x")).tables_jobs()}
+    assert {"what=speedrun", "root=x", "repeats=1"} < set(commands["table_speedrun"])
+    assert "table_speedrun" not in {job.name for job in Plan(tmp_path, "cpu", ("data=esc50_16k",)).tables_jobs()}
+
+
 def test_every_training_of_the_plan_is_valid(tmp_path):
     plan = Plan(tmp_path, "cpu", ("data=esc50_16k",))
     jobs = [*plan.published_jobs(), *plan.ablations_jobs(), *plan.recipe_jobs(1000)]

@@ -59,7 +59,7 @@ def five_folds(
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _render(folder / "sounds", clips, seconds, folds)
+        render(folder / "sounds", clips, seconds, folds)
         command = [sys.executable, str(CONF.parent / "scripts" / "train.py"), "data=esc50", "data.download=null"]
         command += [f"data.root={folder / 'sounds'}", f"data.seconds={seconds}", f"paths.cache={folder / 'cache'}"]
         command += [f"paths.outputs={folder / 'outputs'}", "logger=csv", f"trainer.max_epochs={epochs}", *overrides]
@@ -74,7 +74,7 @@ def five_folds(
         return took
 
 
-def _render(root: Path, clips: int, seconds: float, folds: int) -> None:
+def render(root: Path, clips: int, seconds: float, folds: int) -> None:
     """Write clips of noise in ESC-50's layout, each with another source."""
     rng = np.random.default_rng(0)
     (root / "audio").mkdir(parents=True)

@@ -10,13 +10,14 @@ from soundfold.config.schema import Augment, Data, Features, Paths
 
 @dataclass
 class Benchmark:
-    what: str = key(choices=("folds", "frontend", "inference", "loop", "scaling", "train"))
+    what: str = key(choices=("folds", "frontend", "inference", "loop", "peers", "scaling", "speedrun", "train"))
     device: str = key(choices=("cpu", "cuda"))
     clips: int = key(low=1)
     batch: int = key(low=1)
     steps: int = key(low=1)
     repeats: int = key(low=1)
     root: str | None = key()
+    peers_python: str | None = key()
     outputs: str = key()
 
 

@@ -1,0 +1,146 @@
+"""Time soundfold beside other libraries: one process each, on the same clips, from the command to steady epochs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.folds import render
+from benchmarks.tables import measured_on, write_results
+from soundfold.errors import InputError
+from soundfold.experiment import environment
+from soundfold.experiment.device import choose_device
+
+SCRIPTS = Path(__file__).parent
+SIZES = ("128x501", "128x128")
+# timed, after one that warms up
+EPOCHS = 2
+# s for one peer at one size: torch-audiomentations shifts the pitch of 16 clips in 7 s
+LIMIT = 1200
+OURS = "soundfold, defaults"
+INSTALL = "python -m venv peers && peers/bin/pip install -r scripts/benchmarks/peers/requirements.txt"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One row.
+
+    Attributes:
+        script: file in this folder; see `benchmarks.peers.clock` for its arguments.
+        package: that the script imports; None for ours, which the interpreter of the benchmark has.
+        options: further arguments of the script.
+    """
+
+    script: str
+    package: str | None = None
+    options: tuple[str, ...] = ()
+
+
+PEERS = {
+    OURS: Peer("ours"),
+    "soundfold, float32": Peer("ours", None, ("trainer.precision=32-true", "model.channels_last=false")),
+    "OpenSoundscape, defaults": Peer("opensoundscape_cnn", "opensoundscape"),
+    "OpenSoundscape, bf16 and channels-last": Peer("opensoundscape_cnn", "opensoundscape", ("fast",)),
+    "plain loop, audiomentations": Peer("audiomentations_loop", "audiomentations"),
+    "plain loop, torch-audiomentations": Peer("torch_audiomentations_loop", "torch_audiomentations"),
+}
+
+
+def run(
+    device: str,
+    batch: int,
+    clips: int,
+    root: str | None,
+    peers_python: str | None,
+    outputs: Path,
+    sizes: Sequence[str] = SIZES,
+) -> Path:
+    """Measure and print, and write ``peers-<device>.md`` and ``.json``.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        batch: clips in a batch.
+        clips: clips of an epoch. A collection's first fold is left out, so a quarter as many again are rendered.
+        root: an ESC-50-format collection; None uses noise. Its clips must be enough.
+        peers_python: interpreter of the environment of the peers; None measures only soundfold.
+        outputs: folder for both files.
+        sizes: of the images, bands x frames.
+
+    Raises:
+        InputError: the device or the interpreter is not available.
+    """
+    target = choose_device(device)
+    if peers_python is not None and not Path(peers_python).is_file():
+        raise InputError(f"peers_python={peers_python} does not exist. Make the environment: {INSTALL}.")
+    header: dict[str, Any] = {**environment.describe(target), "date": time.strftime("%Y-%m-%d")}
+    header |= {"batch": batch, "clips": clips, "source": "noise" if root is None else Path(root).name}
+    rows: list[dict[str, Any]] = []
+    skipped: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if root is None:
+            render(folder / "sounds", clips * 5 // 4, 5.0, 5)
+        sounds = folder / "sounds" if root is None else Path(root).resolve()
+        for title, peer in PEERS.items():
+            python = sys.executable if peer.package is None else peers_python
+            if peer.package is not None and (reason := _absence(python, peer.package)):
+                skipped[title] = reason
+                continue
+            for size in sizes:
+                arguments = [str(sounds), size, str(batch), str(clips), str(EPOCHS + 1), device, str(folder)]
+                row, reason = _measure([str(python), str(SCRIPTS / f"{peer.script}.py"), *arguments], peer.options)
+                rows += [{"peer": title, "size": size, **row}] if row else []
+                skipped |= {f"{title}, {size}": reason} if reason else {}
+    content = {"header": header, "rows": rows, "skipped": skipped}
+    return write_results(outputs / f"peers-{device}", content, markdown(header, rows, skipped), width=140)
+
+
+def _absence(python: str | None, package: str) -> str:
+    """Return why a package cannot be imported; empty if it can."""
+    if python is None:
+        return f"not installed: {INSTALL}, then peers_python=peers/bin/python"
+    done = subprocess.run([python, "-c", f"import {package}"], capture_output=True, text=True)
+    return "" if done.returncode == 0 else f"{(done.stderr.splitlines() or ['?'])[-1]} ({INSTALL})"
+
+
+def _measure(command: list[str], options: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Return what a script measured, or why it did not; the first run of ours builds the store and is not counted."""
+    for _ in range(2 if command[1].endswith("ours.py") else 1):
+        try:
+            done = subprocess.run(
+                [*command, str(time.time()), *options], capture_output=True, text=True, timeout=LIMIT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return {}, f"not finished after {LIMIT} s"
+    try:
+        return json.loads(done.stdout.splitlines()[-1]), ""
+    except (IndexError, ValueError):
+        return {}, (done.stderr.splitlines() or ["no output"])[-1]
+
+
+def markdown(header: dict[str, Any], rows: list[dict[str, Any]], skipped: dict[str, str]) -> str:
+    """Return a table with a row per peer and size; times relative to ours by default."""
+    epochs = {(row["peer"], row["size"]): min(row["epochs"]) for row in rows}
+    lines = [
+        f"{header['clips']} clips of 5 s ({header['source']}), batch {header['batch']}, ResNet-18. First step: from "
+        f"the command to the end of the first optimizer step. Epoch: the best of {EPOCHS} after one.",
+        measured_on(header),
+        "",
+        "| training | image | first step, s | epoch, s | relative to ours | version |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        epoch, ours = epochs[row["peer"], row["size"]], epochs.get((OURS, row["size"]))
+        relative = "?" if ours is None else f"{epoch / ours:.2f}"
+        lines.append(
+            f"| {row['peer']} | {row['size']} | {row['first_step']:.1f} | {epoch:.1f} | {relative} | {row['version']} |"
+        )
+    lines += ["", *(f"Not measured: {title}: {reason}." for title, reason in skipped.items())]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,27 @@
+"""OpenSoundscape's CNN with its default preprocessing and augmentation; see `clock`. The option ``fast``: bfloat16 and
+channels-last."""
+
+import pandas
+import torch
+from clock import Task
+from opensoundscape import CNN
+from opensoundscape.ml.cnn_architectures import resnet18
+
+if __name__ == "__main__":
+    task = Task("opensoundscape")
+    files, targets = task.files()
+    classes = sorted(set(targets))
+    labels = [[int(target == name) for name in classes] for target in targets]
+    frame = pandas.DataFrame(labels, index=[str(file) for file in files], columns=[str(name) for name in classes])
+    frame.index.name = "file"
+    shape = {"height": task.bands, "width": task.frames, "channels": 1}
+    # without downloaded weights, which do not change the time of a step
+    network = resnet18(len(classes), weights=None, num_channels=1)
+    model = CNN(network, frame.columns, 5.0, 44100, **shape, single_target=True)
+    model.device = task.device
+    if task.options == ["fast"]:
+        model.use_amp = True
+        model.network = model.network.to(memory_format=torch.channels_last)
+    task.watch()
+    steps = task.epochs * -(-task.clips // task.batch)
+    model.train(frame, steps=steps, batch_size=task.batch, save_path=str(task.scratch), save_interval=-1)
