@@ -14,6 +14,7 @@ from torchaudio import transforms
 from torchvision.models import resnet18
 
 RATE = 44100
+SAMPLES = 5 * RATE
 
 
 class Sounds(Dataset):
@@ -27,7 +28,10 @@ class Sounds(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         wave = soundfile.read(self.files[index], dtype="float32")[0]
-        return torch.from_numpy(wave if self.augment is None else self.augment(wave)), self.targets[index]
+        wave = wave if self.augment is None else self.augment(wave)
+        clip = torch.zeros(SAMPLES)  # collections have clips that are a little shorter
+        clip[: len(wave)] = torch.from_numpy(wave[:SAMPLES].copy())
+        return clip, self.targets[index]
 
 
 def train(task: Task, augment_clip: Callable | None = None, augment_batch: Callable | None = None) -> None:
