@@ -3,7 +3,8 @@ import torch
 
 from soundfold.errors import ArgumentError
 from soundfold.features.augment_params import ParamSampler
-from soundfold.features.crops import Crops, _crop_by_index, _crop_by_slice, sounding_span
+from soundfold.features.crops import Crops, _crop_by_index, sounding_span
+from soundfold.features.segments import index_segments, read_segments
 
 
 def generator() -> torch.Generator:
@@ -66,12 +67,33 @@ def test_trimmed_crops_contain_all_of_a_short_sound_at_any_position(wave):
     assert set(crops.tta_crops(wave).argmax(dim=1).tolist()) >= {0, 250}
 
 
-def test_crops_by_index_equal_crops_by_slice_and_never_synchronize():
-    wave, start = numbered(2), torch.tensor([[0, 350, 900], [5, 700, 999]])
-    assert torch.equal(_crop_by_index(wave, start, 300), _crop_by_slice(wave, start, 300))
+@pytest.mark.parametrize("trim", [False, True])
+def test_crops_for_an_export_are_the_same_and_those_on_a_device_never_synchronize(monkeypatch, trim):
+    crops, wave = Crops(1000, 300, trim), numbered(2) * torch.tensor([[1], [-1]], dtype=torch.int16)
+    wave[:, 600:] *= trim is False
+    position = torch.rand(2, 20, generator=generator())
+    expected = crops.crop_at(wave, position)
+    first = position[0] * (300 if trim else 700)
+    assert expected[:20, 0].tolist() == [1 + round(float(at)) for at in first]
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert torch.equal(crops.crop_at(wave, position), expected)
+    monkeypatch.undo()
     # meta tensors have no values: reading one is an error
-    crops = Crops(1000, 300, trim=True, test=5).tta_crops(wave.to("meta"))
-    assert crops.shape == (10, 300)
+    assert Crops(1000, 300, trim, test=5).tta_crops(wave.to("meta")).shape == (10, 300)
+
+
+def test_crops_continue_at_the_start_of_the_clip(monkeypatch):
+    """The last of a clip whose sound is at its end."""
+    wave = padded(950, 50, 0)
+    crops = Crops(1000, 300, trim=True).crop_at(wave, torch.ones(1, 1))
+    assert crops[0, :50].eq(1).all()
+    assert torch.equal(crops, _crop_by_index(wave, torch.tensor([[950]]), 300))
+
+
+def test_segments_on_a_device_are_those_on_a_cpu():
+    rows = torch.randn(3, 50, generator=generator())
+    row, start = torch.tensor([2, 0, 0, 1]), torch.tensor([0, 30, 5, 12])
+    assert torch.equal(index_segments(rows, row, start, 20), read_segments(rows, row, start, 20))
 
 
 @pytest.mark.parametrize(

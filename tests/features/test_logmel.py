@@ -5,6 +5,8 @@ import torch
 
 from soundfold.errors import ArgumentError
 from soundfold.features.logmel import LogMel, NormalizeAndResize, area_weights, mel_bank
+from soundfold.features.pipeline import FrontEnd
+from soundfold.io.pcm import pcm_to_float
 
 RATE = 44100
 LOGMEL = {"sample_rate": RATE, "n_fft": 2048, "hop_length": 441, "n_mels": 128, "f_min": 0.0, "f_max": 20000.0}
@@ -93,6 +95,33 @@ def test_floor_is_per_clip():
     front = LogMel(**LOGMEL)
     batch, single = front(torch.stack([loud, soft])), front(soft[None])
     torch.testing.assert_close(batch[1], single[0])
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1, 1.5])
+def test_an_image_is_normalized_padded_or_cut_and_averaged(seconds):
+    """As in that order, by a front end that scales the log-mel only once."""
+    front, resize = LogMel(**SEED), NormalizeAndResize(n_mels=128, frames=87, size=32)
+    wave = torch.from_numpy(synthetic()[1])[None, : round(seconds * RATE)]
+    log_mel = front(wave)[0, 0]
+    image = (log_mel - log_mel.mean()) / log_mel.std(correction=0)
+    image = torch.nn.functional.pad(image, (0, 87 - image.shape[1]))
+    expected = area_weights(128, 32) @ image @ area_weights(87, 32).T
+    torch.testing.assert_close(resize(front(wave))[0, 0], expected, atol=1e-4, rtol=0)
+    ours = FrontEnd(front, resize)((wave * 32768).round().short())[0, 0]
+    torch.testing.assert_close(ours, expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("per_band", [False, True])
+@pytest.mark.parametrize("values", [LOGMEL, SEED])
+def test_images_are_log_mels_normalized_by_the_statistics(values, per_band):
+    """The scale of the decibel, the mean and the deviation are applied at once."""
+    front = FrontEnd(LogMel(**values), per_band=per_band)
+    wave = (torch.from_numpy(np.stack(synthetic()[:2])) * 32768).round().clamp(-32768, 32767).short()
+    front.fit([wave])
+    log_mel = front.logmel(pcm_to_float(wave))
+    expected = (log_mel - front.mean) / front.std
+    torch.testing.assert_close(front.normalize(log_mel), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(front(wave), expected, atol=1e-5, rtol=0)
 
 
 def test_silence_is_finite():

@@ -41,8 +41,9 @@ def test_mixup_mixes_images_and_targets_by_the_same_share():
 
 @pytest.mark.parametrize("axis", ["time", "frequency"])
 def test_cutmix_takes_a_stripe_of_the_partner(axis):
-    params = Mixing(alpha=1.0, **{f"{axis}_cutmix": 1.0}).images.draw(ParamSampler(200, generator()))
-    mixed = MIXUP.forward(images(), images()[params.partner], params)[:, 0]
+    cutmix = Mixing(alpha=1.0, **{f"{axis}_cutmix": 1.0}).images
+    params = cutmix.draw(ParamSampler(200, generator()))
+    mixed = cutmix.forward(images(), images()[params.partner], params)[:, 0]
     clip = torch.arange(200.0)[:, None, None]
     different = params.partner != torch.arange(200)
     unchanged = (mixed == clip).float()[different]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from soundfold.errors import check_between
 from soundfold.features.augment_params import ParamSampler
+from soundfold.features.segments import read_segments
 
 # the crops of a clip are scored in one batch
 MAX_CROPS = 1000
@@ -64,8 +65,13 @@ class Crops:
         """Crop at positions (B, K): (B, samples) -> (B * K, length), the crops of a clip in succession."""
         first, last = self._bounds(wave)
         start = (first[:, None] + (last - first)[:, None] * position).round().long() % self.samples
-        crop = _crop_by_slice if _is_readable(wave) else _crop_by_index
-        return crop(wave, start, self.length)
+        if torch.compiler.is_exporting():
+            return _crop_by_index(wave, start, self.length)
+        if self.trim:
+            # a crop may continue at the clip's start
+            wave = torch.cat([wave, wave[:, : self.length - 1]], dim=1)
+        row = torch.arange(len(wave), device=wave.device).repeat_interleave(start.shape[1])
+        return read_segments(wave, row, start.flatten(), self.length)
 
     def _bounds(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """Return the first and the last start of a crop: int64 (B,) each."""
@@ -81,15 +87,8 @@ def _is_readable(wave: Tensor) -> bool:
     return wave.device.type == "cpu" and not torch.compiler.is_exporting()
 
 
-def _crop_by_slice(wave: Tensor, start: Tensor, length: int) -> Tensor:
-    """Crop cyclic rows: (B, N), int64 (B, K) -> (B * K, length)."""
-    crops = [(row, at) for row, starts in zip(wave, start.tolist(), strict=True) for at in starts]
-    # on a CPU, copying slices is ten times as fast as an index for every sample
-    return torch.stack([torch.cat([row[at : at + length], row[: max(0, at + length - len(row))]]) for row, at in crops])
-
-
 def _crop_by_index(wave: Tensor, start: Tensor, length: int) -> Tensor:
-    """Crop as `_crop_by_slice`, without reading a value from the device."""
+    """Crop cyclic rows: (B, N), int64 (B, K) -> (B * K, length), by operations that can be exported."""
     index = (start[..., None] + torch.arange(length, device=wave.device)) % wave.shape[1]
     return wave.gather(1, index.flatten(1)).view(-1, length)
 

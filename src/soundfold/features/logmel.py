@@ -12,6 +12,8 @@ from soundfold.errors import ArgumentError, check_between
 
 # far above any use; a mel bank of this size takes 70 MB
 MAX_N_FFT, MAX_BANDS = 1 << 15, 1024
+# power below which a level is not distinguished, as in librosa
+LEAST_POWER = 1e-10
 # of `NormalizeAndResize`
 MAX_FRAMES, MAX_SIZE = 1 << 14, 1024
 
@@ -42,11 +44,14 @@ def mel_bank(edges: Tensor, frequencies: Tensor) -> Tensor:
 
     Source: M. Slaney, Auditory Toolbox, Interval Research technical report 1998-010; librosa's default.
     """
+    height = 2 / (edges[2:] - edges[:-2])
     width = edges.diff()
-    rising = (frequencies.unsqueeze(-2) - edges[:-2, None]) / width[:-1, None]
-    falling = (edges[2:, None] - frequencies.unsqueeze(-2)) / width[1:, None]
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    return triangles * (2 / (edges[2:] - edges[:-2]))[:, None]
+    rise, fall = (height / width[:-1])[:, None], (height / width[1:])[:, None]
+    frequencies = frequencies.unsqueeze(-2)
+    # differences first: those of the products would cancel digits
+    rising = (frequencies - edges[:-2, None]).mul_(rise)
+    falling = (edges[2:, None] - frequencies).mul_(fall)
+    return torch.minimum(rising, falling).clamp_(min=0)
 
 
 def area_weights(size: int, out: int) -> Tensor:
@@ -151,15 +156,20 @@ class LogMel(nn.Module):
             pad_mode="constant",
             return_complex=True,
         )
-        # faster than abs().square(), which computes a root first
-        return spectrum.real.square() + spectrum.imag.square()
+        # one contiguous pass: real and imaginary part by themselves are not contiguous
+        squares = torch.view_as_real(spectrum).square_()
+        return squares[..., 0] + squares[..., 1]
 
     def to_db(self, mel: Tensor) -> Tensor:
         """Convert mel power (B, M, T) to dB (B, 1, M, T), with a floor `top_db` below each clip's maximum."""
-        mel_db = 10 * torch.log10(mel.clamp(min=1e-10))
-        peak = mel_db.amax(dim=(-2, -1), keepdim=True)
-        mel_db = torch.maximum(mel_db, peak - self.top_db)
-        return (mel_db - peak if self.relative else mel_db).unsqueeze(1)
+        return self._to_bels(mel).mul_(10)
+
+    def _to_bels(self, mel: Tensor) -> Tensor:
+        peak = mel.amax(dim=(-2, -1), keepdim=True).clamp(min=LEAST_POWER)
+        # of powers, so that one pass applies both limits: the logarithm is monotonic
+        floor = (peak * 10 ** (-self.top_db / 10)).clamp(min=LEAST_POWER)
+        limited = torch.maximum(mel, floor)
+        return (limited.div_(peak) if self.relative else limited).log10_().unsqueeze(1)
 
     def forward(self, wave: Tensor, time_stretch: Tensor | None = None, pitch_shift: Tensor | None = None) -> Tensor:
         """Compute log-mels of waveforms, optionally stretched and shifted: float32 (B, N) -> (B, 1, M, T), dB.
@@ -186,12 +196,16 @@ class LogMel(nn.Module):
             time_stretch: (B,), rate; above 1 is faster, as in ``librosa.effects.time_stretch``.
             pitch_shift: (B,), semitones; above 0 is higher.
         """
+        return self.bels(power, time_stretch, pitch_shift).mul_(10)
+
+    def bels(self, power: Tensor, time_stretch: Tensor | None = None, pitch_shift: Tensor | None = None) -> Tensor:
+        """Compute a tenth of `from_power`, for a normalization that includes the factor."""
         bank, factor = self.bank, None
         if pitch_shift is not None:
             factor = torch.exp2(pitch_shift[:, None] / 12)
             bank = mel_bank(self.edges, self.frequencies * factor)
         mel = self._mel_product(bank, power, factor)
-        return self.to_db(mel if time_stretch is None else stretch_time(mel, time_stretch))
+        return self._to_bels(mel if time_stretch is None else stretch_time(mel, time_stretch))
 
     def _mel_product(self, bank: Tensor, power: Tensor, factor: Tensor | None) -> Tensor:
         """Multiply bank (M, F) or (B, M, F), whose frequencies factor (B, 1) scaled, by power (B, F, T): (B, M, T)."""
@@ -251,6 +265,6 @@ class NormalizeAndResize(nn.Module):
         mean = log_mel.mean(dim=(-2, -1), keepdim=True)
         # the clamp avoids division by 0 for a silent clip
         std = log_mel.std(dim=(-2, -1), keepdim=True, correction=0).clamp(min=1e-6)
-        image = (log_mel - mean) / std
-        image = functional.pad(image, (0, self.frames - image.shape[-1]))
-        return self.rows @ image @ self.columns
+        # frames of padding are 0 and need no product; the averages have fewer values to divide
+        centered = (log_mel - mean)[..., : self.frames]
+        return (self.rows @ centered @ self.columns[: log_mel.shape[-1]]).div_(std)

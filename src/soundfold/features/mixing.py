@@ -127,9 +127,12 @@ class ImageMixing:
 
     def forward(self, image: Tensor, partner: Tensor, params: ImageMixParams) -> Tensor:
         """Mix images with the images of their partners, both (B, 1, M, T)."""
-        cut = inside(params.frequency, image.shape[-2])[:, None, :, None]
-        cut = cut | inside(params.time, image.shape[-1])[:, None, None, :]
-        return torch.where(cut, partner, torch.lerp(partner, image, params.weight[:, None, None, None]))
+        mixed = torch.lerp(partner, image, params.weight[:, None, None, None]) if self.mixup else image
+        if self.frequency_cutmix:
+            mixed = torch.where(inside(params.frequency, image.shape[-2])[:, None, :, None], partner, mixed)
+        if self.time_cutmix:
+            mixed = torch.where(inside(params.time, image.shape[-1])[:, None, None, :], partner, mixed)
+        return mixed
 
 
 class MixStyle:

@@ -68,15 +68,22 @@ class FrontEnd(nn.Module):
         # float32 throughout: power spectra overflow half precision
         wave = pcm_to_float(wave)
         if params is None or self.augmentation is None:
-            return self.normalize(self.logmel(wave))
+            return self._normalize(self.logmel.bels(self.logmel.power(wave)), 10.0)
         augment = self.augmentation.transform_stage
         power = augment("spectrum", self.logmel.power(augment("waveform", wave, params)), params)
-        log_mel = self.logmel.from_power(power, *augment("axes", Axes(), params))
-        return augment("image", self.normalize(log_mel), params)
+        log_mel = self.logmel.bels(power, *augment("axes", Axes(), params))
+        return augment("image", self._normalize(log_mel, 10.0), params)
 
     def normalize(self, log_mel: Tensor) -> Tensor:
         """Turn log-mels (B, 1, M, T), dB, into the network's input."""
-        return (log_mel - self.mean) / self.std if self.image is None else self.image(log_mel)
+        return self._normalize(log_mel, 1.0)
+
+    def _normalize(self, log_mel: Tensor, unit: float) -> Tensor:
+        """Turn log-mels whose values are multiples of ``unit`` dB into the network's input."""
+        if self.image is not None:
+            # its own mean and deviation are in the same unit
+            return self.image(log_mel)
+        return (log_mel * (unit / self.std)).sub_(self.mean / self.std)
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from soundfold.errors import ArgumentError, check_between
 from soundfold.features.augment_params import Params, ParamSampler, Uniform
+from soundfold.features.segments import read_segments
 from soundfold.features.transform import Transform
 
 COLOUR_LIMITS = (-4.0, 4.0)
@@ -92,7 +93,7 @@ class TimeShift(Transform):
     def forward(self, wave: Tensor, shift: Tensor) -> Tensor:
         samples = wave.shape[1]
         start = -(shift * samples).long() % samples
-        return read_rows(wave.repeat(1, 2), torch.arange(len(wave), device=wave.device), start, samples)
+        return read_segments(wave.repeat(1, 2), torch.arange(len(wave), device=wave.device), start, samples)
 
     def examples(self, name: str) -> list[tuple[str, Params]]:
         # the middle, because a cyclic shift by either end, 0 or 1, changes nothing
@@ -156,7 +157,7 @@ class Noise(Transform):
             relative_std = wave.square().mean(dim=1).sqrt() * 10 ** (-snr / 20)
             std = relative_std if std is None else torch.where(snr.isfinite(), relative_std, std)
         assert std is not None
-        return torch.addcmul(wave, std[:, None], read_rows(self.bank, row, start, wave.shape[1]))
+        return torch.addcmul(wave, std[:, None], read_segments(self.bank, row, start, wave.shape[1]))
 
     def examples(self, name: str) -> list[tuple[str, Params]]:
         zero = torch.zeros(1, dtype=torch.int64)
@@ -192,15 +193,6 @@ def noise_bank(colours: list[float], samples: int) -> Tensor:
     spectrum[:, 0] = 0
     noise = torch.fft.irfft(spectrum * frequency ** (-torch.tensor(colours)[:, None] / 2), samples)
     return noise / noise.std(dim=1, keepdim=True)
-
-
-def read_rows(rows: Tensor, row: Tensor, start: Tensor, length: int) -> Tensor:
-    """Read a segment of a row for each clip: (R, N), row and start int64 (B,) -> (B, length)."""
-    if rows.device.type == "cpu":
-        # on a CPU, an index for every sample takes longer than the rest of the augmentation
-        return torch.stack([rows[r, s : s + length] for r, s in zip(row.tolist(), start.tolist(), strict=True)])
-    index = torch.arange(length, device=rows.device) + start[:, None]
-    return rows.flatten()[index + row[:, None] * rows.shape[1]]
 
 
 def signed(value: float) -> str:

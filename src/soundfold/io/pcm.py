@@ -18,7 +18,7 @@ def pcm_to_float(samples: np.ndarray) -> np.ndarray: ...
 def pcm_to_float(samples: Tensor) -> Tensor: ...
 def pcm_to_float(samples):
     """Scale int16 samples, or float mixtures of them, to float32 of the same shape in [-1, 1)."""
-    return samples / np.float32(FULL_SCALE) if isinstance(samples, np.ndarray) else samples.float() / FULL_SCALE
+    return samples / np.float32(FULL_SCALE) if isinstance(samples, np.ndarray) else samples / FULL_SCALE
 
 
 def float_to_pcm(wave: np.ndarray) -> np.ndarray:
