@@ -449,8 +449,10 @@ def test_under_an_agent_the_cross_validation_is_the_trial(root, tmp_path, monkey
     assert len(stored) == 4
     assert {run.record.project for run in stored.values()} == {"ofthesweep"}
     trial = stored.pop("first")
-    assert (trial.record.job_type, trial.record.sweep_id) == ("cv", "asweep")
-    assert float(trial.history[0]["cv/objective"]) == pytest.approx(objective)
+    assert (trial.record.job_type, trial.record.sweep_id) == ("search", "asweep")
+    # the mean over the folds so far
+    assert [row["cv/folds"] for row in trial.history] == ["1", "2", "3"]
+    assert float(trial.history[-1]["cv/objective"]) == pytest.approx(objective)
     assert (trial.config["optim.lr"], trial.config["optim"]["lr"]) == (0.001, 0.001)
     for run in stored.values():
         assert (run.record.job_type, run.record.sweep_id) == ("fold", "")
@@ -469,7 +471,7 @@ def test_under_an_agent_the_cross_validation_is_the_trial(root, tmp_path, monkey
     # a second trial of the same settings reuses the folds, and is logged
     start_trial("second")
     cross_validate(root, tmp_path / "out", *args)
-    assert float(wandb_runs_in(tmp_path / "out")["second"].history[0]["cv/objective"]) == pytest.approx(objective)
+    assert float(wandb_runs_in(tmp_path / "out")["second"].history[-1]["cv/objective"]) == pytest.approx(objective)
 
     def fail(*_args):
         raise RuntimeError("a fault")

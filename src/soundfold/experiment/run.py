@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from soundfold.config import stored_values
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.evaluation.summary import write_summary
-from soundfold.experiment import build, environment
+from soundfold.experiment import environment
 from soundfold.experiment.callbacks.progress import duration
 from soundfold.experiment.computed import check_computed
 from soundfold.experiment.fold_checks import check_folds
@@ -29,7 +28,7 @@ from soundfold.experiment.user_modules import read_modules, refuse_changed_modul
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
-from soundfold.validation import is_wandb_trial, parse_fold, wandb_options
+from soundfold.validation import is_wandb_trial, parse_fold
 
 REMEDY = "Free some space, or set paths.outputs=DIRECTORY. The same command resumes the run."
 
@@ -85,15 +84,18 @@ def cross_validate(
     if not run.is_trial:
         console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
     show_scores = record_folder is None or cfg.split.protocol != "nested"
-    with _mark_failed_trial(run):
-        results = _run_folds(run, folds, watch, show_scores=show_scores)
+    with _open_trial(run) as watch_trial:
+        results = _run_folds(run, folds, watch or watch_trial, show_scores=show_scores)
     if folds == [None]:
         console.print(f"Trained on every clip, so there is no score. Model: {run.fold_folder(None)}", soft_wrap=True)
         _print_upload(run)
         return None
     objective = float(np.mean([result.objective for result in results]))
     if run.is_trial:
-        _log_wandb_trial(run, objective)
+        if is_wandb_trial():  # a search prints its trials itself
+            monitor = cfg.selection.monitor
+            value = f"{monitor} {flip_objective(cfg, objective):.4g}"
+            console.print(f"{run.group}: {value} on validation folds.", soft_wrap=True)
         return objective
     _report(run, results, reporter, show_table=cfg.fold == "all" or record_folder is None, show_scores=show_scores)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
@@ -216,37 +218,13 @@ def _discard(run: RunContext, folder: Path) -> None:
         path.unlink()
 
 
-@contextmanager
-def _mark_failed_trial(run: RunContext) -> Iterator[None]:
-    """On an error, mark the run of a W&B sweep's trial as failed; the sweep would not be informed otherwise."""
-    try:
-        yield
-    except Exception:
-        if not is_wandb_trial():
-            raise
-        from soundfold.experiment.wandb_runs import cv_run
-
-        values: dict[str, Any] = stored_values(run.cfg)
-        leaky = build.protocol(run.cfg).leaky
-        options = wandb_options(run.cfg.logger)
-        assert options is not None  # `check_wandb_trial`
-        with cv_run(options, run.folder, run.cv_id, values, leaky=leaky):
-            raise
-
-
-def _log_wandb_trial(run: RunContext, objective: float) -> None:
-    """Log a trial's objective to its W&B sweep, and print it; an Optuna search prints its trials itself."""
+def _open_trial(run: RunContext) -> AbstractContextManager[Callable[[list[FoldResult]], None] | None]:
+    """Open the W&B run of a trial of a W&B sweep for the whole cross-validation; None outside of W&B's agent."""
     if not is_wandb_trial():
-        return
-    from soundfold.experiment.wandb_runs import log_trial
+        return nullcontext()
+    from soundfold.experiment.wandb_runs import open_trial
 
-    options, monitor = wandb_options(run.cfg.logger), run.cfg.selection.monitor
-    assert options is not None  # `check_wandb_trial`
-    config: dict[str, Any] = stored_values(run.cfg)
-    log_trial(options, run.folder, run.cv_id, config, objective)
-    console.print(
-        f"{run.group}: {monitor} {flip_objective(run.cfg, objective):.4g} on validation folds.", soft_wrap=True
-    )
+    return open_trial(run)
 
 
 def _print_upload(run: RunContext) -> None:

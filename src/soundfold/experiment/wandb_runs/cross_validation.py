@@ -22,7 +22,6 @@ from soundfold.experiment.wandb_runs.cv_tables import (
 )
 from soundfold.experiment.wandb_runs.session import open_wandb_run, wandb_mode
 from soundfold.io.atomic import write_text
-from soundfold.validation import is_wandb_trial
 
 # a table with its header
 Rows = Sequence[Sequence[Any]]
@@ -32,11 +31,10 @@ Rows = Sequence[Sequence[Any]]
 def cv_run(
     options: Wandb, folder: Path, cv_id: str, config: dict[str, Any], *, leaky: bool, command: str | None = None
 ) -> Iterator[wandb.Run]:
-    """Open the W&B run of a cross-validation: the trial's under W&B's agent, else ``cv-<id>``; see `open_wandb_run`."""
-    init: dict[str, Any] = {"job_type": "cv", "name": f"{folder.name} cv", "dir": folder}
+    """Open the W&B run of a cross-validation, ``cv-<id>``; see `open_wandb_run`."""
+    init: dict[str, Any] = {"job_type": "cv", "name": f"{folder.name} cv", "id": f"cv-{cv_id}", "dir": folder}
     init["command"] = command
-    init["id"] = None if is_wandb_trial() else f"cv-{cv_id}"
-    with open_wandb_run(options, folder, config, leaky=leaky, is_cv=True, **init) as run:
+    with open_wandb_run(options, folder, config, leaky=leaky, **init) as run:
         yield run
 
 
@@ -45,12 +43,6 @@ def needs_logging(folder: Path, options: Wandb) -> bool:
     logged = folder / "wandb" / "cv.json"
     unchanged = logged.is_file() and logged.read_text() == (folder / "cv.json").read_text()
     return wandb_mode(options) != "disabled" and not unchanged
-
-
-def log_trial(options: Wandb, folder: Path, cv_id: str, config: dict[str, Any], objective: float) -> None:
-    """Log the objective of a trial of a W&B sweep, which reads it from the history; see `open_wandb_run`."""
-    with cv_run(options, folder, cv_id, config | {"cv_id": cv_id}, leaky=False) as wandb_run:
-        wandb_run.log({"cv/objective": objective})
 
 
 def log_cv(

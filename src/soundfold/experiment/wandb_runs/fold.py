@@ -46,7 +46,7 @@ def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[Wan
     init |= {"dir": folder, "command": environment.command()}
     options: Any = wandb_options(cfg.logger)
     describe_collection(run, folder)
-    with open_wandb_run(options, run.folder, config, leaky=protocol.leaky, is_cv=False, **init) as wandb_run:
+    with open_wandb_run(options, run.folder, config, leaky=protocol.leaky, **init) as wandb_run:
         # as `WandbLogger` does for runs that it opens itself
         wandb_run.define_metric("trainer/global_step")
         wandb_run.define_metric("*", step_metric="trainer/global_step", step_sync=True)

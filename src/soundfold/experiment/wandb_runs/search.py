@@ -49,7 +49,7 @@ def log_search(options: Wandb, folder: Path, config: dict[str, Any], trials: Seq
     complete = [trial for trial in trials if trial.objective is not None]
     best = max(complete, key=lambda trial: trial.objective or 0.0)
     keys = list(best.settings)
-    with open_wandb_run(options, folder, config, leaky=False, is_cv=False, **init) as run:
+    with open_wandb_run(options, folder, config, leaky=False, **init) as run:
         run.define_metric("search/*", step_metric="search/trial")
         highest = float("-inf")
         for step, trial in enumerate(complete):

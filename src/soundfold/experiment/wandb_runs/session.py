@@ -43,7 +43,6 @@ def open_wandb_run(
     config: dict[str, Any],
     *,
     leaky: bool,
-    is_cv: bool,
     command: str | None = None,
     **init: Any,
 ) -> Iterator[wandb.Run]:
@@ -52,11 +51,12 @@ def open_wandb_run(
     A run that is opened again continues on W&B's server. Offline, where W&B cannot resume, its whole history must be
     logged again; see `soundfold.experiment.wandb_runs.offline` for the earlier files.
 
+    Inside the run of a trial, which stays open, another run is opened beside it; see `open_trial`.
+
     Args:
         group: folder of the cross-validation, whose runs form a group.
         config: plain values that W&B displays and compares; the columns of `sweep_columns` are added.
         leaky: tag the run as leaky; see `default_tags` for the others.
-        is_cv: the run is that of the cross-validation: under W&B's agent the trial's, and logged completely each time.
         command: that started the run, for its notes.
         **init: further arguments of `wandb.init`.
 
@@ -64,7 +64,7 @@ def open_wandb_run(
         InputError: W&B cannot open the run.
     """
     mode = wandb_mode(options)
-    with wandb_environment(mode, group, in_trial=is_cv):
+    with wandb_environment(mode, group):
         run = wandb.init(
             **_project(options),
             **init,
@@ -75,6 +75,7 @@ def open_wandb_run(
             config={**config, **sweep_columns()},
             # offline it would make `wandb sync` append the history to what the server has, instead of replacing it
             resume="allow" if mode == "online" else None,
+            reinit="create_new" if wandb.run else None,
         )
         with nullcontext() if run.disabled else superseding(Path(run.dir).resolve().parent, run.id):
             exit_code = 1
@@ -100,32 +101,26 @@ def _project(options: Wandb) -> dict[str, Any]:
 
 
 @contextmanager
-def wandb_environment(mode: str, group: Path, *, in_trial: bool = False, remedy: str = REMEDY) -> Iterator[None]:
+def wandb_environment(mode: str, group: Path, *, remedy: str = REMEDY) -> Iterator[None]:
     """Set W&B's environment variables, and convert its errors.
 
     W&B reads its environment once, when its service process starts. So the service is shut down afterwards, and the
-    caller's variables are restored.
+    caller's variables are restored; not within the run of a trial, which uses it. The variables of W&B's agent are
+    hidden from it: it would give the id of the trial to every run.
 
     Args:
         mode: W&B's mode.
         group: folder of the cross-validation, for W&B's caches.
-        in_trial: take the variables of W&B's agent.
         remedy: the last sentences of the message if W&B reports an error.
 
     Raises:
         InputError: W&B refuses a setting or the key, or cannot be reached.
     """
     before = _wandb_variables()
-    # W&B reads the mode from the environment before `wandb.init` applies its argument
-    os.environ["WANDB_MODE"] = mode
-    # the defaults are in the home folder
-    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        os.environ.setdefault(name, str(group.resolve() / CACHE))
-    os.environ.setdefault("WANDB_SILENT", "true")
-    # debug logs contain the user's API key
-    for name in ("WANDB_DEBUG", "WANDB_CORE_DEBUG", *(() if in_trial else AGENT_VARIABLES)):
-        os.environ.pop(name, None)
+    is_outermost = wandb.run is None
     try:
+        if is_outermost:
+            _start_service(mode, group)
         yield
     except ValidationError as error:
         # not with the value, which may be a key
@@ -137,10 +132,29 @@ def wandb_environment(mode: str, group: Path, *, in_trial: bool = False, remedy:
     except wandb.Error as error:
         raise InputError(f"W&B: {error} {remedy}") from error
     finally:
-        wandb.teardown()
-        for name in _wandb_variables():
-            del os.environ[name]
-        os.environ.update(before)
+        if is_outermost:
+            wandb.teardown()
+            for name in _wandb_variables():
+                del os.environ[name]
+            os.environ.update(before)
+
+
+def _start_service(mode: str, group: Path) -> None:
+    # W&B reads the mode from the environment before `wandb.init` applies its argument
+    os.environ["WANDB_MODE"] = mode
+    # the defaults are in the home folder
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        os.environ.setdefault(name, str(group.resolve() / CACHE))
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # debug logs contain the user's API key; a rank of several devices must not use, and end, its parent's service
+    for name in ("WANDB_DEBUG", "WANDB_CORE_DEBUG", "WANDB_SERVICE"):
+        os.environ.pop(name, None)
+    agent = {name: os.environ.pop(name) for name in AGENT_VARIABLES if name in os.environ}
+    try:
+        wandb.setup()
+    finally:
+        # `is_wandb_trial` reads them, also in the ranks
+        os.environ.update(agent)
 
 
 def _record_url(group: Path, run: wandb.Run) -> None:
