@@ -70,6 +70,7 @@ def test_an_unknown_request_is_refused_by_its_name(wandb_server, query, fault):
 @pytest.mark.parametrize(
     ("offset", "row", "fault"),
     [
+        (0, {"_step": 0, "loss": 3}, "r sends rows again: its next row is 2, not 0"),
         (1, {"_step": 7, "loss": 3}, "r sends rows again: its next row is 2, not 1"),
         (3, {"_step": 7, "loss": 3}, "r leaves out rows: its next row is 2, not 3"),
         (2, {"_step": 1, "loss": 3}, "r sends step 1 after step 5"),
@@ -91,15 +92,6 @@ def test_a_wrong_key_is_refused(wandb_server):
     with pytest.raises(urllib.error.HTTPError, match="401"):
         send(wandb_server, "/graphql", {"query": "query Viewer { viewer { id } }"}, key="x")
     assert wandb_server.state.requests == set()
-
-
-def test_a_history_from_its_first_row_on_replaces_an_earlier_one(wandb_server):
-    open_run(wandb_server, "r")
-    for rows in ([{"_step": 0, "loss": 1}], [{"_step": 0, "loss": 1}, {"_step": 1, "loss": 2}]):
-        send_rows(wandb_server, "r", 0, *rows)
-    run = wandb_server.state.runs["tester", "p", "r"]
-    assert run.column("loss") == [1, 2]
-    assert run.replaced == 1
 
 
 @pytest.mark.slow

@@ -10,7 +10,14 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from soundfold.cli import main
 from soundfold.errors import InputError
-from soundfold.experiment.wandb_runs.offline import SUPERSEDED, last_step, offline_folders, read_records, superseding
+from soundfold.experiment.wandb_runs.offline import (
+    SUPERSEDED,
+    first_unsent_step,
+    last_step,
+    offline_folders,
+    read_records,
+    superseding,
+)
 from soundfold.experiment.wandb_runs.relocate import encode_records, relocate_artifacts
 from soundfold.experiment.wandb_runs.sync import sync_runs
 
@@ -90,6 +97,16 @@ def test_after_a_killed_process_two_folders_are_left_and_the_next_one_decides(tm
         assert (kept_steps(tmp_path), kept_steps(tmp_path / SUPERSEDED)) == ([0], [7])
         write_records(tmp_path, 2, 9)
     assert kept_steps(tmp_path) == [9]
+
+
+@pytest.mark.parametrize(("is_sent", "first"), [(False, 0), (True, 7)])
+def test_after_an_upload_the_next_folder_begins_where_it_ended(tmp_path, is_sent, first):
+    sent = write_records(tmp_path, 0, 7)
+    if is_sent:
+        (sent / f"run-{ID}.wandb.synced").touch()
+    current = write_records(tmp_path, 1, 0)
+    with superseding(current, ID):
+        assert first_unsent_step(current, ID) == first
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -25,7 +25,6 @@ class ServerRun:
         files: contents by name.
         uploaded: names that the client declared as uploaded.
         should_stop: answer file stream requests by a request to stop.
-        replaced: how often a whole history has replaced an earlier one.
         is_preempting: the client asked for a new start by another agent, should it end with an error.
     """
 
@@ -50,7 +49,6 @@ class ServerRun:
     state: str = "running"
     exit_code: int | None = None
     should_stop: bool = False
-    replaced: int = 0
     is_preempting: bool = False
 
     @property
@@ -68,9 +66,6 @@ class ServerRun:
         Raises:
             Refused: a row was sent before, a line is missing, or the step does not grow.
         """
-        if not offset and self.history:
-            # as W&B does for a run that is opened without `resume`
-            self.history, self.replaced = [], self.replaced + 1
         if offset != len(self.history):
             again = "sends rows again" if offset < len(self.history) else "leaves out rows"
             raise Refused(f"{self.name} {again}: its next row is {len(self.history)}, not {offset}")

@@ -16,7 +16,7 @@ from soundfold.config import stored_values
 from soundfold.experiment import build, environment
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.wandb_runs.artifacts import describe_collection, log_model, use_collection
-from soundfold.experiment.wandb_runs.session import open_wandb_run
+from soundfold.experiment.wandb_runs.session import first_step, open_wandb_run
 from soundfold.io.atomic import write_text
 from soundfold.validation import wandb_options
 
@@ -67,14 +67,14 @@ def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[Wan
 class FoldLogger(WandbLogger):
     """Logs one row of history per step, as a whole, and only rows that W&B's server does not have.
 
-    A resumed fold logs its history again. The row of a step is identified by W&B's own step, so rows before the first
-    step of the run are left out. A row that was sent in parts could lack a part forever: its step would be taken.
+    A resumed fold logs its history again. The row of a step is identified by W&B's own step, so rows before
+    `first_step` are left out. A row that was sent in parts could lack a part forever: its step would be taken.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._row: dict[str, float] = {}
-        self._step = 0
+        self._step, self._first = 0, first_step(self.experiment)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -89,7 +89,7 @@ class FoldLogger(WandbLogger):
         Args:
             only_complete: send it only if it has the training loss, which Lightning logs last in an epoch.
         """
-        if self._row and self._step >= self.experiment.starting_step and not (only_complete and LAST not in self._row):
+        if self._row and self._step >= self._first and not (only_complete and LAST not in self._row):
             self.experiment.log({**self._row, "trainer/global_step": self._step}, step=self._step)
         self._row = {}
 

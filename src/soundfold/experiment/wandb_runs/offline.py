@@ -1,15 +1,16 @@
 """Folders of offline W&B runs: one whole history per run, however often it was interrupted.
 
-W&B cannot resume an offline run. A resumed process logs the whole history again, to a new folder; if both folders were
-uploaded, rows would appear twice, or the shorter history would replace the longer one. So earlier folders are set aside
-in ``wandb/superseded``, where ``wandb sync`` does not look, and all folders but one are deleted when the process ends.
+W&B cannot resume an offline run. A resumed process logs the history again, to a new folder; if both folders were
+uploaded, rows would appear twice. So earlier folders are set aside in ``wandb/superseded``, where ``wandb sync`` does
+not look, and all folders but one are deleted when the process ends. If the earlier folder was sent, the new one begins
+where it ended.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -46,17 +47,39 @@ def read_records(path: Path) -> Iterator[Record]:
             fragments = b""
 
 
+def steps(folder: Path) -> list[int]:
+    """Return the steps of the history in an offline folder, up to where it is cut or damaged."""
+    found: list[int] = []
+    for path in folder.glob("run-*.wandb"):
+        with suppress(DecodeError):
+            found.extend(record.history.step.num for record in read_records(path) if record.HasField("history"))
+    return found
+
+
 def last_step(folder: Path) -> int:
     """Return the last step of the history in an offline folder; -1 if it has none, or cannot be read."""
-    step = -1
-    for path in folder.glob("run-*.wandb"):
-        try:
-            for record in read_records(path):
-                if record.HasField("history"):
-                    step = record.history.step.num
-        except DecodeError:
-            break
-    return step
+    return max(steps(folder), default=-1)
+
+
+def sent_marker(folder: Path) -> Path | None:
+    """Return the path of the file by which ``wandb sync`` marks an offline folder as sent; None without its log."""
+    log = next(folder.glob("run-*.wandb"), None)
+    return log and log.with_suffix(".wandb.synced")
+
+
+def is_sent(folder: Path) -> bool:
+    """Return whether ``wandb sync`` has sent an offline folder."""
+    marker = sent_marker(folder)
+    return marker is not None and marker.exists()
+
+
+def first_unsent_step(current: Path, run_id: str) -> int:
+    """Return the first step that no earlier folder of a run has sent; within `superseding`.
+
+    W&B appends the history of a folder to what its server has of the run.
+    """
+    earlier = offline_folders(current.parent / SUPERSEDED, run_id)
+    return max((last_step(path) + 1 if is_sent(path) else min(steps(path), default=0) for path in earlier), default=0)
 
 
 def offline_folders(folder: Path, run_id: str | None = None) -> list[Path]:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from soundfold.config import NOT_IDENTITY, Wandb
 from soundfold.errors import InputError
-from soundfold.experiment.wandb_runs.offline import superseding
+from soundfold.experiment.wandb_runs.offline import first_unsent_step, superseding
 from soundfold.io.atomic import write_text
 from soundfold.validation import is_wandb_trial
 
@@ -48,8 +48,8 @@ def open_wandb_run(
 ) -> Iterator[wandb.Run]:
     """Open a W&B run, and close it; an exception marks it as failed.
 
-    A run that is opened again continues on W&B's server. Offline, where W&B cannot resume, its whole history must be
-    logged again; see `soundfold.experiment.wandb_runs.offline` for the earlier files.
+    A run that is opened again continues on W&B's server: log its rows from `first_step` on. Offline, where W&B cannot
+    resume, this is 0 if nothing was sent; see `soundfold.experiment.wandb_runs.offline` for the earlier files.
 
     Inside the run of a trial, which stays open, another run is opened beside it; see `open_trial`.
 
@@ -73,7 +73,7 @@ def open_wandb_run(
             tags=list(dict.fromkeys([*options.tags, *default_tags(config), *(["leaky"] if leaky else [])])),
             notes="\n\n".join(filter(None, [options.notes, command])) or None,
             config={**config, **sweep_columns()},
-            # offline it would make `wandb sync` append the history to what the server has, instead of replacing it
+            # offline it would make `wandb sync` renumber the steps of a run that the server has
             resume="allow" if mode == "online" else None,
             reinit="create_new" if wandb.run else None,
         )
@@ -89,6 +89,13 @@ def open_wandb_run(
             finally:
                 # `with wandb.init(...)` would print a traceback of an exception that the caller reports
                 run.finish(exit_code=exit_code)
+
+
+def first_step(run: wandb.Run) -> int:
+    """Return the first step of a run's history that W&B's server does not have; rows are numbered by ``step=``."""
+    if not run.offline:
+        return run.starting_step
+    return first_unsent_step(Path(run.dir).resolve().parent, run.id)
 
 
 def _project(options: Wandb) -> dict[str, Any]:

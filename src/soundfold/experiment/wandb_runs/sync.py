@@ -15,7 +15,15 @@ import wandb
 from filelock import FileLock, Timeout
 
 from soundfold.errors import InputError, printable
-from soundfold.experiment.wandb_runs.offline import SUPERSEDED, keep_fullest, offline_folders, read_records, run_id_of
+from soundfold.experiment.wandb_runs.offline import (
+    SUPERSEDED,
+    is_sent,
+    keep_fullest,
+    offline_folders,
+    read_records,
+    run_id_of,
+    sent_marker,
+)
 from soundfold.experiment.wandb_runs.relocate import relocate_artifacts
 from soundfold.experiment.wandb_runs.session import CACHE, wandb_environment
 from soundfold.io.console import console
@@ -32,9 +40,8 @@ REMEDY = (
 def sync_runs(folders: Sequence[Path]) -> None:
     """Upload the offline W&B runs of runs: their folds and cross-validations. What was sent before is skipped.
 
-    Of a run that was interrupted, the folder with the longest history is sent. It replaces what the server has of that
-    run. Folds that are being trained are skipped. When everything of a run is sent, copies of media, which W&B stores
-    for the upload, are deleted.
+    Of a run that was interrupted, the folder with the longest history is sent. Folds that are being trained are
+    skipped. When everything of a run is sent, copies of media, which W&B stores for the upload, are deleted.
 
     Args:
         folders: of runs, ``outputs/<name>-<id>``.
@@ -77,7 +84,7 @@ def _unsent_of(folder: Path, home: Path) -> Iterator[Path]:
         kept = keep_fullest([*offline_folders(home / SUPERSEDED, run_id), *offline_folders(home, run_id)], home)
         if not any(record.HasField("run") for record in read_records(_file(kept))):
             console.print(f"{kept} is empty: its process was killed within seconds.", soft_wrap=True)
-        elif not _marker(kept).exists():
+        elif not is_sent(kept):
             yield kept
 
 
@@ -111,9 +118,10 @@ def _upload(folder: Path, offline: Sequence[Path]) -> None:
                 errors.append(line)
     for path in offline:
         # W&B marks a run as sent after a failed upload, too
-        if any(f"/{run_id_of(path)}]" in line for line in errors):
-            _marker(path).unlink(missing_ok=True)
-    if unsent := [path for path in offline if not _marker(path).exists()]:
+        marker = sent_marker(path)
+        if marker and any(f"/{run_id_of(path)}]" in line for line in errors):
+            marker.unlink(missing_ok=True)
+    if unsent := [path for path in offline if not is_sent(path)]:
         reason = re.sub(r"\s+", " ", errors[0]).strip() if errors else f"exit code {process.returncode}"
         raise InputError(
             f"{len(unsent)} of {len(offline)} W&B runs of {folder} were not sent, {unsent[0]} among them: {reason} The "
@@ -123,8 +131,3 @@ def _upload(folder: Path, offline: Sequence[Path]) -> None:
 
 def _file(offline: Path) -> Path:
     return next(offline.glob("run-*.wandb"))
-
-
-def _marker(offline: Path) -> Path:
-    """Return the file that W&B writes beside a run that it has sent."""
-    return _file(offline).with_suffix(".wandb.synced")

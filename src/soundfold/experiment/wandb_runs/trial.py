@@ -18,7 +18,7 @@ from soundfold.config import stored_values
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import build, environment
 from soundfold.experiment.setup import RunContext
-from soundfold.experiment.wandb_runs.session import open_wandb_run
+from soundfold.experiment.wandb_runs.session import first_step, open_wandb_run
 from soundfold.io.signals import Stopped
 from soundfold.validation import wandb_options
 
@@ -53,9 +53,11 @@ def open_trial(run: RunContext) -> Iterator[Callable[[list[FoldResult]], None]]:
         wandb_run.define_metric(FOLDS)
         wandb_run.define_metric(OBJECTIVE, step_metric=FOLDS)
 
+        first = first_step(wandb_run)
+
         def log(results: list[FoldResult]) -> None:
             # a trial that is assigned again has the rows of its finished folds
-            if len(results) >= wandb_run.starting_step:
+            if len(results) >= first:
                 mean = float(np.mean([result.objective for result in results]))
                 wandb_run.log({OBJECTIVE: mean, FOLDS: len(results)}, step=len(results), commit=True)
 
