@@ -28,7 +28,7 @@ from soundfold.experiment.user_modules import read_modules, refuse_changed_modul
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
-from soundfold.validation import is_wandb_trial, parse_fold
+from soundfold.validation import is_wandb_trial, parse_fold, wandb_options
 
 REMEDY = "Free some space, or set paths.outputs=DIRECTORY. The same command resumes the run."
 

@@ -20,7 +20,7 @@ from soundfold.experiment.wandb_runs.cv_tables import (
     prediction_table,
     score_media,
 )
-from soundfold.experiment.wandb_runs.session import open_wandb_run, wandb_mode
+from soundfold.experiment.wandb_runs.session import first_step, open_wandb_run, wandb_mode
 from soundfold.io.atomic import write_text
 
 # a table with its header
@@ -72,21 +72,20 @@ def log_cv(
     with cv_run(options, folder, total.cv_id, config, leaky=total.leaky, command=command) as wandb_run:
         use_collection(wandb_run, folder / f"fold{first}")
         _define_metrics(wandb_run)
-        for row in curve_rows(curves):
-            wandb_run.log(row)
-        wandb_run.log(
-            {
-                "cv/objective": total.objective,
-                **score_media(run),
-                **(
-                    {}
-                    if shortcuts is None
-                    else {"cv/shortcuts": wandb.Table(columns=list(shortcuts[0]), data=list(shortcuts[1:]))}
-                ),
-                "cv/predictions": prediction_table(run, mistakes),
-                **curve_charts(curves),
-            }
-        )
+        results = {
+            "cv/objective": total.objective,
+            **score_media(run),
+            **(
+                {}
+                if shortcuts is None
+                else {"cv/shortcuts": wandb.Table(columns=list(shortcuts[0]), data=list(shortcuts[1:]))}
+            ),
+            "cv/predictions": prediction_table(run, mistakes),
+            **curve_charts(curves),
+        }
+        # what was sent before has the steps before these
+        for step, row in enumerate([*curve_rows(curves), results], first_step(wandb_run)):
+            wandb_run.log(row, step=step)
         scores = {"cv/protocol": total.protocol, "cv/leaky": total.leaky, **cv_scores(run)}
         wandb_run.summary.update({**scores, "cv/predictions_omitted": max(0, total.n - MAX_PREDICTIONS)})
     write_text(folder / "wandb" / "cv.json", cv_json)
