@@ -11,7 +11,7 @@ import wandb
 
 from soundfold.config import Wandb
 from soundfold.experiment import environment
-from soundfold.experiment.wandb_runs.session import open_wandb_run
+from soundfold.experiment.wandb_runs.session import first_step, open_wandb_run
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def log_search(options: Wandb, folder: Path, config: dict[str, Any], trials: Seq
             highest = max(highest, trial.objective or 0.0)
             row = {"search/trial": trial.number, "search/objective": trial.objective, "search/best": highest}
             # a search that goes on has logged the earlier rows
-            if step >= run.starting_step:
+            if step >= first_step(run):
                 run.log({**row, **{f"sweep/{key}": value for key, value in trial.settings.items()}}, step=step)
         rows = [
             [trial.number, trial.state, *(trial.settings.get(key) for key in keys), trial.objective, trial.folds]
