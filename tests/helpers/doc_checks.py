@@ -7,6 +7,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from importlib import import_module
 from pathlib import Path
@@ -68,7 +69,7 @@ def check_command(command: Command, cwd: Path) -> DictConfig | None:
 
 def _check_soundfold(words: list[str]) -> DictConfig | None:
     if words[0] in CONFIGURED:
-        return _compose(words[0], words[1:])
+        return compose_command(words[0], words[1:])
     if words[0] in FLAGGED:
         _parse_flags(f"soundfold.cli.{words[0]}", words[1:])
     elif words[0] == "wandb":
@@ -78,7 +79,8 @@ def _check_soundfold(words: list[str]) -> DictConfig | None:
     return None
 
 
-def _compose(name: str, args: list[str]) -> DictConfig | None:
+def compose_command(name: str, args: list[str]) -> DictConfig | None:
+    """Return the validated configuration of the last job of a command; None if it has none."""
     parsed = parse_arguments(args)
     if parsed.shell_completion:
         return None
@@ -189,11 +191,26 @@ def _small_training(cfg: DictConfig, keys: set[str]) -> list[str]:
         settings.append("crops.seconds=0.4")
     if cfg.model._target_.endswith("ResNet18"):
         settings.append("model.width=16")
+    if cfg.model.weights == "imagenet":
+        # it would be downloaded
+        settings.append("model.weights=none")
     if cfg.search is not None:
         settings.append("search.trials=1")
     return settings
 
 
 def small_python(text: str) -> str:
-    """Return Python that trains for one epoch, on small settings."""
+    """Return Python whose trainer trains for one epoch; see also `small_cross_validate`."""
     return re.sub(r"max_epochs=\d+", "max_epochs=1", text)
+
+
+def small_cross_validate(collection: Path, cache: Path) -> Callable[..., object]:
+    """Return `soundfold.cross_validate` on small settings."""
+    from soundfold.api import cross_validate
+
+    def run(config: Sequence[str] = (), **options: object) -> object:
+        cfg = compose_command("train", list(config))
+        assert cfg is not None
+        return cross_validate(small(("soundfold", "train", *config), cfg, collection, cache)[2:], **options)
+
+    return run

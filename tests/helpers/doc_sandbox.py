@@ -63,7 +63,8 @@ class Sandbox:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(WARM)
         log = self.folder / "output.txt"
-        process = context.Process(target=child, args=(str(self.cwd), str(log), *task))
+        small = (self.collection, self.folder / "cache")
+        process = context.Process(target=child, args=(str(self.cwd), str(log), small, *task))
         process.start()
         process.join(SECONDS)
         if process.is_alive():
@@ -72,7 +73,7 @@ class Sandbox:
         return process.exitcode or 0, log.read_text(errors="replace")
 
 
-def child(cwd: str, log: str, kind: str, text: object, variables: dict[str, str]) -> None:
+def child(cwd: str, log: str, small: tuple[Path, Path], kind: str, text: object, variables: dict[str, str]) -> None:
     """Run the command or the Python of a page, with its output in a file. Called in a process of its own."""
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(stream, 1)
@@ -81,7 +82,7 @@ def child(cwd: str, log: str, kind: str, text: object, variables: dict[str, str]
     os.environ.update(variables, MPLBACKEND="agg", WANDB_MODE="disabled", COLUMNS="120")
     code: object = 1
     try:
-        code = _python(str(text)) if kind == "python" else _command(list(text))  # type: ignore[call-overload]
+        code = _python(str(text), *small) if kind == "python" else _command(list(text))  # type: ignore[call-overload]
     except SystemExit as end:
         code = end.code
         if isinstance(code, str):
@@ -113,7 +114,12 @@ def _command(words: list[str]) -> object:
     return subprocess.run(words, check=False).returncode
 
 
-def _python(text: str) -> object:
+def _python(text: str, collection: Path, cache: Path) -> object:
+    # imported here: the checks are not needed by commands
+    import soundfold.api
+    from helpers.doc_checks import small_cross_validate
+
+    soundfold.api.cross_validate = small_cross_validate(collection, cache)  # type: ignore[assignment]
     sys.path.insert(0, os.getcwd())
     exec(compile(text, "page", "exec"), {"__name__": "__main__"})
     return 0
