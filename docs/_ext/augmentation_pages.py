@@ -100,7 +100,7 @@ def page_text(
         _draw(folder / f"{file}.png", example)
         _render(sounds / f"{file}.ogg", example)
         lines += [f"**{example.label}**", f"![Log-mel: {example.label}]({file}.png)"]
-        lines.append(f'<audio controls preload="none" src="../../_static/augmentations/{file}.ogg"></audio>')
+        lines.append(f'<audio controls preload="metadata" src="../../_static/augmentations/{file}.ogg"></audio>')
     if name not in WAVEFORM:
         lines.append(RECONSTRUCTED)
     lines += ["## Keys", table(["key", "meaning"], _keys(name, comments)), "## Cost"]
