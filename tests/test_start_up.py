@@ -48,6 +48,13 @@ def test_help_and_errors_of_the_configuration_import_no_library_of_arrays(comman
     assert not imported & {*UNUSED, "torch", "lightning", "torchmetrics", "numpy", "rich", "filelock", "asyncio"}
 
 
+def test_the_library_installs_no_import_hook():
+    code = "import sys; before = list(sys.meta_path); import soundfold.errors; assert sys.meta_path == before"
+    hook = "import soundfold.cli; assert len(sys.meta_path) == len(before) + 1"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", f"{code}; {hook}"], check=True, env=env)
+
+
 @pytest.mark.slow
 def test_a_training_and_its_model_import_only_what_they_use(tmp_path):
     root = render(tmp_path / "clips")

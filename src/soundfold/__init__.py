@@ -13,8 +13,6 @@ import os
 from importlib import import_module
 from typing import Any
 
-from soundfold import deferred_imports
-
 # ONNX Runtime, which torchmetrics imports, sends usage data and stores a device id in the home directory. It reads this
 # variable when it is imported, so this must precede every other import.
 os.environ["ORT_DISABLE_TELEMETRY"] = os.environ.get("ORT_DISABLE_TELEMETRY") or "1"
@@ -25,8 +23,6 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # NumPy's threads spin, too, and its matrices are small here: PyTorch does the large ones.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-deferred_imports.install()
 
 __version__ = "0.1.0"
 __all__ = ["Prediction", "Predictor", "Run", "cross_validate", "load_run"]
