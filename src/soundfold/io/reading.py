@@ -37,7 +37,7 @@ def check_types(cls: type, values: dict[str, Any]) -> None:
     for field in fields(cls):
         if field.name in values and not _has_type(values[field.name], hints[field.name]):
             raise ValueError(f"{field.name} is not {field.type}")
-        if field.name not in values and field.default is MISSING:
+        if field.name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{field.name} is missing")
 
 
