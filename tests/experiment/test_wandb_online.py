@@ -69,7 +69,9 @@ def interrupt(monkeypatch, step: int, error: BaseException) -> None:
     monkeypatch.setattr(Classifier, "training_step", training_step)
 
 
-def test_a_cross_validation_online(root, tmp_path, wandb_server, capfd):
+def test_a_cross_validation_online(root, tmp_path, wandb_server, capfd, monkeypatch):
+    for name in ("WANDB_DEBUG", "WANDB_CORE_DEBUG"):
+        monkeypatch.setenv(name, "true")  # logs are as verbose as possible
     args = ("logger.wandb.mode=online", "logger.wandb.artifact=true", "logger.wandb.tags=[first]", "report.mistakes=2")
     cross_validate(root, tmp_path / "out", *SMALL, *args)
     folder = only(tmp_path / "out")
