@@ -182,8 +182,9 @@ def small(words: tuple[str, ...], cfg: DictConfig, collection: Path, cache: Path
 
 
 def _small_training(cfg: DictConfig, keys: set[str]) -> list[str]:
-    settings = ["trainer.accelerator=cpu", "trainer.precision=32-true", "data.batch_size=8", "report.page=none"]
-    settings += ["trainer.enable_progress_bar=false"]
+    batch_size = max(8, 4 * cfg.trainer.micro_batches)
+    settings = ["trainer.accelerator=cpu", "trainer.precision=32-true", f"data.batch_size={batch_size}"]
+    settings += ["report.page=none", "trainer.enable_progress_bar=false"]
     settings += ["trainer.max_epochs=1"] if cfg.trainer.max_epochs != -1 else ["trainer.max_steps=2"]
     if "logger" not in keys:
         settings.append("logger=csv")
