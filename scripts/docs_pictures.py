@@ -41,13 +41,14 @@ def main() -> int:
 def terminal_svg(run: Path, command: str) -> str:
     """Return the colored output of a run's summary as it appears after training, as SVG without external fonts."""
     # imported here: Rich is not needed for --help
-    from rich.console import Console
     from rich.text import Text
+
+    from soundfold.io.console import Terminal
 
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
     report = [sys.executable, str(ROOT / "scripts" / "report.py"), str(run), "report.page=none"]
     output = subprocess.run(report, env=environment, capture_output=True, text=True, check=True).stdout
-    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    console = Terminal(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text(f"$ {command}\n", style="bold"))
     console.print(Text.from_ansi(output.rstrip()))
     svg = console.export_svg(title="soundfold", unique_id="soundfold")
