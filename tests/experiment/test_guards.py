@@ -36,16 +36,16 @@ def test_a_diverging_loss_ends_the_command_with_step_batch_and_cause(root, tmp_p
 
 
 def test_images_that_are_not_finite_are_distinguished_from_diverged_weights(root, tmp_path, monkeypatch):
-    normalize = FrontEnd.normalize
+    make_images = FrontEnd._images
 
-    def overflow(self, log_mel):
-        image = normalize(self, log_mel)
+    def overflow(self, wave, params):
+        image = make_images(self, wave, params)
         # at the third call of training
         overflow.calls += 1
         return image * (float("inf") if overflow.calls == 3 else 1)
 
     overflow.calls = 0
-    monkeypatch.setattr(FrontEnd, "normalize", overflow)
+    monkeypatch.setattr(FrontEnd, "_images", overflow)
     with pytest.raises(TrainingError, match=r"step 1 .*images are not finite, so the network is not the cause"):
         cross_validate(root, tmp_path, *SHORT, "fold=1")
 

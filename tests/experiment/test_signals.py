@@ -155,7 +155,7 @@ def test_loggers_are_closed_and_the_w_and_b_run_is_marked_as_failed(root, tmp_pa
     assert code == 143
     assert wandb.run is None
     (path,) = (tmp_path / "out").rglob("run-*.wandb")
-    assert [record.exit.exit_code for record in wandb_records(path) if record.HasField("exit")] == [1]
+    assert [record.exit.exit_code for record in wandb_records(path) if record.HasField("exit")] == [143]
     board = EventAccumulator(str(only(tmp_path / "out") / "fold2" / "tensorboard"))
     board.Reload()
     assert len(board.Scalars("train/loss")) == 1
@@ -169,7 +169,7 @@ def test_no_traceback_is_printed_for_the_w_and_b_run_of_the_cross_validation(roo
     assert code == 130
     assert "Traceback" not in err
     (path,) = (only(tmp_path / "out") / "wandb").rglob("run-*.wandb")
-    assert [record.exit.exit_code for record in wandb_records(path) if record.HasField("exit")] == [1]
+    assert [record.exit.exit_code for record in wandb_records(path) if record.HasField("exit")] == [130]
     restore_default_handlers()
     assert command(*args)[0] == 0
     (path,) = (only(tmp_path / "out") / "wandb").rglob("run-*.wandb")
