@@ -1,8 +1,11 @@
+import contextlib
 import json
 import sys
+import time
 
 import pytest
-from benchmarks import folds, frontend, inference, loop, peers, scaling, speedrun, train
+import torch
+from benchmarks import folds, frontend, frontend_peers, inference, loop, peers, scaling, speedrun, train
 from benchmarks.timing import Timing
 from helpers.tiny import render
 from hydra import compose, initialize_config_dir
@@ -12,15 +15,50 @@ from soundfold.errors import InputError
 from soundfold.validation import validate_benchmark
 
 
-def test_features_are_compared_with_other_libraries(tmp_path):
+def test_features_are_compared_with_other_libraries(tmp_path, monkeypatch):
+    """Compilation is replaced: one method compiles, one fails, and one takes too long."""
+    compilers = iter([lambda method: lambda: None, _fail, _hang])
+    monkeypatch.setattr(torch, "compile", lambda method: next(compilers)(method))
+    monkeypatch.setattr(frontend_peers, "COMPILE_LIMIT", 0.5)
+    broken = {"no-such-library": ("no_such_module", None), "broken": ("json", lambda wave, files: _fail(None)())}
+    monkeypatch.setattr(frontend_peers, "LIBRARIES", frontend_peers.LIBRARIES | broken)
     frontend.run("cpu", clips=1, repeats=1, root=None, outputs=tmp_path)
     results = json.loads((tmp_path / "frontend-cpu.json").read_text())
     rows = {row["method"]: row for row in results["rows"]}
     assert rows[frontend.OURS]["ratio"] == 1
     assert all(row["ms_per_clip"] > 0 for row in rows.values())
-    assert {"soundfold, plain", "torchaudio PitchShift, then mel", "notebook: librosa, one of three"} <= set(rows)
+    shift, stretch, mel = (
+        "torchaudio PitchShift, then mel",
+        "torchaudio TimeStretch, then mel",
+        "torchaudio mel, plain",
+    )
+    expected = {f"{frontend.OURS}, as in training", "soundfold, plain", shift, stretch, mel, f"{shift}, compiled"}
+    assert expected | {"notebook: librosa, one of three"} <= set(rows)
     assert results["header"]["versions"]["torch"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["frontend-cpu.json", "frontend-cpu.md"]
+    assert list(results["first_call"]) == [f"{shift}, compiled"]
+    table = (tmp_path / "frontend-cpu.md").read_text()
+    assert f"| {stretch}, compiled | failed: ValueError: no kernel | | | | |" in table
+    assert f"| {mel}, compiled | skipped: its first call took more than 0.5 s | | | | |" in table
+    assert "| no-such-library | skipped: not installed: pip install" in table
+    assert "| broken | failed: ValueError: no kernel | | | | |" in table
+
+
+def _fail(method):
+    def call():
+        raise ValueError("no kernel\nand a long trace")
+
+    return call
+
+
+def _hang(method):
+    def call():
+        while True:
+            # a compiler that tries another way after each error
+            with contextlib.suppress(Exception):
+                time.sleep(60)
+
+    return call
 
 
 def test_lightning_overhead_is_fitted_to_two_epoch_lengths():

@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from benchmarks.frontend_peers import HOP, LIBRARIES, MELS, N_FFT, RATE, SECONDS, Peers, find_peers
 from benchmarks.tables import measured_on, write_results
 from benchmarks.timing import Timing, measure
 from soundfold.data.store import decode
@@ -24,11 +24,10 @@ from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
 from soundfold.features.augment import Augmentation
 from soundfold.features.augment_params import MaskSpec, ParamSampler, Uniform
-from soundfold.features.logmel import LogMel, area_weights
+from soundfold.features.logmel import LogMel
 from soundfold.features.pipeline import FrontEnd
-from soundfold.io.pcm import float_to_pcm, pcm_to_float
+from soundfold.io.pcm import float_to_pcm
 
-RATE, SECONDS, N_FFT, HOP, MELS = 44100, 5.0, 2048, 441, 128
 OURS = "soundfold, all augmentations"
 
 
@@ -47,25 +46,24 @@ def run(device: str, clips: int, repeats: int, root: str | Path | None, outputs:
     """
     target, root = choose_device(device), None if root is None else Path(root)
     wave = _clips(clips, root).to(target)
-    methods = {**_ours(wave), **_torchaudio(wave), **_audiomentations(wave)}
+    ours = _ours(wave)
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i}.wav" for i in range(clips)]
         for path, clip in zip(files, wave.cpu().numpy(), strict=True):
             soundfile.write(path, clip, RATE, subtype="PCM_16")
-        if find_spec("librosa"):
-            methods["notebook: librosa, one of three"] = _notebook(files)
-        timings = measure(methods, repeats, target)
+        peers = find_peers(wave, files)
+        timings = measure(ours | peers.methods, repeats, target)
     header = {
         **environment.describe(target),
-        "peers": {name: _version(name) for name in ("librosa", "torchaudio", "torch-audiomentations")},
+        "peers": {name: _version(name) for name in LIBRARIES},
         "date": time.strftime("%Y-%m-%d"),
         "clips": clips,
         "repeats": repeats,
         "source": "synthetic noise" if root is None else f"real clips of {root.name}",
     }
     rows = [_row(name, timing, timings[OURS], clips) for name, timing in timings.items()]
-    content = {"header": header, "rows": rows}
-    return write_results(outputs / f"frontend-{device}", content, _markdown(header, rows), width=200)
+    content = {"header": header, "rows": rows, "not_measured": peers.not_measured, "first_call": peers.first_call}
+    return write_results(outputs / f"frontend-{device}", content, _markdown(header, rows, peers), width=200)
 
 
 def _clips(clips: int, root: Path | None) -> Tensor:
@@ -100,15 +98,21 @@ def _ours(wave: Tensor) -> dict[str, Callable[[], Any]]:
     front = FrontEnd(logmel, augmentation=augmentation).to(wave.device)
     generator = torch.Generator(wave.device).manual_seed(0)
 
-    def methods(make: Callable[..., Tensor], suffix: str = "") -> dict[str, Callable[[], Any]]:
-        return {
-            f"{OURS}{suffix}": lambda: make(wave, augmentation.draw(ParamSampler(len(wave), generator))),
-            f"soundfold, plain{suffix}": lambda: make(wave, None),
-        }
+    counter = ParamSampler(len(wave), generator)
+    augmentation.draw(counter)
+    # a training draws the numbers of a whole epoch at once
+    numbers = torch.rand(counter.taken, generator=generator, device=wave.device)
 
+    def augmented(numbers: Tensor | None) -> Tensor:
+        return front(wave, augmentation.draw(ParamSampler(len(wave), generator, numbers=numbers)))
+
+    eager: dict[str, Callable[[], Any]] = {
+        OURS: lambda: augmented(None),
+        f"{OURS}, as in training": lambda: augmented(numbers),
+        "soundfold, plain": lambda: front(wave, None),
+    }
     if wave.device.type == "cpu":
-        return methods(front)
-    eager = methods(front)
+        return eager
     return eager | {f"{name}, CUDA graph": _captured(method, generator) for name, method in eager.items()}
 
 
@@ -125,68 +129,6 @@ def _captured(method: Callable[[], Any], generator: torch.Generator) -> Callable
     return graph.replay
 
 
-def _torchaudio(wave: Tensor) -> dict[str, Callable[[], Any]]:
-    from torchaudio import transforms
-
-    mel = transforms.MelSpectrogram(RATE, N_FFT, hop_length=HOP, n_mels=MELS).to(wave.device)
-    scale = transforms.MelScale(MELS, RATE, n_stft=N_FFT // 2 + 1).to(wave.device)
-    to_db = transforms.AmplitudeToDB(top_db=80)
-    spectrogram = transforms.Spectrogram(N_FFT, hop_length=HOP, power=None).to(wave.device)
-    stretch = transforms.TimeStretch(HOP, N_FFT // 2 + 1).to(wave.device)
-    shift = transforms.PitchShift(RATE, 2).to(wave.device)
-
-    @torch.no_grad()
-    def shifted() -> Tensor:
-        return to_db(mel(shift(pcm_to_float(wave)))[:, None])
-
-    @torch.no_grad()
-    def stretched() -> Tensor:
-        return to_db(scale(stretch(spectrogram(pcm_to_float(wave)), 1.2).abs().square())[:, None])
-
-    @torch.no_grad()
-    def plain() -> Tensor:
-        return to_db(mel(pcm_to_float(wave))[:, None])
-
-    return {
-        "torchaudio PitchShift, then mel": shifted,
-        "torchaudio TimeStretch, then mel": stretched,
-        "torchaudio mel, plain": plain,
-    }
-
-
-def _audiomentations(wave: Tensor) -> dict[str, Callable[[], Any]]:
-    if not find_spec("torch_audiomentations"):
-        return {}
-    from torch_audiomentations import PitchShift
-    from torchaudio import transforms
-
-    mel = transforms.MelSpectrogram(RATE, N_FFT, hop_length=HOP, n_mels=MELS).to(wave.device)
-    shift = PitchShift(-2, 2, p=1.0, sample_rate=RATE, output_type="tensor").to(wave.device)
-    return {"torch-audiomentations PitchShift, then mel": lambda: mel(shift(pcm_to_float(wave[:, None])))}
-
-
-def _notebook(files: list[Path]) -> Callable[[], Any]:
-    """The published notebook's procedure, per clip: load, add noise, stretch or shift, log-mel, resize to 128x128."""
-    import librosa
-
-    rng = np.random.default_rng(0)
-
-    def image(path: Path) -> np.ndarray:
-        sound, _ = librosa.load(path, sr=RATE)
-        choice = rng.integers(3)
-        if choice == 0:
-            sound = sound + 0.005 * rng.standard_normal(len(sound))
-        elif choice == 1:
-            sound = librosa.effects.time_stretch(sound, rate=rng.uniform(0.8, 1.2))
-        else:
-            sound = librosa.effects.pitch_shift(sound, sr=RATE, n_steps=int(rng.integers(-2, 3)))
-        mel = librosa.feature.melspectrogram(y=sound, sr=RATE, n_fft=N_FFT, hop_length=512, n_mels=MELS)
-        log_mel_db = librosa.power_to_db(mel, ref=np.max)
-        return log_mel_db @ area_weights(log_mel_db.shape[1], MELS).numpy().T
-
-    return lambda: [image(path) for path in files]
-
-
 def _row(name: str, timing: Timing, ours: Timing, clips: int) -> dict[str, Any]:
     ratios = sorted(other / own for other, own in zip(timing.seconds, ours.seconds, strict=True))
     return {
@@ -200,7 +142,7 @@ def _row(name: str, timing: Timing, ours: Timing, clips: int) -> dict[str, Any]:
     }
 
 
-def _markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def _markdown(header: dict[str, Any], rows: list[dict[str, Any]], peers: Peers) -> str:
     versions = {**header["versions"], **{k: v for k, v in header["peers"].items() if v}}
     lines = [
         f"{header['clips']} clips of {SECONDS:g} s at {RATE} Hz ({header['source']}), median of "
@@ -216,9 +158,14 @@ def _markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
             f"| {row['method']} | {row['ms_per_clip']:.2f} | {row['ms_min']:.2f} to {row['ms_max']:.2f} "
             f"| {row['clips_per_second']:.0f} | {peak} | {row['ratio']:.2f} |"
         )
-    missing = [name for name, number in header["peers"].items() if not number]
-    if missing:
-        lines += ["", f"Not installed, so not measured: {', '.join(missing)} (the dependency group `bench`)."]
+    lines += [f"| {name} | {reason} | | | | |" for name, reason in peers.not_measured.items()]
+    lines += [
+        "",
+        "As in training: the uniform numbers are drawn beforehand. Another library applies what its row names.",
+    ]
+    if peers.first_call:
+        compiled = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in peers.first_call.items())
+        lines += ["", f"First calls, which compile and are not in the table: {compiled}."]
     return "\n".join(lines) + "\n"
 
 
