@@ -20,7 +20,7 @@ OPTIONS = {
     "loop": ("device", "batch", "repeats"),
     "peers": ("device", "batch", "clips", "root", "peers_python"),
     "scaling": ("device", "repeats"),
-    "speedrun": ("device", "root", "steps", "repeats"),
+    "speedrun": ("device", "root", "collection", "steps", "repeats"),
     "train": ("device", "batch", "steps", "repeats"),
 }
 

@@ -9,14 +9,15 @@ from soundfold.errors import InputError, exit_code_of
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Run the CUDA tests, the tables of speed, the four rows of the published table, the ablations and "
-        "the recipe for as many steps as the time allows. Every result is written to plan.json as it ends, and all "
-        "small files to plan.zip at the end. The same command in the same folder goes on where it ended.",
+        "the recipe for as many steps as the time allows, and the speedrun if three minutes are left. Every result is "
+        "written to plan.json as it ends, and all small files to plan.zip at the end. The same command in the same "
+        "folder goes on where it ended.",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs/gpu_plan"), help="default %(default)s")
     parser.add_argument("--minutes", type=float, default=9.0, help="time limit, default %(default)g")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is one")
     parser.add_argument("--parallel", type=int, default=8, help="trainings at a time, default %(default)s")
-    parser.add_argument("--stages", help="comma-separated, default tests,tables,published,ablations,recipe")
+    parser.add_argument("--stages", help="comma-separated, default tests,tables,published,ablations,recipe,speedrun")
     parser.add_argument("--folds", default="1,2,3", help="folds of the ablations, default %(default)s")
     parser.add_argument("--recipe", nargs="+", default=["experiment=scratch"], metavar="KEY=VALUE")
     parser.add_argument("--max-steps", type=int, default=10_000, help="of the recipe, default %(default)s")

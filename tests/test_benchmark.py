@@ -204,16 +204,16 @@ def test_ours_is_timed_from_the_command(tmp_path):
 def test_a_speedrun_reports_every_run_of_a_fixed_length(tmp_path):
     root = render(tmp_path / "clips")
     recipe = (*TINY, "features.n_mels=16", "trainer.max_epochs=-1", "data.batch_size=8")
-    path = speedrun.run("cpu", str(root), 2, 2, tmp_path / "out", recipe)
+    path = speedrun.run("cpu", str(root), "esc50_16k", 2, 2, tmp_path / "out", recipe)
     content = json.loads(path.with_suffix(".json").read_text())
     assert [run["folds"] for run in content["runs"]] == [3, 3]
     assert all(run["seconds"] > run["training_seconds"] > 0 for run in content["runs"])
-    assert "2 steps in each of 3 folds of clips, fixed beforehand" in path.read_text()
+    assert "2 steps in each of 3 folds of clips, fixed beforehand: `data=esc50_16k " in path.read_text()
 
 
 def test_a_speedrun_needs_a_collection_and_says_whether_it_reached_an_accuracy(tmp_path):
     with pytest.raises(InputError, match="root=None is not a collection"):
-        speedrun.run("cpu", None, 2, 1, tmp_path)
+        speedrun.run("cpu", None, "esc50", 2, 1, tmp_path)
     header = {"steps": 9, "source": "ESC-50", "recipe": ["experiment=scratch"], "device": "d", "threads": 2}
     runs = [{"accuracy": value, "seconds": 9.0, "training_seconds": 5.0, "folds": 5} for value in (0.69, 0.73)]
     table = speedrun.markdown({**header, "date": "today", "commit": "c"}, runs)

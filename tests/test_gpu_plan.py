@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 import yaml
-from benchmarks.gpu_plan import ABLATIONS, PUBLISHED, Plan
+from benchmarks.gpu_plan import ABLATIONS, PUBLISHED, SPEEDRUN_SECONDS, SPEEDRUN_STEPS, Plan
 from benchmarks.pool import GRACE, Job, Pool
 from helpers.tiny import overrides, render
 
@@ -52,10 +52,30 @@ def test_nothing_runs_beside_a_job_that_measures_time(tmp_path):
     assert spans["alone"][1] < spans["b"][0]
 
 
-def test_a_plan_on_esc50_has_a_speedrun(tmp_path):
-    commands = {job.name: job.command for job in Plan(tmp_path, "cpu", ("data=esc50", "data.root=x")).tables_jobs()}
-    assert {"what=speedrun", "root=x", "repeats=1"} < set(commands["table_speedrun"])
-    assert "table_speedrun" not in {job.name for job in Plan(tmp_path, "cpu", ("data=esc50_16k",)).tables_jobs()}
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (("data=esc50_16k",), {"collection=esc50_16k", "root=data/ESC-50-16k"}),
+        (("data=esc50", "data.root=x"), {"collection=esc50", "root=x"}),
+    ],
+)
+def test_a_plan_on_esc50_has_a_speedrun_at_its_sample_rate(tmp_path, data, expected):
+    (job,) = Plan(tmp_path, "cpu", data).speedrun_jobs()
+    assert job.alone
+    assert expected | {"what=speedrun", f"steps={SPEEDRUN_STEPS}", "repeats=1"} < set(job.command)
+    assert Plan(tmp_path, "cpu", ("data=esc10",)).speedrun_jobs() == []
+
+
+@pytest.mark.parametrize(("seconds", "started"), [(SPEEDRUN_SECONDS + 60, True), (SPEEDRUN_SECONDS - 60, False)])
+def test_a_speedrun_comes_last_and_only_with_enough_time(tmp_path, monkeypatch, capsys, seconds, started):
+    plan, calls = Plan(tmp_path, "cpu", ("data=esc50_16k",), minutes=(GRACE + seconds) / 60), []
+    monkeypatch.setattr(plan, "_affordable_steps", lambda: 100)
+    monkeypatch.setattr(plan.pool, "run", lambda jobs: calls.append([job.name for job in jobs]))
+    plan.run(("speedrun", "tables", "recipe"))
+    assert calls[0] == ["table_frontend", "table_train"]
+    assert calls[1][0] == "recipe_100_seed0_fold1"
+    assert calls[2:] == ([["table_speedrun"]] if started else [])
+    assert ("No speedrun" in capsys.readouterr().out) is not started
 
 
 def test_every_training_of_the_plan_is_valid(tmp_path):

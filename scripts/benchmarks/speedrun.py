@@ -27,12 +27,21 @@ RECIPE = ("experiment=scratch", "split=benchmark")
 QUIET = ("logger=csv", "report.page=none", "checkpoints.keep=none", "trainer.enable_progress_bar=false")
 
 
-def run(device: str, root: str | None, steps: int, repeats: int, outputs: Path, recipe: Sequence[str] = RECIPE) -> Path:
+def run(
+    device: str,
+    root: str | None,
+    collection: str,
+    steps: int,
+    repeats: int,
+    outputs: Path,
+    recipe: Sequence[str] = RECIPE,
+) -> Path:
     """Measure and print, and write ``speedrun-<device>.md`` and ``.json``.
 
     Args:
         device: ``cpu``: hours; or ``cuda``.
         root: folder of a collection in ESC-50's layout.
+        collection: the data option, with its sample rate: ``esc50`` or ``esc50_16k``.
         steps: optimizer steps of each fold.
         repeats: runs, with the seeds 0, 1 and so on.
         outputs: folder for both files.
@@ -41,7 +50,7 @@ def run(device: str, root: str | None, steps: int, repeats: int, outputs: Path, 
     Raises:
         InputError: the device is not available, or there is no collection.
     """
-    target = choose_device(device)
+    target, recipe = choose_device(device), (f"data={collection}", *recipe)
     if root is None or not (Path(root) / "meta" / "esc50.csv").is_file():
         raise InputError(f"root={root} is not a collection in ESC-50's layout. Set root=FOLDER, such as data/ESC-50.")
     with tempfile.TemporaryDirectory() as folder:
@@ -61,10 +70,9 @@ def _command(root: Path, folder: Path, device: str, steps: int, recipe: Sequence
     return [
         sys.executable,
         str(CONF.parent / "scripts" / "train.py"),
-        "data=esc50",
+        *recipe,
         "data.download=null",
         f"data.root={root}",
-        *recipe,
         *QUIET,
         f"trainer.max_steps={steps}",
         f"trainer.accelerator={'gpu' if device == 'cuda' else 'cpu'}",

@@ -17,6 +17,7 @@ class Benchmark:
     steps: int = key(low=1)
     repeats: int = key(low=1)
     root: str | None = key()
+    collection: str = key(choices=("esc50", "esc50_16k"))
     peers_python: str | None = key()
     outputs: str = key()
 
