@@ -175,13 +175,13 @@ def small(words: tuple[str, ...], cfg: DictConfig, collection: Path, cache: Path
         if cfg.features.image is None:
             settings += ["features.window=0.064", "features.hop=0.02", "features.n_mels=16", "features.f_max=4000"]
         if words[1] == "train":
-            settings += _small_training(cfg, keys)
+            settings += _small_training(cfg, keys, "-m" in words)
         else:
             settings.append("examples=1")
     return [*words, *settings]
 
 
-def _small_training(cfg: DictConfig, keys: set[str]) -> list[str]:
+def _small_training(cfg: DictConfig, keys: set[str], is_sweep: bool) -> list[str]:
     batch_size = max(8, 4 * cfg.trainer.micro_batches)
     settings = ["trainer.accelerator=cpu", "trainer.precision=32-true", f"data.batch_size={batch_size}"]
     settings += ["report.page=none", "trainer.enable_progress_bar=false"]
@@ -197,6 +197,8 @@ def _small_training(cfg: DictConfig, keys: set[str]) -> list[str]:
         settings.append("model.weights=none")
     if cfg.search is not None:
         settings.append("search.trials=1")
+    elif is_sweep and "fold" not in keys:
+        settings.append("fold=1")
     return settings
 
 
