@@ -252,7 +252,7 @@ def _draw(path: Path, example: Example) -> None:
     _remove_older(path)
     centers = example.front_end.logmel.edges[1:-1].numpy()
     figure = clip_figure(None, SECONDS, example.log_mel.numpy(), centers)
-    figure.savefig(path, dpi=110, facecolor="white")
+    figure.savefig(path, dpi=110, facecolor="white", bbox_inches="tight", pad_inches=0.1)
 
 
 def _render(path: Path, example: Example) -> None:
