@@ -41,7 +41,9 @@ def _check_table(data: DictConfig) -> None:
     """Check where the table of clips comes from."""
     if (data.layout in ("folder", "csv") or data.reader) and data.folds < 2:
         raise InputError(f"data.folds={data.folds} must be at least 2.")
-    if data.reader and not isinstance(data.reader.get("_target_"), str):
+    # a value that refers to another one, like ${name}, may be of any type
+    is_entry = isinstance(data.reader, DictConfig)
+    if data.reader and not (is_entry and isinstance(data.reader.get("_target_"), str)):
         raise InputError("data.reader requires _target_, a function that returns a soundfold.data.tables.ClipTable.")
     if data.layout == "csv":
         if data.table is None and not data.reader:
