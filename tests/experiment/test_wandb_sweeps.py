@@ -97,10 +97,25 @@ def test_two_agents_train_a_grid(root, tmp_path, wandb_server, start_agent):
     assert sorted(map(bool, (agent.runs for agent in wandb_server.state.agents.values()))) == [True, True]
 
 
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_an_agent_trains_what_a_random_or_bayes_search_draws(root, tmp_path, wandb_server, start_agent, method):
+    parameters = {"optim.lr": {"min": 1e-4, "max": 1e-2, "distribution": "log_uniform_values"}}
+    sweep = create_sweep(tmp_path, root, parameters, "trainer.max_epochs=1", method=method)
+    assert start_agent(sweep, "--count", "2").wait(timeout=400) == 0
+    first, second = trials(wandb_server)
+    assert_complete(first)
+    assert_complete(second)
+    rates = [trial.values["optim.lr"] for trial in (first, second)]
+    assert rates[0] != rates[1]
+    assert all(1e-4 <= rate <= 1e-2 for rate in rates)
+
+
 def test_hyperband_stops_a_trial_cleanly(root, tmp_path, wandb_server, start_agent):
     # the second one cannot learn
+    # the second one cannot learn
     parameters = {"optim.lr": {"values": [0.003, 1e-9]}}
-    more = ("trainer.max_epochs=25", "selection.choose=last", "augment=none")
+    # long enough for the server's answer to arrive between two folds on a fast machine
+    more = ("trainer.max_epochs=120", "selection.choose=last", "augment=none")
     sweep = create_sweep(tmp_path, root, parameters, *more, early_terminate=HYPERBAND)
     agent = start_agent(sweep)
     assert agent.wait(timeout=600) == 0
