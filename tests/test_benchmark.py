@@ -15,6 +15,7 @@ from soundfold.errors import InputError
 from soundfold.validation import validate_benchmark
 
 
+@pytest.mark.slow
 def test_features_are_compared_with_other_libraries(tmp_path, monkeypatch):
     """Compilation is replaced: one method compiles, one fails, and one takes too long."""
     compilers = iter([lambda method: lambda: None, _fail, _hang])

@@ -69,7 +69,9 @@ def test_every_option_is_valid(override, monkeypatch):
     validate(composed(override, "allow_leakage=true", *REQUIRED.get(override, ())))
 
 
-@pytest.mark.parametrize("recipe", ["scratch", "quick", "finetune"])
+@pytest.mark.parametrize(
+    "recipe", ["quick", *(pytest.param(name, marks=pytest.mark.slow) for name in ("scratch", "finetune"))]
+)
 def test_every_ablation_changes_one_section_of_a_recipe(recipe):
     base = flatten(OmegaConf.to_container(composed(f"experiment={recipe}"), resolve=True))
     for ablation in options("ablate"):

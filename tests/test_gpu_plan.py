@@ -78,6 +78,7 @@ def test_a_speedrun_comes_last_and_only_with_enough_time(tmp_path, monkeypatch, 
     assert ("No speedrun" in capsys.readouterr().out) is not started
 
 
+@pytest.mark.slow
 def test_every_training_of_the_plan_is_valid(tmp_path):
     plan = Plan(tmp_path, "cpu", ("data=esc50_16k",))
     jobs = [*plan.published_jobs(), *plan.ablations_jobs(), *plan.recipe_jobs(1000)]

@@ -154,6 +154,7 @@ def test_the_page_in_a_browser(page, browser):
     assert tab.evaluate(marks) == ["0.07", "1"]
 
 
+@pytest.mark.slow
 def test_without_sound_or_examples(faulty, page, tmp_path):
     cache = page.parent.parent / "cache"
     overrides = [

@@ -108,6 +108,7 @@ def test_a_run_killed_in_every_kind_of_write_and_at_random_equals_an_uninterrupt
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
 def test_a_fold_killed_while_writing_equals_an_uninterrupted_one(root, tmp_path):
     options = (*SMALL, "fold=2", "trainer.max_epochs=5")
     assert run(overrides(root, tmp_path / "reference", *options), tmp_path / "log") == 0

@@ -147,7 +147,8 @@ AVERAGED = (
 )
 
 
-@pytest.mark.parametrize("options", [("augment=strong", "split=nested"), pytest.param(LEAKY, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("augment=strong", "split=nested"), LEAKY])
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(root, tmp_path, options):
     long = ("fold=2", "trainer.max_epochs=8", *options)
     cross_validate(root, tmp_path / "whole", *long)
@@ -177,7 +178,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(root, tmp_path, op
         pytest.param((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,), marks=pytest.mark.slow),
         (("trainer.max_epochs=-1", "trainer.max_steps=10"), (1,)),
         (("split=nested", "trainer.max_epochs=5", "selection.patience=2", "selection.monitor=val/f1"), (2,)),
-        ((*AVERAGED, *BALANCED, "split=nested", "trainer.max_epochs=4"), (2,)),
+        pytest.param((*AVERAGED, *BALANCED, "split=nested", "trainer.max_epochs=4"), (2,), marks=pytest.mark.slow),
         pytest.param(
             ("split=nested", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), (3,), marks=pytest.mark.slow
         ),
@@ -301,13 +302,13 @@ STOPS_EARLY = ("split=nested", "selection.monitor=val/accuracy", "selection.pati
     ("options", "epochs"),
     [
         (["split=benchmark"], 2),
-        (["split=nested"], 2),
+        pytest.param(["split=nested"], 2, marks=pytest.mark.slow),
         ([*STOPS_EARLY, "trainer.max_epochs=9"], 2),
         pytest.param([*LEAKY, "trainer.max_epochs=3"], 3, marks=pytest.mark.slow),
-        (["trainer.max_epochs=-1", "trainer.max_steps=6"], 2),
+        pytest.param(["trainer.max_epochs=-1", "trainer.max_steps=6"], 2, marks=pytest.mark.slow),
         (["trainer.max_epochs=-1", "trainer.max_steps=7"], 3),
         ([*AVERAGED], 2),
-        ([STOP_AFTER, "callbacks.stop.epochs=2", "trainer.max_epochs=9"], 2),
+        pytest.param([STOP_AFTER, "callbacks.stop.epochs=2", "trainer.max_epochs=9"], 2, marks=pytest.mark.slow),
     ],
     ids=["benchmark", "nested", "stopped early", "leaky", "steps", "steps within an epoch", "averaged", "callback"],
 )
@@ -512,11 +513,6 @@ def test_wandb_offline_runs_are_closed_and_grouped(root, tmp_path):
             total = json.loads((folder / "cv.json").read_text())
             assert float(summary["cv/accuracy"]) == pytest.approx(total["accuracy"])
     assert kinds == {**{f"{folder.name} fold {k}": "fold" for k in (1, 2, 3)}, f"{folder.name} cv": "cv"}
-
-
-def test_csv_logging_does_not_import_wandb():
-    probe = "import sys, soundfold.experiment.run; sys.exit('wandb' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", probe], check=False).returncode == 0
 
 
 def test_a_terminated_run_exits_with_143(root, tmp_path):

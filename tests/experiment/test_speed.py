@@ -65,6 +65,7 @@ def plain() -> torch.Tensor:
     return losses(channels_last=False, bfloat16=False, compile="none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bfloat16", "tolerance"), [(False, 0.01), (True, 0.05)])
 def test_channels_last_and_fused_losses_equal_the_plain_ones(plain, bfloat16, tolerance):
     fast = losses(channels_last=True, bfloat16=bfloat16, compile="none")

@@ -153,6 +153,7 @@ def test_an_invalid_override_is_refused_before_the_first_job(train_here):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_fixed_folder_has_the_jobs_of_the_last_sweep_only(train_here, tmp_path):
     folder = f"hydra.sweep.dir={tmp_path}/fixed"
     assert train_here(lambda cfg, reporter, record_folder: 1 / 0, "-m", "seed=1,2,3", folder)[0] == 1
@@ -386,6 +387,7 @@ def test_a_nested_sweep_shows_and_sorts_by_the_validation_figure(tmp_path, capsy
     assert "accuracy" not in out
 
 
+@pytest.mark.slow
 def test_a_job_of_a_nested_sweep_prints_no_test_figure(root, tmp_path, train_here):
     settings = ("split=nested", "fold=1", "report.page=none", "trainer.max_epochs=1", "optim.lr=1e-3,1e-4")
     code, out, err = train_here(runs.cross_validate, "-m", *overrides(root, tmp_path / "out", *settings))

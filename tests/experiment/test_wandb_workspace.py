@@ -87,6 +87,7 @@ def test_views_and_reports_are_saved_on_the_server(workspace, wandb_server):
     assert "id of mine" in report["spec"]
 
 
+@pytest.mark.slow
 def test_a_missing_account_and_a_missing_package_are_input_errors(workspace, tmp_path, monkeypatch):
     for name in ("WANDB_API_KEY", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)

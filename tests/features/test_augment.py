@@ -66,7 +66,15 @@ def test_a_faster_clip_ends_in_silence():
     assert (log_mel[:, :79] > log_mel.min()).all()
 
 
-@pytest.mark.parametrize(("rate", "semitones"), [(0.8, 0.0), (1.2, 0.0), (1.0, -2.0), (1.0, 2.0)])
+@pytest.mark.parametrize(
+    ("rate", "semitones"),
+    [
+        (0.8, 0.0),
+        pytest.param(1.2, 0.0, marks=pytest.mark.slow),
+        pytest.param(1.0, -2.0, marks=pytest.mark.slow),
+        (1.0, 2.0),
+    ],
+)
 def test_parity_with_a_phase_vocoder(real_or_synthetic_clips, rate, semitones):
     """Four clips of each class: at least as close to librosa's vocoder as that vocoder is with a longer window."""
     targets = real_or_synthetic_clips.targets

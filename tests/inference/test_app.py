@@ -19,6 +19,7 @@ def predictor(tiny_run) -> Predictor:
     return Predictor.load(tiny_run)
 
 
+@pytest.mark.slow
 def test_page_classifies_uploads_and_reports_bad_ones(predictor, tiny_run, browser, tmp_path):
     tone = 0.3 * np.sin(2 * np.pi * 800 * np.arange(16_000) / 8000)
     soundfile.write(tmp_path / "long.wav", tone, 8000)

@@ -75,6 +75,7 @@ def exported(tiny_run, tmp_path_factory) -> tuple[Path, str]:
     return out, done.stdout
 
 
+@pytest.mark.slow
 def test_int8_is_scored_on_the_fold_s_test_clips(exported, tiny_run):
     out, printed = exported
     scored = load_predictions(tiny_run / "fold2" / "predictions.csv", ["noise", "tone"])

@@ -179,6 +179,7 @@ def test_a_plain_page(real_run):
     assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', text) == []
 
 
+@pytest.mark.slow
 def test_pages_without_sound_still_name_the_authors(real_run):
     run = load_run(real_run)
     silent = write_run_page(real_run, run, report_options(["report.audio=false", "report.mistakes=2"])).read_text()
