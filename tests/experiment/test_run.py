@@ -414,6 +414,7 @@ def test_a_moved_nested_fold_still_has_its_best_epoch(root, tmp_path):
     assert (result.objective, result.accuracy) == (expected.objective, expected.accuracy)
 
 
+@pytest.mark.slow
 def test_a_rerun_deletes_the_summary_of_its_old_results(root, tmp_path, monkeypatch):
     cross_validate(root, tmp_path, "trainer.max_epochs=1")
     monkeypatch.setattr(runs, "run_fold", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -182,6 +182,7 @@ def test_a_study_that_is_damaged_during_a_search_is_explained(root, tmp_path, mo
 NESTED = ("search.nested=true", "search.sampler=random", "search.prune_after=null")
 
 
+@pytest.mark.slow
 def test_a_nested_search_scores_each_fold_with_settings_chosen_without_it(root, tmp_path, capsys):
     """Each fold has a different best learning rate, and its score is the rate that it was scored with."""
     scored = []

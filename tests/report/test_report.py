@@ -309,6 +309,7 @@ def test_the_confusion_matrix_is_darker_for_larger_shares():
     assert colors[2, 2] < 0.2
 
 
+@pytest.mark.slow
 def test_confusion_matrix_of_fifty_classes(tmp_path):
     counts = np.random.default_rng(0).integers(0, 3, (50, 50))
     links = {f"#cell-{i}-{j}": f"{i} as {j}" for i, j in zip(*np.nonzero(counts), strict=True)}
