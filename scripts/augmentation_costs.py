@@ -6,7 +6,6 @@ machine disturbs little.
 """
 
 import datetime
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 
+from soundfold.experiment import environment
 from soundfold.features.augment_params import ParamSampler
 from soundfold.features.batch_transform import BatchTransform
 from soundfold.features.mixing import Mixing
@@ -43,13 +43,10 @@ def main() -> int:
             step = _step(compose_options(_always(page["options"]), Path(folder), *SIZE))
             costs[name] = round(_difference(step, plain), 2)
             print(f"{name}: {costs[name]} ms", flush=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     facts = (
         f"Measured by `python scripts/augmentation_costs.py`: one thread of an x86-64 server with other work on it, "
         f"median of {ROUNDS} rounds of {CLIPS} clips, every clip augmented; {datetime.date.today()}, commit "
-        f"{commit.stdout.strip()}, torch {torch.__version__.split('+')[0]}."
+        f"{environment.describe(torch.device('cpu'))['commit']}, torch {torch.__version__.split('+')[0]}."
     )
     text = yaml.safe_dump({"facts": facts, "ms": costs}, sort_keys=False, width=118)
     write_text(ROOT / "docs" / "results" / "augmentation_costs.yaml", text)

@@ -67,7 +67,7 @@ def write(app: Sphinx) -> None:
 INDEX = """# Augmentations
 
 One page each: what it does, its keys, its cost, and a clip before and after it. The sound is a bell of the synthetic
-collection, which soundfold renders itself. Augmentations are drawn anew for every clip in every epoch;
+collection, which soundfold renders itself. Augmentations are drawn again for every clip in every epoch;
 `soundfold explore clip=FILE augment=strong` makes the same pictures and sounds of a clip of yours, and
 [a class of your own](../../tutorials/own-parts.md) appears there, too.
 
@@ -108,7 +108,7 @@ def page_text(
     return "\n\n".join(lines) + "\n"
 
 
-RECONSTRUCTED = """After this augmentation a sound exists only as a log-mel. What you hear is reconstructed from it by
+RECONSTRUCTED = """After this augmentation a sound exists only as a log-mel. Its sound is reconstructed from it by
 the Griffin-Lim algorithm, and is rougher than a recording."""
 WAVEFORM = (
     "gain_db",

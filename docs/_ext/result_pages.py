@@ -18,7 +18,7 @@ INDEX = """# Measured results
 Every table is made from the `result.json`, `cv.json` and `predictions.csv` of finished runs, which are stored in
 `docs/results`; the figures of ESC-10 were recorded when they were measured. Commands are arguments of
 `soundfold train`. Accuracies are means over folds ± their standard deviation; intervals are by bootstrap over source
-recordings. What was not measured has no row.
+recordings. Only measured settings have a row.
 
 ## Recipes
 

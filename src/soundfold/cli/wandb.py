@@ -12,8 +12,8 @@ def _parser() -> ArgumentParser:
     sync = commands.add_parser(
         "sync",
         help="upload the offline W&B runs of runs",
-        description="Upload all offline W&B runs of runs: every fold and the cross-validation. What was sent before is "
-        "skipped. A run that was interrupted, however often, is sent once, with its whole history.",
+        description="Upload all offline W&B runs of runs: every fold and the cross-validation. Runs that were sent "
+        "before are skipped. A run that was interrupted, however often, is sent once, with its whole history.",
     )
     sync.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>")
     workspace = commands.add_parser(

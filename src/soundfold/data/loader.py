@@ -52,8 +52,8 @@ class ClipBatches:
     drawn at once, because a small draw costs as much time on an accelerator as a large one.
 
     With a shard, every rank loads the full batch and trains on a slice of it: each batch is repeated for every
-    micro-batch of this process, followed by the slice, with the generator in the same state. What is drawn for a batch
-    is therefore the same on any number of devices, and mixing may use clips of another shard.
+    micro-batch of this process, followed by the slice, with the generator in the same state. The draws for a batch are
+    therefore the same on any number of devices, and mixing may use clips of another shard.
 
     Args:
         samples: int16 (clips, N), on the training device, or in host memory to stream batches from there.

@@ -162,9 +162,7 @@ def _score(
         confusion = confusion_matrix(model.targets.numpy(), model.logits.argmax(dim=1).numpy(), len(table.classes))
     # the exact ratio of counts, which logging rounds to float32
     accuracy = float(np.trace(confusion) / confusion.sum()) if scores else None
-    objective = accuracy
-    if job.is_nested:
-        objective = flip_objective(job.cfg, _monitored(job, validated))
+    objective = flip_objective(job.cfg, _monitored(job, validated)) if job.is_nested else accuracy
     result = FoldResult(
         cv_id=run.cv_id,
         fold=job.fold,

@@ -74,9 +74,8 @@ def cross_validate(
     """
     run = open_run(cfg)
     folds = _select_folds(run)
-    check_folds(run, folds)
-    _check_modules(run, folds)
-    check_computed(run, folds)
+    for check in (check_folds, _check_modules, check_computed):
+        check(run, folds)
     with explain_write_errors(run.folder, REMEDY):
         run.folder.mkdir(parents=True, exist_ok=True)
     if record_folder is not None:
@@ -92,10 +91,7 @@ def cross_validate(
         return None
     objective = float(np.mean([result.objective for result in results]))
     if run.is_trial:
-        if is_wandb_trial():  # a search prints its trials itself
-            monitor = cfg.selection.monitor
-            value = f"{monitor} {flip_objective(cfg, objective):.4g}"
-            console.print(f"{run.group}: {value} on validation folds.", soft_wrap=True)
+        _print_trial(run, objective)
         return objective
     _report(run, results, reporter, show_table=cfg.fold == "all" or record_folder is None, show_scores=show_scores)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
@@ -225,6 +221,13 @@ def _open_trial(run: RunContext) -> AbstractContextManager[Callable[[list[FoldRe
     from soundfold.experiment.wandb_runs import open_trial
 
     return open_trial(run)
+
+
+def _print_trial(run: RunContext, objective: float) -> None:
+    """Print the objective of a trial of a W&B sweep; a search prints its trials itself."""
+    if is_wandb_trial():
+        value = f"{run.cfg.selection.monitor} {flip_objective(run.cfg, objective):.4g}"
+        console.print(f"{run.group}: {value} on validation folds.", soft_wrap=True)
 
 
 def _print_upload(run: RunContext) -> None:

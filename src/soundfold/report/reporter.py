@@ -93,4 +93,7 @@ def _log_to_wandb(folder: Path, run: RunResult, options: DictConfig, wandb: Wand
 def _shortcuts(folder: Path, run: RunResult) -> list[list[str]] | None:
     """Return the rows of ``shortcuts.csv`` if ``soundfold explore`` has analyzed the collection beside the run."""
     path = folder.parent / f"explore-{run.collection}" / "shortcuts.csv"
-    return list(csv.reader(path.open(newline=""))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with path.open(newline="") as stream:
+        return list(csv.reader(stream))

@@ -17,6 +17,8 @@ from soundfold.experiment.cv_metrics import Curves
 MAX_PREDICTIONS = 10_000
 # a chart of W&B's with a colored cell for each pair of labels
 HEAT_MAP = "wandb/confusion_matrix/v1"
+# its fields, and the columns of the table that they show
+RECALL_FIELDS = {"Actual": "class", "Predicted": "fold", "nPredictions": "recall"}
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ def _recall_heat_map(run: RunResult) -> Any:
         rows += [[name, f"fold {fold}", recall] for name, recall, clips in values if clips]
     return wandb.plot_table(
         vega_spec_name=HEAT_MAP,
-        data_table=wandb.Table(columns=["class", "fold", "recall"], data=rows),
-        fields={"Actual": "class", "Predicted": "fold", "nPredictions": "recall"},
+        data_table=wandb.Table(columns=[*RECALL_FIELDS.values()], data=rows),
+        fields=RECALL_FIELDS,
         string_fields={"title": "Recall by class and fold"},
     )
 

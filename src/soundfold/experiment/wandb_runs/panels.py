@@ -7,6 +7,8 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 
+from soundfold.experiment.wandb_runs.cv_tables import HEAT_MAP, RECALL_FIELDS
+
 CURVES = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
 # of folds, with the name of the axis
 FOLD_METRICS = {
@@ -77,12 +79,12 @@ def sweep_panels(keys: Sequence[str]) -> list[Any]:
 
 def class_panels() -> list[Any]:
     """Return recall by class and fold, the confusion matrix, and the calibration."""
-    cells = {"Actual": "class", "Predicted": "fold", "nPredictions": "recall"}
-    counts = {name: name for name in ("Actual", "Predicted", "nPredictions")}
+    # W&B names the columns of its own confusion matrix by the fields
+    counts = {name: name for name in RECALL_FIELDS}
     lines = {"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"}
     return [
-        _chart("cv/recall_table", "wandb/confusion_matrix/v1", cells, "Recall by class and fold"),
-        _chart("cv/confusion_table", "wandb/confusion_matrix/v1", counts, "Confusion matrix, all folds"),
+        _chart("cv/recall_table", HEAT_MAP, RECALL_FIELDS, "Recall by class and fold"),
+        _chart("cv/confusion_table", HEAT_MAP, counts, "Confusion matrix, all folds"),
         _chart("cv/calibration_table", "wandb/lineseries/v0", lines, "Accuracy by confidence"),
         wr.WeavePanelSummaryTable(table_name="cv/classes"),
     ]

@@ -51,12 +51,12 @@ def log_search(options: Wandb, folder: Path, config: dict[str, Any], trials: Seq
     keys = list(best.settings)
     with open_wandb_run(options, folder, config, leaky=False, **init) as run:
         run.define_metric("search/*", step_metric="search/trial")
-        highest = float("-inf")
+        # a search that goes on has logged the earlier rows
+        first, highest = first_step(run), float("-inf")
         for step, trial in enumerate(complete):
             highest = max(highest, trial.objective or 0.0)
             row = {"search/trial": trial.number, "search/objective": trial.objective, "search/best": highest}
-            # a search that goes on has logged the earlier rows
-            if step >= first_step(run):
+            if step >= first:
                 run.log({**row, **{f"sweep/{key}": value for key, value in trial.settings.items()}}, step=step)
         rows = [
             [trial.number, trial.state, *(trial.settings.get(key) for key in keys), trial.objective, trial.folds]
