@@ -8,6 +8,7 @@ fault, which fails the test. ``requests.txt`` lists the requests of the pinned c
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,9 +44,17 @@ def serve(folder: Path) -> Iterator[WandbServer]:
         patch.setenv("WANDB_ERROR_REPORTING", "false")
         patch.setenv("WANDB_BASE_URL", server.url)
         patch.setenv("WANDB_API_KEY", KEY)
+        forget_settings()
         try:
             yield server
         finally:
             server.stop()
+    forget_settings()
     if server.state.faults:
         raise AssertionError("W&B's client and the stand-in disagree: " + "; ".join(server.state.faults))
+
+
+def forget_settings() -> None:
+    """Make W&B's client read its environment again: it reads it once per process, and ignores later changes."""
+    if wandb := sys.modules.get("wandb"):
+        wandb.teardown()
