@@ -1,6 +1,6 @@
 """Long runs, and the resources of the process after each of their parts, as JSON; each in a process of its own.
 
-``python -m helpers.long_runs folds FOLDER`` or ``jobs FOLDER``. What other tests leave in a process would count as well.
+``python -m helpers.long_runs folds FOLDER``, or ``jobs FOLDER``. What other tests leave in a process would also count.
 """
 
 import ctypes
@@ -49,7 +49,7 @@ def folds(folder: Path) -> list[dict[str, float]]:
 
 
 def jobs(folder: Path) -> list[dict[str, float]]:
-    """Cross-validate twenty times, like the trials of a search or the jobs of a sweep; return the resources after each."""
+    """Cross-validate twenty times, like trials of a search or jobs of a sweep; return the resources after each."""
     rows = []
     root = render(folder / "root")
     for seed in range(20):
