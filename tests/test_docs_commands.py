@@ -111,6 +111,7 @@ def test_the_commands_of_a_page_are_valid(page, tmp_path, collection):
     walk(page, Sandbox(tmp_path / "page", collection, tmp_path), run=False)
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_readme_run(tmp_path, collection, tiny_run):
     walk("README.md", Sandbox(tmp_path / "page", collection, tiny_run), run=True)
 

@@ -154,6 +154,7 @@ class Interrupted(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["finished", pytest.param("interrupted", marks=pytest.mark.slow)])
 def test_a_fold_of_changed_code_is_not_reused(state, project, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / "code")

@@ -247,6 +247,7 @@ def in_processes(count: int, target, *arguments) -> list[multiprocessing.Process
     return workers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True])
 def test_eight_processes_build_the_store_once(root, damaged):
     if damaged:

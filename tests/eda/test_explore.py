@@ -141,6 +141,7 @@ def test_every_figure_is_saved_in_three_formats(page):
         assert "<svg" in (page.parent / "figures" / f"{name}.svg").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_in_a_browser(page, browser):
     for context in ({"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"}, {}):
         seen = inspect(browser, page, **context)

@@ -16,6 +16,7 @@ def clustered(rng: np.random.Generator, sources: int, spread: float) -> tuple[np
     return rng.random(sizes.sum()) < chance, np.repeat(np.arange(sources).astype(str), sizes)
 
 
+@pytest.mark.slow
 def test_interval_covers_the_truth_if_clips_of_a_source_are_similar():
     rng = np.random.default_rng(0)
     covered = {"sources": 0, "clips": 0}

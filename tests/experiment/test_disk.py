@@ -310,6 +310,7 @@ def join_all(processes, log: Path) -> None:
     assert [process.exitcode for process in processes] == [0] * len(processes), log.read_text()[-3000:]
 
 
+@pytest.mark.slow
 def test_a_process_that_needs_a_fold_in_training_names_the_other_waits_and_reuses_it(root, tmp_path):
     args = overrides(root, tmp_path / "out", *SMALL, "fold=1", "trainer.max_epochs=12")
     barrier = server().Barrier(2)

@@ -103,6 +103,7 @@ def test_only_arguments_that_change_numbers_and_callbacks_change_the_id():
     assert len(ids | {identity()}) == 8
 
 
+@pytest.mark.slow
 def test_a_fold_with_callbacks_and_profiler_writes_into_its_folder(tiny_run, tmp_path, monkeypatch, capsys):
     """A callback's option from the environment, which may be a secret, is in no configuration."""
     monkeypatch.setenv("SOUNDFOLD_SECRET", "5ec2e7")

@@ -327,6 +327,7 @@ def test_a_run_killed_after_its_last_epoch_is_scored_without_training(root, tmp_
     assert replace(again, seconds=result.seconds) == result
 
 
+@pytest.mark.slow
 def test_nested_can_score_the_last_epoch(root, tmp_path):
     options = ("selection.choose=last", "selection.monitor=val/accuracy", "trainer.check_val_every_n_epoch=3")
     cross_validate(root, tmp_path, "split=nested", "fold=1", "checkpoints.keep=all", "trainer.max_epochs=4", *options)
@@ -403,6 +404,7 @@ def test_the_epoch_of_highest_accuracy_is_chosen(root, tmp_path, monkeypatch, ca
     assert f"{only(tmp_path).name}: 1 of 3 folds, split=nested" in " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_a_moved_nested_fold_still_has_its_best_epoch(root, tmp_path):
     options = ("split=nested", "fold=1", "checkpoints.keep=all", "trainer.max_epochs=3")
     cross_validate(root, tmp_path / "original", *options)

@@ -334,6 +334,7 @@ def test_a_trial_that_only_began_is_not_counted(root, tmp_path, capsys):
     assert len([row for row in table.splitlines() if row.startswith("│")]) == 2
 
 
+@pytest.mark.slow
 def test_the_best_settings_are_saved_as_an_experiment(root, tmp_path):
     args = overrides(root, tmp_path, "search=augment", "trainer.max_epochs=1", "search.trials=3", "experiment=demo")
     with patched_folds():

@@ -131,6 +131,7 @@ def test_an_interrupted_job_is_reported_as_not_ended(train_here):
     assert "error: job 0 (seed=1" in err
 
 
+@pytest.mark.slow
 def test_a_glob_over_experiments_refuses_the_leaky_ones_and_runs_the_others(train_here):
     ran = []
     code, _, err = train_here(

@@ -342,6 +342,7 @@ def test_sounds_and_pictures_are_omitted_if_disabled_or_unavailable(logged, tmp_
     assert ("without pictures and sounds" in capsys.readouterr().err) is not has_audio
 
 
+@pytest.mark.slow
 def test_a_failed_fold_marks_its_run_as_failed(root, tmp_path, monkeypatch):
     def fail(*_args):
         assert services(os.getpid())
@@ -379,6 +380,7 @@ def test_an_invalid_variable_of_w_and_b_is_named(root, tmp_path, monkeypatch):
     assert "5ec2e7" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_rerun_is_another_run(root, tmp_path):
     args = ("logger=wandb", "fold=1", "trainer.max_epochs=1")
     cross_validate(root, tmp_path, *args)

@@ -30,6 +30,7 @@ def run(monkeypatch, *args) -> int:
     return int(exit_.value.code or 0)
 
 
+@pytest.mark.slow
 def test_onnx_probabilities_of_real_clips_equal_the_predictor_s(real_run, esc10, tmp_path):
     predictor = Predictor.load(real_run)
     export(predictor, tmp_path / "model.onnx", "onnx")
@@ -113,6 +114,7 @@ assert not {"torch", "soundfold", "librosa"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_the_example_imports_neither_torch_nor_soundfold(exported, tiny_run):
     predictor = Predictor.load(tiny_run, fold=2)
     clip = tiny_run.parents[1] / "tiny" / "audio" / "0.wav"

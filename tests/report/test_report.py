@@ -101,6 +101,7 @@ def toy_table(classes: tuple[str, ...], clips: int = 60) -> ClipTable:
     return ClipTable(files, numbers // 2 % 3 + 1, numbers % len(classes), sources, classes)
 
 
+@pytest.mark.slow
 def test_a_full_report_of_real_clips_in_a_browser(real_run, browser):
     page = write_run_page(real_run, load_run(real_run), FULL)
     assert page.stat().st_size < 15e6
@@ -149,6 +150,7 @@ def contrast(*colors: str) -> float:
     return (max(luminances) + 0.05) / (min(luminances) + 0.05)
 
 
+@pytest.mark.slow
 def test_a_comparison_in_a_browser(real_run, esc10, browser):
     other = write_run(real_run.parent / "esc10-b", read_table(esc10 / "meta/esc50.csv"), esc10, leaky=True, seed=1)
     folders = [real_run, other]
@@ -188,6 +190,7 @@ def test_pages_without_sound_still_name_the_authors(real_run):
     assert silent.count("freesound.org/people/") == 2
 
 
+@pytest.mark.slow
 def test_a_leaky_run_is_marked(tmp_path, capsys):
     folder = write_run(tmp_path / "run", toy_table(("a", "b")), tmp_path, leaky=True)
     text = write_run_page(folder, load_run(folder), report_options([])).read_text()
