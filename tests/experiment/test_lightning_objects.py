@@ -144,6 +144,6 @@ def test_arguments_of_the_trainer_are_passed_on(tiny_run, tmp_path):
     assert result.epochs == 2
     folder = only(tmp_path) / "fold1"
     assert [path.name for path in sorted((folder / "all").iterdir())] == ["epoch=0-step=2.ckpt", "epoch=1-step=4.ckpt"]
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["weights.pt"]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["weights.md", "weights.pt"]
     with pytest.raises(InputError, match=r"val_check_interval=9 must be between 1 and 2, the number of batches of an"):
         cross_validate(tiny_run.parents[1] / "tiny", tmp_path, *options, "trainer.val_check_interval=9")

@@ -46,7 +46,8 @@ def test_files_of_a_run(finished):
     folder = only(finished)
     for k in (1, 2, 3):
         names = {str(p.relative_to(folder / f"fold{k}")) for p in (folder / f"fold{k}").rglob("*") if p.is_file()}
-        assert names == {"config.yaml", "result.json", "predictions.csv", "metrics.csv", "checkpoints/weights.pt"}
+        expected = {"config.yaml", "result.json", "predictions.csv", "metrics.csv"}
+        assert names == expected | {"checkpoints/weights.pt", "checkpoints/weights.md"}
         result = json.loads((folder / f"fold{k}" / "result.json").read_text())
         assert result["audit"]["same_source_and_class"] == 0
         assert result["protocol"] == "benchmark"

@@ -12,12 +12,19 @@ def main() -> None:
         "export",
         "Export a trained model as one file, log-mel included, and compare it with PyTorch. Input: raw "
         "waveform, float32 (B, samples) at the training rate. Output: class probabilities. scripts/onnx_example.py "
-        "uses such a file.",
+        "uses such a file. --format=hub and --format=zip pack the weights and the model card to share them.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
-    parser.add_argument("--format", choices=("onnx", "torch_export"), default="onnx", help="default onnx")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "torch_export", "hub", "zip"),
+        default="onnx",
+        help="one file; or models and card as a folder for the Hugging Face Hub, or as a zip archive; default onnx",
+    )
     parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: model.onnx (or .pt2) in the run's folder")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="default: model.onnx, model.pt2, hub/ or <run>.zip in the run's folder"
+    )
     parser.add_argument(
         "--int8", action="store_true", help="also write an 8-bit version of one fold's model and measure its accuracy"
     )
@@ -28,6 +35,11 @@ def main() -> None:
     if args.int8 and args.format != "onnx":
         raise InputError(f"--int8 requires --format=onnx, not --format={args.format}.")
     # imported here, so that --help answers at once
-    from soundfold.inference.export import write_export
+    if args.format in ("hub", "zip"):
+        from soundfold.inference.share import write_shared
 
-    write_export(args)
+        write_shared(args)
+    else:
+        from soundfold.inference.export import write_export
+
+        write_export(args)

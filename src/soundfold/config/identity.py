@@ -40,6 +40,7 @@ NOT_IDENTITY = (
     "data.source_column",
     "data.reader",
     "data.on_device",
+    "data.license",
     # their files count by a digest
     "augment.impulse_response.folder",
     "augment.background_noise.folder",

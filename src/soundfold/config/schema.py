@@ -38,6 +38,7 @@ class Data:
     batch_size: int = key(low=1)
     sampler: str = key(choices=("shuffle", "balanced"))
     on_device: bool | None = key()
+    license: str | None = key()
 
 
 @dataclass

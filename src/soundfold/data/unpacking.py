@@ -63,7 +63,7 @@ def _select_members(opened: zipfile.ZipFile, table_sha256: str) -> dict[str, zip
     """Check the archive and return the members to unpack, by their path in the collection."""
     infos = opened.infolist()
     for info in infos:
-        _check_member(info)
+        check_member(info)
     if (size := sum(info.file_size for info in infos)) > MAX_BYTES:
         raise ArchiveError(f"the archive would unpack to {size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.0f} GB")
     if len({info.filename for info in infos}) < len(infos):
@@ -91,7 +91,8 @@ def _select_members(opened: zipfile.ZipFile, table_sha256: str) -> dict[str, zip
     return members
 
 
-def _check_member(info: zipfile.ZipInfo) -> None:
+def check_member(info: zipfile.ZipInfo) -> None:
+    """Raise `ArchiveError` if a member would be written outside its folder, is a link, or is compressed unusually."""
     if info.header_offset < 0:  # zipfile would raise OSError, as a faulty disk does
         raise ArchiveError("the archive is damaged (negative offset of a member)")
     if escapes_folder(info.filename):

@@ -44,6 +44,9 @@ class Reporter(Protocol):
     ) -> None:
         """Show the finished folds of a run, see `soundfold.report.reporter.RunReporter`."""
 
+    def write_cards(self, folder: Path) -> None:
+        """Write a model card beside each model of a run."""
+
 
 def cross_validate(
     cfg: DictConfig,
@@ -85,6 +88,8 @@ def cross_validate(
     show_scores = record_folder is None or cfg.split.protocol != "nested"
     with _open_trial(run) as watch_trial:
         results = _run_folds(run, folds, watch or watch_trial, show_scores=show_scores)
+    if not (run.is_trial or cfg.debug):
+        reporter.write_cards(run.folder)
     if folds == [None]:
         console.print(f"Trained on every clip, so there is no score. Model: {run.fold_folder(None)}", soft_wrap=True)
         _print_upload(run)

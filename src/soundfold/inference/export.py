@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from soundfold import __version__
 from soundfold.config import install_command
 from soundfold.errors import InputError, printable
+from soundfold.inference.fold_models import run_folder
 from soundfold.inference.predictor import Predictor
-from soundfold.io.atomic import atomic_file
+from soundfold.io.atomic import atomic_file, write_text
 from soundfold.io.pcm import FULL_SCALE
 from soundfold.models.scoring import ClipScorer
+from soundfold.report.model_card import CardSource, model_card
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
 OPSET = 20
@@ -143,6 +145,9 @@ def write_export(args: Namespace) -> None:
     print(f"{printable(path)}: {path.stat().st_size / 1e6:.1f} MB; maximum difference to PyTorch {difference:.1e}")
     if difference > TOLERANCE:
         raise InputError(f"{path} differs from PyTorch by {difference:.1e}, more than {TOLERANCE:g}. Do not use it.")
+    if (run := run_folder(args.run)) is not None:
+        card = model_card(CardSource.load(run), [model.fold for model in predictor.models], "", tags=[args.format])
+        write_text(path.with_suffix(".md"), card)
     if clips is not None:
         int8_path = path.with_name(f"{path.stem}-int8{path.suffix}")
         quantize_model(path, int8_path, clips.waves(clips.training))

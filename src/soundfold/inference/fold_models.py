@@ -13,6 +13,7 @@ from soundfold.evaluation.metrics import fit_temperature
 from soundfold.evaluation.predictions import load_fold_predictions
 from soundfold.evaluation.results import FOLD_FOLDER, fold_folders, load_folds
 from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.inference.model_sources import local_model
 
 WEIGHTS = Path("checkpoints") / "weights.pt"
 
@@ -42,12 +43,17 @@ def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
     model's own fold. A file in its run's folder gets a temperature, too.
 
     Args:
-        path: outputs/<name>-<id>, or a weights.pt.
+        path: outputs/<name>-<id>, a weights.pt, an archive, or a name on the Hub, see `local_model`.
         fold: of a folder, ``1``, ``2``, ... or ``none``; None selects all finished folds.
 
     Raises:
         InputError: the model does not exist or cannot be read.
     """
+    with local_model(path) as local:
+        return _read_local(local, fold)
+
+
+def _read_local(path: Path, fold: str | None) -> list[FoldModel]:
     # `Path.is_file` raises an OSError for a name that is too long
     if os.path.isfile(path):
         if fold is not None:
@@ -69,11 +75,19 @@ def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
     return [_read_fold(path, name, weights[name]) for name in folds]
 
 
-def _read_file(path: Path) -> FoldModel:
+def run_folder(path: Path) -> Path | None:
+    """Return the run's folder of a model: the path itself, or that of a weights.pt in its place; None outside a run."""
+    if path.is_dir():
+        return path
     resolved = path.resolve()
     in_checkpoints = len(resolved.parents) > 2 and (resolved.parent.name, resolved.name) == WEIGHTS.parts
-    if in_checkpoints and FOLD_FOLDER.fullmatch(resolved.parents[1].name):
-        return _read_fold(resolved.parents[2], resolved.parents[1].name.removeprefix("fold"), resolved)
+    return resolved.parents[2] if in_checkpoints and FOLD_FOLDER.fullmatch(resolved.parents[1].name) else None
+
+
+def _read_file(path: Path) -> FoldModel:
+    resolved = path.resolve()
+    if (run := run_folder(path)) is not None:
+        return _read_fold(run, resolved.parents[1].name.removeprefix("fold"), resolved)
     return FoldModel("?", ModelBundle.load(path), None, "the file is outside a run's folder")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
+from soundfold.report.shortcuts import load_shortcuts
 from soundfold.report.terminal import print_folds, print_run
 from soundfold.validation import wandb_options
 
@@ -62,6 +62,19 @@ class RunReporter:
             if wandb is not None and run.total.is_complete:
                 _log_to_wandb(folder, run, options, wandb)
 
+    def write_cards(self, folder: Path) -> None:
+        """Write a model card beside each ``weights.pt`` of a run.
+
+        Raises:
+            InputError: a file of the run cannot be read, or a card cannot be written.
+        """
+        from soundfold.report.model_card import write_fold_cards
+
+        remedy = "Free some space, or copy the run to a folder that is writable."
+        with explain_write_errors(folder, remedy), exclusive_lock(folder / "cv.lock", "is reporting this run"):
+            remove_partial_files(folder.glob("fold*/checkpoints/*.md*"))
+            write_fold_cards(folder)
+
 
 def _log_to_wandb(folder: Path, run: RunResult, options: DictConfig, wandb: Wandb) -> None:
     from soundfold.experiment.wandb_runs import LoggedMistake, log_cv, needs_logging
@@ -87,13 +100,4 @@ def _log_to_wandb(folder: Path, run: RunResult, options: DictConfig, wandb: Wand
         ]
     except InputError as error:
         console.print(f"Mistakes are logged to W&B without pictures and sounds: {error}")
-    log_cv(folder, run, wandb, mistakes, _shortcuts(folder, run))
-
-
-def _shortcuts(folder: Path, run: RunResult) -> list[list[str]] | None:
-    """Return the rows of ``shortcuts.csv`` if ``soundfold explore`` has analyzed the collection beside the run."""
-    path = folder.parent / f"explore-{run.collection}" / "shortcuts.csv"
-    if not path.is_file():
-        return None
-    with path.open(newline="") as stream:
-        return list(csv.reader(stream))
+    log_cv(folder, run, wandb, mistakes, load_shortcuts(folder, run.collection))
