@@ -1,4 +1,4 @@
-"""The result of predicting one recording."""
+"""The results of predicting and of embedding one recording."""
 
 from __future__ import annotations
 
@@ -64,3 +64,19 @@ class Prediction:
             f"<p>{self.seconds:.1f} s, {len(self.windows)} window{'s' * (len(self.windows) > 1)}</p>"
             f"<table><tr><th>class</th><th>{title}</th></tr>{rows}</table><ul>{notes}</ul>"
         )
+
+
+@dataclass(frozen=True)
+class EmbeddedWindows:
+    """Embeddings of some windows of a recording.
+
+    Attributes:
+        starts, ends: float64 (B,), seconds, of the windows in the recording.
+        vectors: float32 (B, D), one array per model.
+        seen_in_training: see `Prediction`; known for the recording's first window, empty for later ones.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    vectors: tuple[np.ndarray, ...]
+    seen_in_training: tuple[str, ...]

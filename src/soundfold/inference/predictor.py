@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soundfold.data.resampling import resample_blocks
-from soundfold.data.store import to_int16
 from soundfold.errors import ArgumentError, InputError
 from soundfold.features.logmel import LogMel
 from soundfold.inference.fold_models import FoldModel, read_models
-from soundfold.inference.prediction import Prediction
+from soundfold.inference.prediction import EmbeddedWindows, Prediction
 from soundfold.inference.scoring import rebuild_scorer
 from soundfold.inference.streaming import SpectrogramSketch, windows
+from soundfold.inference.waveforms import PcmStream, to_channels
 from soundfold.io.audio import Recording, is_canceled, to_mono
-from soundfold.io.audio_limits import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
-from soundfold.io.pcm import FULL_SCALE, pcm_to_float
+from soundfold.io.pcm import FULL_SCALE
 
 BATCH = 8
 
@@ -117,21 +115,7 @@ class Predictor:
             ArgumentError: the waveform has no samples or an unsupported type or shape, or another argument is invalid.
             InputError: a sample is not finite.
         """
-        array = np.asarray(wave)
-        if array.ndim not in (1, 2) or not (array.dtype == np.int16 or np.issubdtype(array.dtype, np.floating)):
-            raise ArgumentError(
-                f"`wave` is {array.dtype} {array.shape}. Pass (samples,) or (samples, channels), floating point in "
-                "[-1, 1] or int16."
-            )
-        if not array.size:
-            raise ArgumentError("`wave` has no samples.")
-        if not (MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE and sample_rate == int(sample_rate)):
-            raise ArgumentError(
-                f"`sample_rate`={sample_rate} must be an integer from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz."
-            )
-        if array.dtype == np.int16:
-            array = pcm_to_float(array)
-        channels = array.reshape(len(array), -1)
+        channels = to_channels(wave, sample_rate)
         block = to_mono(channels, "The waveform", 0, sample_rate)
         return self._predict([block], int(sample_rate), hop, lambda peak: is_canceled(channels, peak))
 
@@ -171,6 +155,36 @@ class Predictor:
         spectrogram = SpectrogramSketch(self.logmel, self.sample_rate) if sketch else None
         return self._predict(blocks(), recording.sample_rate, hop, recording.cancels, spectrogram, header_seconds)
 
+    def embed(self, wave: Any, sample_rate: int, hop: float | None = None, layer: str | None = None) -> np.ndarray:
+        """Embed a waveform in windows, as `__call__` scores them: float32 (W, D).
+
+        Args:
+            wave, sample_rate, hop: see `__call__`.
+            layer: see `soundfold.models.layers.layer_vectors`; None is the input of the last layer.
+
+        Raises:
+            ArgumentError: an argument is invalid, or the predictor has several models, whose embeddings differ.
+            InputError: a sample is not finite.
+        """
+        if len(self.models) > 1:
+            raise ArgumentError(
+                f"The models of folds {', '.join(model.fold for model in self.models)} embed sounds in different "
+                "spaces, which cannot be averaged or compared. Load one of them by `fold`."
+            )
+        block = to_mono(to_channels(wave, sample_rate), "The waveform", 0, sample_rate)
+        batches = self.embed_stream(PcmStream([block], int(sample_rate), self.sample_rate), hop, layer)
+        return np.concatenate([batch.vectors[0] for batch in batches])
+
+    def embed_stream(
+        self, stream: PcmStream, hop: float | None = None, layer: str | None = None
+    ) -> Iterator[EmbeddedWindows]:
+        """Yield embeddings of a recording's windows, a few at a time, in bounded memory; see `embed`."""
+        for batch in self._batches(stream, hop):
+            vectors = self.scorer.embeddings(batch.pcm.to(self.device), layer)
+            starts = np.array(batch.starts) / self.sample_rate
+            ends = np.minimum(starts + self.seconds, stream.n_samples / self.sample_rate)
+            yield EmbeddedWindows(starts, ends, tuple(v.cpu().numpy() for v in vectors), batch.seen)
+
     def hop_samples(self, hop: float | None) -> int:
         """Convert the hop between windows from seconds to samples; None is half a window.
 
@@ -197,18 +211,14 @@ class Predictor:
         sketch: SpectrogramSketch | None = None,
         header_seconds: float | None = None,
     ) -> Prediction:
-        stream = _PcmStream(blocks, sample_rate, self.sample_rate, sketch)
-        pcm_windows = windows(stream, self.samples, self.hop_samples(hop))
-        first = next(pcm_windows)
-        _, length, pcm = first
-        # the packed store hashes a clip without its padding, too
-        clip_hash = hashlib.sha256(pcm[:length].tobytes()).hexdigest()
-        seen = tuple(model.fold for model in self.models if clip_hash in model.bundle.seen.hashes)
-        starts, scored = [], []
-        pcm_windows = chain([first], pcm_windows)
-        while batch := list(islice(pcm_windows, BATCH)):
-            starts += [start for start, _, _ in batch]
-            scored.append(self.probabilities(torch.from_numpy(np.stack([pcm for _, _, pcm in batch]))).numpy())
+        stream = PcmStream(blocks, sample_rate, self.sample_rate, sketch)
+        starts: list[int] = []
+        scored = []
+        seen: tuple[str, ...] = ()
+        for batch in self._batches(stream, hop):
+            seen = seen or batch.seen
+            starts += batch.starts
+            scored.append(self.probabilities(batch.pcm).numpy())
         probabilities = np.concatenate(scored)
         start_seconds = np.array(starts) / self.sample_rate
         seconds = stream.n_samples / self.sample_rate
@@ -226,6 +236,19 @@ class Predictor:
             log_mel_db=log_mel_db,
             seconds_per_column=seconds_per_column,
         )
+
+    def _batches(self, stream: PcmStream, hop: float | None) -> Iterator[_Batch]:
+        """Yield the windows of a recording, a few at a time."""
+        pcm_windows = windows(stream, self.samples, self.hop_samples(hop))
+        while windows_ := list(islice(pcm_windows, BATCH)):
+            starts, lengths, pcm = zip(*windows_, strict=True)
+            # the packed store hashes a clip without its padding, too
+            seen = () if starts[0] else self._seen(pcm[0][: lengths[0]])
+            yield _Batch(starts, torch.from_numpy(np.stack(pcm)), seen)
+
+    def _seen(self, pcm: np.ndarray) -> tuple[str, ...]:
+        clip_hash = hashlib.sha256(pcm.tobytes()).hexdigest()
+        return tuple(model.fold for model in self.models if clip_hash in model.bundle.seen.hashes)
 
     def _notes(
         self,
@@ -259,26 +282,16 @@ class Predictor:
             yield f"truncated: the header announces {header_seconds:,.1f} s"
 
 
-@dataclass
-class _PcmStream:
-    """Blocks of a recording, resampled and converted to int16.
+@dataclass(frozen=True)
+class _Batch:
+    """Some windows of a recording.
 
     Attributes:
-        n_samples: yielded so far, at the target rate.
-        peak: largest magnitude so far, before the conversion.
+        starts: of each window, samples.
+        pcm: int16 (B, samples).
+        seen: see `Prediction.seen_in_training`; only in the batch with the recording's first window.
     """
 
-    blocks: Iterable[np.ndarray]
-    source_rate: int
-    target_rate: int
-    sketch: SpectrogramSketch | None = None
-    n_samples: int = 0
-    peak: float = 0.0
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for block in resample_blocks(self.blocks, self.source_rate, self.target_rate):
-            self.n_samples += len(block)
-            self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
-            if self.sketch is not None:
-                self.sketch.add(block)
-            yield to_int16(block, len(block))
+    starts: tuple[int, ...]
+    pcm: Tensor
+    seen: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from soundfold.io.pcm import pcm_to_float
 from soundfold.models.cam import class_activation, upsample_cam
+from soundfold.models.layers import layer_vectors
 
 
 class TTACrops(Protocol):
@@ -23,6 +25,8 @@ class TTACrops(Protocol):
 
 def clip_logits(network: Callable[[Tensor], Tensor], image: Tensor, per_clip: int = 1) -> Tensor:
     """Return the logits of clips: the mean over each clip's images, in float32 whatever the surrounding precision.
+
+    In the same way it averages other vectors of images.
 
     Args:
         network: images -> logits (B, C).
@@ -64,10 +68,24 @@ class ClipScorer(nn.Module):
     @torch.inference_mode()
     def forward(self, wave: Tensor) -> Tensor:
         """Return float32 logits (models, B, C) of int16 clips (B, samples)."""
-        crops = self.test_crops(wave)
-        # one crop at a time on a CPU: its spectrum stays in the cache
-        chunks = crops.split(1) if wave.device.type == "cpu" else (crops,)
-        return self.logits(torch.cat([self.logmel(pcm_to_float(chunk)) for chunk in chunks]))
+        return self.logits(self._log_mel(wave))
+
+    @torch.inference_mode()
+    def embeddings(self, wave: Tensor, layer: str | None = None) -> list[Tensor]:
+        """Return a vector from inside each network, float32 (B, D), the mean over a clip's test crops.
+
+        Args:
+            wave: int16 (B, samples).
+            layer: see `layer_vectors`.
+
+        Raises:
+            ArgumentError: a network has no such layer.
+        """
+        log_mel = self._log_mel(wave)
+        return [
+            clip_logits(partial(layer_vectors, network, layer=layer), front_end.normalize(log_mel), self._per_clip)
+            for front_end, network in zip(self.front_ends, self.networks, strict=True)
+        ]
 
     def test_crops(self, wave: Tensor) -> Tensor:
         """Return the test crops of clips: (B, samples) -> (B * K, L)."""
@@ -75,10 +93,19 @@ class ClipScorer(nn.Module):
 
     def logits(self, log_mel: Tensor) -> Tensor:
         """Return logits (models, B, C) of the log-mels (B * K, 1, M, T), dB, of test crops."""
-        per_clip = 1 if self.crops is None else self.crops.per_clip
         images = [front_end.normalize(log_mel) for front_end in self.front_ends]
-        logits = [clip_logits(network, image, per_clip) for network, image in zip(self.networks, images, strict=True)]
-        return torch.stack(logits)
+        pairs = zip(self.networks, images, strict=True)
+        return torch.stack([clip_logits(network, image, self._per_clip) for network, image in pairs])
+
+    @property
+    def _per_clip(self) -> int:
+        return 1 if self.crops is None else self.crops.per_clip
+
+    def _log_mel(self, wave: Tensor) -> Tensor:
+        crops = self.test_crops(wave)
+        # one crop at a time on a CPU: its spectrum stays in the cache
+        chunks = crops.split(1) if wave.device.type == "cpu" else (crops,)
+        return torch.cat([self.logmel(pcm_to_float(chunk)) for chunk in chunks])
 
     def activation(self, log_mel: Tensor, target: int) -> Tensor | None:
         """Return the class activation of one entire clip, averaged over models, at the log-mel's resolution.
