@@ -90,6 +90,7 @@ def commands(run: Path, clips: Path) -> dict[str, list[str]]:
         "train": [*train, "logger=[wandb,tensorboard]"],
         "search": [*train, *search],
         "predict": [str(run), str(clips / "audio" / "0.wav")],
+        "explain": [str(run), str(clips / "audio" / "0.wav"), "--fold", "1"],
         "report": [str(run)],
         "export": [str(run), "--fold", "1", "--out", "model.onnx"],
         "explore": explore,
@@ -124,7 +125,9 @@ def trace(strace: list[str], script: str, args: list[str], folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "search", "predict", "report", "export", "explore", "prepare", "demo"])
+@pytest.mark.parametrize(
+    "name", ["train", "search", "predict", "explain", "report", "export", "explore", "prepare", "demo"]
+)
 def test_command_connects_nowhere_and_writes_only_its_own_files(tiny_run, strace, tmp_path, name):
     home, clips = tmp_path / "home", tiny_run.parents[1] / "tiny"
     for folder in (home, tmp_path / "tmp"):

@@ -37,7 +37,7 @@ def test_help_takes_less_than_half_a_second(tmp_path):
         (("report", "--help"), 0, "Options are flags, --NAME VALUE"),
         *(
             ((name, "run", *more, "--trust", "a/b"), 2, "--trust a/b: this is not the import path of a module")
-            for name, *more in (("report",), ("predict", "x.wav"), ("export",), ("demo",))
+            for name, *more in (("report",), ("predict", "x.wav"), ("explain", "x.wav"), ("export",), ("demo",))
         ),
         (("report", "run", "--trust", "absent.module"), 2, "--trust absent.module: there is no such module"),
         # Hydra's flags, also after overrides

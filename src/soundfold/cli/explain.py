@@ -1,62 +1,51 @@
-"""Messages for exceptions of Hydra and OmegaConf that invalid input causes."""
+"""Explain predictions as pictures and sound: soundfold explain outputs/esc50-1a2b3c4d dog.wav"""
 
-from __future__ import annotations
+from pathlib import Path
 
-import re
-import sys
-import traceback
-
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
-
-from soundfold.config import install_command
-from soundfold.errors import InputError, printable
-
-# base configs of the presets in conf/hydra/launcher; an extra of this package installs them
-LAUNCHERS = ("hydra/launcher/joblib", "hydra/launcher/submitit_slurm", "hydra/launcher/submitit_local")
+from soundfold.cli.flags import add_trust, flag_parser, trust_modules
+from soundfold.errors import InputError
 
 
-def explain(error: Exception) -> str | None:
-    """Return the message for an exception caused by invalid input; None for any other exception."""
-    text = str(error)
-    if isinstance(error, InputError):
-        return printable(text)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
-        return f"This launcher requires a package that is not installed: {install_command('launchers')}."
-    if isinstance(error, OverrideParseException) and "NoViableAlt" in text:
-        return f"{text}\nHydra requires quotes around special characters, within those of the shell: \"KEY='VALUE'\"."
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        # the cause names the fault; Hydra's first line only locates it, and its others suggest a plus sign
-        cause = error.__cause__
-        if cause is None:
-            return text
-        reason = str(cause).splitlines()[0].rstrip(".")
-        override = re.match("Error merging override (.*)", text)
-        return f"{override[1]}: {reason}." if override else f"{text.splitlines()[0]} {reason}."
-    if isinstance(error, OSError) and _is_raised_by_hydra(error):
-        return (
-            f"Hydra cannot create its folder {error.filename}: {error.strerror}. Set hydra.run.dir or "
-            "hydra.sweep.dir to another folder, or omit it."
-        )
-    # OmegaConf passes on `float`'s error for a huge integer, and appends the key
-    if isinstance(error, OverflowError) and "full_key: " in text:
-        return f"{text.split('full_key: ')[1].splitlines()[0]}: the number is too large."
-    # OmegaConf's errors for a key of a section that is null
-    section_errors = ("Unexpected type for root", "object_type=NoneType")
-    if isinstance(error, AssertionError | AttributeError) and any(part in text for part in section_errors):
-        dotted = [arg for arg in sys.argv[1:] if "." in arg.split("=")[0]]
-        # most sections that can be null are within another one
-        dotted = [arg for arg in dotted if arg.split("=")[0].count(".") > 1 or arg.startswith("search.")] or dotted
-        which = f"{dotted[0]} sets" if len(dotted) == 1 else f"One of {', '.join(dotted)} sets"
-        return (
-            f"{which} a key of a section that is null (off). Choose an option that has the section, such "
-            "as search=lr_wd, logger=wandb or augment=strong, or omit the key."
-        )
-    return None
+def main() -> int:
+    """Run the command on the arguments of this process."""
+    parser = flag_parser(
+        "explain",
+        "Explain predictions on a page, explain.html, and as JSON: the part of each sound file that carried the "
+        "decision as a picture and as sound, and how well it agrees with what the model uses (deletion and insertion "
+        "curves, beside random and loudest-first orders). Of a recording longer than the training clips, the window "
+        "in which the class is most probable is explained. Without files, explanations are measured on scored clips "
+        "of each fold, by the model that did not train on them. Unreadable files are reported and skipped (exit code "
+        "1).",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="sound file, or folder of sound files")
+    parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
+    parser.add_argument("--class", dest="target", metavar="NAME", help="class to explain; default the predicted one")
+    parser.add_argument("--clips", type=int, default=10, metavar="N", help="without files: clips per fold; default 10")
+    parser.add_argument("--rows", type=int, default=8, help="blocks over frequency; default 8")
+    parser.add_argument("--columns", type=int, default=16, help="blocks over time; default 16")
+    parser.add_argument("--steps", type=int, default=16, help="points of a curve; default 16")
+    parser.add_argument(
+        "--fill", choices=("mean", "floor"), default="mean", help="level of a removed block; default the clip's mean"
+    )
+    parser.add_argument("--hop", type=float, metavar="SECONDS", help="between windows; default half a window")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("outputs/explanations"),
+        metavar="DIRECTORY",
+        help="for page and JSON; default outputs/explanations",
+    )
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    add_trust(parser)
+    args = parser.parse_args()
+    trust_modules(args.trust)
+    for name in ("clips", "rows", "columns", "steps"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name}={getattr(args, name)} must be at least 1.")
+    if not args.files and (args.target or args.hop or args.fold):
+        raise InputError("--class, --hop and --fold require sound files: without files, all folds are measured.")
+    # imported here, so that --help answers at once
+    from soundfold.inference.explain import explain_files, measure
 
-
-def _is_raised_by_hydra(error: OSError) -> bool:
-    """Return whether Hydra, and not a function that it called, used the path that the error names."""
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    callers = [name for name in modules if name.split(".")[0] not in ("pathlib", "os", "contextlib")]
-    return bool(callers) and callers[-1].split(".")[0] in ("hydra", "hydra_plugins")
+    return explain_files(args) if args.files else measure(args)

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from soundfold.cli.explain import explain
+from soundfold.cli.hydra_errors import explain
 from soundfold.cli.overrides import parse_arguments, value_keys
 from soundfold.cli.project import import_from_job_project, import_from_project
 from soundfold.config import CONF, Config, refuse_unknown_keys, register

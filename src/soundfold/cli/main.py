@@ -22,6 +22,7 @@ FLAGGED = {
     "report": "report on a run, compare several, or list all",
     "predict": "predict the classes of recordings",
     "embed": "write embeddings of recordings, or of a run's collection, for probes and search",
+    "explain": "explain predictions as pictures and sound, and measure the explanations",
     "export": "write a model as one file, raw waveform to probabilities",
     "demo": "serve a web page to try a model",
     "wandb": "upload offline W&B runs",

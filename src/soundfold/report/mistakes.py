@@ -10,23 +10,20 @@ import numpy as np
 import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 
 from soundfold.data import store
 from soundfold.data.attribution import Attribution, attribution, read_attributions
-from soundfold.data.layouts import find_layout
-from soundfold.errors import InputError
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.metrics import probabilities
-from soundfold.evaluation.results import REDO
 from soundfold.experiment import build
 from soundfold.experiment.model_bundle import ModelBundle
-from soundfold.io.atomic import escapes_folder
+from soundfold.features.resynthesis import weight_sound
 from soundfold.io.pcm import pcm_to_float
 from soundfold.models.scoring import ClipScorer
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import inline_svg
 from soundfold.report.page import audio_uri
+from soundfold.report.run_audio import RunAudio
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,7 @@ class Mistake:
         confidence: probability of the predicted class.
         picture: waveform, log-mel and class activation as SVG; None without media.
         audio: data URI; None without media or sound.
+        heard: data URI of the part that the class activation selects; None without one, or without sound.
         attribution: author of the recording; None without media.
     """
 
@@ -48,6 +46,7 @@ class Mistake:
     confidence: float
     picture: Markup | None = None
     audio: str | None = None
+    heard: str | None = None
     attribution: Attribution | None = None
 
 
@@ -77,6 +76,7 @@ class MistakeMedia:
 
     Attributes:
         samples: int16 (N,), without the zero padding of a short clip.
+        heard: int16 (N,), the samples weighted by the class activation; None without one.
         sample_rate: Hz.
         picture: waveform, log-mel and class activation; without it if the fold saved no weights, or its network has
             no maps over frequency and time.
@@ -84,6 +84,7 @@ class MistakeMedia:
     """
 
     samples: np.ndarray
+    heard: np.ndarray | None
     sample_rate: int
     picture: Figure
     attribution: Attribution
@@ -99,35 +100,25 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
         InputError: the audio files are no longer at ``data.root``, a name leads out of it, a model cannot be read, or
             the stored configuration is invalid.
     """
-    source = folder / f"fold{run.total.folds[0]['fold']}" / "config.yaml"
-    cfg = build.stored_sections(run.config, str(source))
-    if OmegaConf.is_missing(cfg.data, "root"):
-        raise InputError(f"{source} lacks data.root, the folder of the audio. {REDO}")
-    root, rate = Path(cfg.data.root), cfg.data.sample_rate
-    audio = find_layout(cfg.data.layout, build.table_options(cfg)).audio
-    samples = round(cfg.data.seconds * rate)
-    attributions = read_attributions(root)
+    clips = RunAudio(folder, run)
+    attributions = read_attributions(clips.root)
     scorers: dict[int, ClipScorer | None] = {}
-    logmel = build.logmel(cfg)
+    logmel = build.logmel(clips.cfg)
     band_centers = logmel.edges[1:-1].numpy()
     for mistake, i in zip(list_mistakes(run, limit), most_confident(run, limit), strict=True):
-        if escapes_folder(mistake.filename):
-            raise InputError(
-                f"{source.parent.parent} has the clip {mistake.filename!r}, which is outside of the collection. Only "
-                "report on runs that you trust."
-            )
         if mistake.fold not in scorers:
             weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
             scorers[mistake.fold] = _load_scorer(weights) if weights.is_file() else None
         scorer = scorers[mistake.fold]
-        decoded = store.decode(root / audio / mistake.filename, rate, samples)
-        wave = store.to_int16(decoded, samples)
-        log_mel = logmel(pcm_to_float(torch.from_numpy(wave)[None]))
+        pcm, length = clips.read(mistake.filename)
+        wave = pcm_to_float(torch.from_numpy(pcm))
+        log_mel = logmel(wave[None])
         cam = None if scorer is None else scorer.activation(log_mel, int(run.predictions[i]))
         activation = None if cam is None else cam.numpy()
-        picture = clip_figure(pcm_to_float(wave), cfg.data.seconds, log_mel[0, 0].numpy(), band_centers, activation)
+        picture = clip_figure(wave.numpy(), clips.seconds, log_mel[0, 0].numpy(), band_centers, activation)
+        heard = None if cam is None else store.to_int16(weight_sound(wave, cam, logmel).numpy(), length)
         author = attribution(mistake.filename, run.sources[i], attributions)
-        yield mistake, MistakeMedia(wave[: len(decoded)], rate, picture, author)
+        yield mistake, MistakeMedia(pcm[:length], heard, clips.sample_rate, picture, author)
 
 
 def _load_scorer(weights: Path) -> ClipScorer:
@@ -145,6 +136,7 @@ def mistake_cards(folder: Path, run: RunResult, limit: int, audio: bool) -> list
                 f"Waveform and log-mel of {mistake.filename}, {mistake.true}, predicted as {mistake.predicted}",
             ),
             audio=audio_uri(media.samples, media.sample_rate) if audio else None,
+            heard=audio_uri(media.heard, media.sample_rate) if audio and media.heard is not None else None,
             attribution=media.attribution,
         )
         for mistake, media in render_mistakes(folder, run, limit)

@@ -1,0 +1,62 @@
+"""Messages for exceptions of Hydra and OmegaConf that invalid input causes."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from soundfold.config import install_command
+from soundfold.errors import InputError, printable
+
+# base configs of the presets in conf/hydra/launcher; an extra of this package installs them
+LAUNCHERS = ("hydra/launcher/joblib", "hydra/launcher/submitit_slurm", "hydra/launcher/submitit_local")
+
+
+def explain(error: Exception) -> str | None:
+    """Return the message for an exception caused by invalid input; None for any other exception."""
+    text = str(error)
+    if isinstance(error, InputError):
+        return printable(text)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
+        return f"This launcher requires a package that is not installed: {install_command('launchers')}."
+    if isinstance(error, OverrideParseException) and "NoViableAlt" in text:
+        return f"{text}\nHydra requires quotes around special characters, within those of the shell: \"KEY='VALUE'\"."
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        # the cause names the fault; Hydra's first line only locates it, and its others suggest a plus sign
+        cause = error.__cause__
+        if cause is None:
+            return text
+        reason = str(cause).splitlines()[0].rstrip(".")
+        override = re.match("Error merging override (.*)", text)
+        return f"{override[1]}: {reason}." if override else f"{text.splitlines()[0]} {reason}."
+    if isinstance(error, OSError) and _is_raised_by_hydra(error):
+        return (
+            f"Hydra cannot create its folder {error.filename}: {error.strerror}. Set hydra.run.dir or "
+            "hydra.sweep.dir to another folder, or omit it."
+        )
+    # OmegaConf passes on `float`'s error for a huge integer, and appends the key
+    if isinstance(error, OverflowError) and "full_key: " in text:
+        return f"{text.split('full_key: ')[1].splitlines()[0]}: the number is too large."
+    # OmegaConf's errors for a key of a section that is null
+    section_errors = ("Unexpected type for root", "object_type=NoneType")
+    if isinstance(error, AssertionError | AttributeError) and any(part in text for part in section_errors):
+        dotted = [arg for arg in sys.argv[1:] if "." in arg.split("=")[0]]
+        # most sections that can be null are within another one
+        dotted = [arg for arg in dotted if arg.split("=")[0].count(".") > 1 or arg.startswith("search.")] or dotted
+        which = f"{dotted[0]} sets" if len(dotted) == 1 else f"One of {', '.join(dotted)} sets"
+        return (
+            f"{which} a key of a section that is null (off). Choose an option that has the section, such "
+            "as search=lr_wd, logger=wandb or augment=strong, or omit the key."
+        )
+    return None
+
+
+def _is_raised_by_hydra(error: OSError) -> bool:
+    """Return whether Hydra, and not a function that it called, used the path that the error names."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    callers = [name for name in modules if name.split(".")[0] not in ("pathlib", "os", "contextlib")]
+    return bool(callers) and callers[-1].split(".")[0] in ("hydra", "hydra_plugins")
