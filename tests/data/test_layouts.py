@@ -1,5 +1,6 @@
 """The registry of layouts, and collections with a table."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import soundfile
 
 from soundfold.config import Data
 from soundfold.data.collection import open_collection
-from soundfold.data.layouts import LAYOUTS, Layout, TableOptions
+from soundfold.data.layouts import LAYOUTS, Layout, TableOptions, find_layout
 from soundfold.data.tables import read_table
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError, InputError
 
 
 def test_registry_has_the_layouts_that_the_schema_accepts():
@@ -70,3 +71,23 @@ def test_urbansound8k_has_its_own_table_and_ten_folds(tmp_path):
     assert collection.waves.lengths.tolist() == [800 * (number % 4 + 1) for number in range(40)]
     with pytest.raises(InputError, match="There is no table of clips"):
         open_collection(tmp_path, tmp_path / "cache", layout="urbansound8k", seconds=0.4, sample_rate=8000)
+
+
+def test_classes_are_left_out_without_a_change_of_the_folds(tmp_path):
+    rows = ["filename,category", *(f"{name}{i}.wav,{name}" for name in ("x", "y", "z") for i in range(6))]
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    options = TableOptions(table="clips.csv", folds=3)
+    complete, known = (
+        find_layout("csv", o).read(tmp_path, tmp_path, o) for o in (options, replace(options, leave_out=["y"]))
+    )
+    assert known.classes == ("x", "z")
+    kept = [i for i, file in enumerate(complete.files) if not file.startswith("y")]
+    assert known.files == complete.rows(kept).files
+    assert known.folds.tolist() == complete.folds[kept].tolist()
+    for classes, message in (
+        (["w"], r"`leave_out` names w; the collection has \['x', 'y', 'z'\]"),
+        (["x", "y"], "two"),
+    ):
+        wrong = replace(options, leave_out=classes)
+        with pytest.raises(ArgumentError, match=message):
+            find_layout("csv", wrong).read(tmp_path, tmp_path, wrong)

@@ -33,6 +33,7 @@ class Data:
     reader: dict[str, Any] = key()
     subset: str | None = key()
     classes: list[str] | None = key()
+    leave_out: list[str] | None = key()
     seconds: float = key(above=0)
     sample_rate: int = key(low=MIN_SAMPLE_RATE, high=MAX_SAMPLE_RATE)
     batch_size: int = key(low=1)

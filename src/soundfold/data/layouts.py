@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from soundfold.config.targets import build_target, find_target
 from soundfold.data.folder import read_folder
-from soundfold.data.table_building import check_table, select_classes
+from soundfold.data.table_building import check_table, leave_out_classes, select_classes
 from soundfold.data.tables import ESC50, URBANSOUND8K, ClipTable, Columns, read_header, read_table
 from soundfold.errors import ArgumentError
 
@@ -22,6 +22,7 @@ class TableOptions:
     Attributes:
         subset: of a table in ESC-50's format: select the rows marked ``True`` in this column, see `read_table`.
         classes: select these classes; None selects all.
+        leave_out: leave out these of the selected classes; None leaves out none. Folds do not depend on it.
         folds: number of folds that are made where the collection has none, see `assign_folds`.
         source_pattern: of ``folder``, see `read_folder`.
         table: of ``csv``: path of the table, relative to the folder of the collection.
@@ -35,6 +36,7 @@ class TableOptions:
 
     subset: str | None = None
     classes: list[str] | None = None
+    leave_out: list[str] | None = None
     folds: int = 5
     source_pattern: str | None = None
     table: str | None = None
@@ -130,6 +132,17 @@ def find_layout(name: str, options: TableOptions) -> Layout:
         name: one of `LAYOUTS`.
         options: of the table of clips.
     """
+    layout = _find_layout(name, options)
+    if not options.leave_out:
+        return layout
+
+    def read(root: Path, cache: Path, options: TableOptions) -> ClipTable:
+        return leave_out_classes(layout.read(root, cache, options), options.leave_out or ())
+
+    return replace(layout, read=read)
+
+
+def _find_layout(name: str, options: TableOptions) -> Layout:
     if options.reader:
         return Layout(_read_custom, options.audio or ".")
     if name == "csv" and options.table is not None:

@@ -84,3 +84,17 @@ def select_classes(table: ClipTable, classes: Sequence[str]) -> ClipTable:
     rows = table.rows(np.flatnonzero(np.isin(table.targets, [table.classes.index(name) for name in names])))
     targets = np.array([names.index(table.classes[target]) for target in rows.targets], dtype=np.int64)
     return replace(rows, targets=targets, classes=tuple(names))
+
+
+def leave_out_classes(table: ClipTable, classes: Sequence[str]) -> ClipTable:
+    """Return the clips of all other classes, see `select_classes`.
+
+    Raises:
+        ArgumentError: the table lacks a class, or fewer than two are left.
+    """
+    if unknown := [name for name in classes if name not in table.classes]:
+        raise ArgumentError(f"`leave_out` names {', '.join(unknown)}; the collection has {sorted(table.classes)}.")
+    known = [name for name in table.classes if name not in classes]
+    if len(known) < 2:
+        raise ArgumentError(f"`leave_out`={list(classes)} leaves fewer than two classes; a classifier needs two.")
+    return select_classes(table, known)
