@@ -41,6 +41,7 @@ NOT_IDENTITY = (
     "data.reader",
     "data.on_device",
     "data.license",
+    "data.read_ahead",
     # their files count by a digest
     "augment.impulse_response.folder",
     "augment.background_noise.folder",

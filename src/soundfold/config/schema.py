@@ -40,6 +40,7 @@ class Data:
     sampler: str = key(choices=("shuffle", "balanced"))
     on_device: bool | None = key()
     license: str | None = key()
+    read_ahead: bool | None = key()
 
 
 @dataclass

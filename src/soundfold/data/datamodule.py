@@ -15,6 +15,7 @@ from soundfold.data.copies import Copies, OfflineCopies, make_copies
 from soundfold.data.device_cache import place_samples
 from soundfold.data.leakage import NOTHING_SEEN, Audit, SeenClips, audit, check_leakage, seen_clips
 from soundfold.data.loader import BatchShard, ClipBatches, seed_generator
+from soundfold.data.read_ahead import make_reader
 from soundfold.data.recordings import check_recordings
 from soundfold.data.splits import BENCHMARK, Protocol, Split, make_split
 from soundfold.errors import ArgumentError
@@ -54,6 +55,7 @@ class SoundDataModule(pl.LightningDataModule):
             `ClipBatches`.
         seed: all randomness is a function of the seed, the fold and the epoch.
         on_device: see `place_samples`.
+        read_ahead: see `make_reader`.
         seen: clips that trained or selected the initial weights; included in the audit.
         compile: how training images are compiled on an accelerator, see `compile_function`. Not used on a CPU, which
             processes clips one by one.
@@ -80,6 +82,7 @@ class SoundDataModule(pl.LightningDataModule):
         sampler: str = "shuffle",
         seed: int = 0,
         on_device: bool | None = None,
+        read_ahead: bool | None = None,
         seen: SeenClips = NOTHING_SEEN,
         compile: str = "none",
     ) -> None:
@@ -94,7 +97,7 @@ class SoundDataModule(pl.LightningDataModule):
         self._open = collection if callable(collection) else lambda: collection
         self.front_end, self.fold, self.protocol, self.crops, self.mixing = front_end, fold, protocol, crops, mixing
         self.copies, self.batch_size, self.micro_batches, self.seed = copies, batch_size, micro_batches, seed
-        self.on_device, self.seen, self.compile = on_device, seen, compile
+        self.on_device, self.read_ahead, self.seen, self.compile = on_device, read_ahead, seen, compile
         self._is_set_up = self._indices_only = False
         self._train_loader: ClipBatches | None = None
 
@@ -122,6 +125,7 @@ class SoundDataModule(pl.LightningDataModule):
         self._clip_of = None if self._copies is None else torch.from_numpy(self._copies.clips).to(self.device)
         self._copy_params = None if self._copies is None else self._draw_copies(self._copies)
         self._samples = place_samples(waves, self.device, self.on_device)
+        self._reader = make_reader(waves, self._samples, self.device, self.read_ahead)
         self._targets = torch.from_numpy(table.targets).to(self.device)
         self.front_end.to(self.device)
         self.front_end.fit(self._test_crops(wave) for wave, _, _ in self._loader(self.split.train, self._eval_batch))
@@ -249,9 +253,8 @@ class SoundDataModule(pl.LightningDataModule):
         return None if self._copy_params is None else self._copy_params.rows(index)
 
     def _loader(self, indices: np.ndarray, batch_size: int, **options: Any) -> ClipBatches:
-        return ClipBatches(
-            self._samples, self._targets, indices, batch_size, self.device, clip_of=self._clip_of, **options
-        )
+        options |= {"clip_of": self._clip_of, "reader": self._reader}
+        return ClipBatches(self._samples, self._targets, indices, batch_size, self.device, **options)
 
     def _training_loader(self, batch_size: int, **options: Any) -> ClipBatches:
         options |= {"generator": self._generator, "numbers": self._numbers, "balanced": self.sampler == "balanced"}

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soundfold.data.read_ahead import ClipReader
+
 
 @dataclass(frozen=True)
 class BatchShard:
@@ -71,6 +73,8 @@ class ClipBatches:
             for them takes clips from the one before.
         indices_only: yield index and random numbers, for a training step that reads the clips itself, see `read`.
         numbers: number of random numbers for a batch.
+        reader: of the same samples, which reads the clips of the next batches in the background; None indexes
+            `samples`. The batches are the same.
     """
 
     batch_sampler = None  # Lightning requires it of a loader that has a sampler
@@ -89,7 +93,9 @@ class ClipBatches:
         balanced: bool = False,
         indices_only: bool = False,
         numbers: int = 0,
+        reader: ClipReader | None = None,
     ) -> None:
+        self.reader = reader
         self.indices_only, self.numbers = indices_only, numbers
         self.samples, self.targets, self.device = samples, targets.to(device), device
         self.indices = torch.from_numpy(indices).to(device)
@@ -122,9 +128,11 @@ class ClipBatches:
         clips = order if self.clip_of is None else self.clip_of[order]
         # on the device of the samples, so that indexing them needs no synchronization
         rows, targets = clips.to(self.samples.device), self.targets[clips]
-        for step, (start, end) in enumerate(self._bounds):
-            wave = self.samples[rows[start:end]]
+        parts = [rows[start:end] for start, end in self._bounds]
+        waves = map(self.samples.__getitem__, parts) if self.reader is None else self.reader.batches(parts)
+        for step, ((start, end), wave) in enumerate(zip(self._bounds, waves, strict=True)):
             if wave.device != self.device:
+                # memory that the reader has pinned already is not copied
                 wave = wave.pin_memory().to(self.device, non_blocking=True)
             batch: tuple[Tensor, ...] = wave, targets[start:end], order[start:end]
             batch = batch if numbers is None else (*batch, numbers[step])

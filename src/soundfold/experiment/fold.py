@@ -107,6 +107,7 @@ def prepare_fold(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJo
         sampler=cfg.data.sampler,
         seed=cfg.seed,
         on_device=cfg.data.on_device,
+        read_ahead=cfg.data.read_ahead,
         seen=run.seen,
         compile=cfg.model.compile,
     )
