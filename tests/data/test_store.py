@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from helpers.killable import server
 
-from soundfold.data import store
+from soundfold.data import store, store_build
 from soundfold.data.tables import read_table
 from soundfold.errors import InputError
 from soundfold.io.atomic import loads_with_checksum
@@ -265,14 +265,22 @@ def test_eight_processes_build_the_store_once(root, damaged):
 
 
 def _die_while_building(root: Path, building) -> None:
+    store_build.GROUP_CLIPS = store_build.THREADS = 1
+
     def wait(items, total):
-        building.set()
-        time.sleep(60)
+        for number, item in enumerate(items):
+            if number == 2:
+                building.set()
+                time.sleep(60)
+            yield item
 
     load(root, progress=wait)
 
 
-def test_a_killed_builder_blocks_nobody(root, capsys):
+def test_a_killed_builder_blocks_nobody_and_its_clips_are_reused(root, capsys, monkeypatch):
+    monkeypatch.setattr(store_build, "GROUP_CLIPS", 1)
+    decoded, decode = [], store.decode
+    monkeypatch.setattr(store, "decode", lambda path, *args: (decoded.append(path.name), decode(path, *args))[1])
     building = server().Event()
     (builder,) = in_processes(1, _die_while_building, root, building)
     assert building.wait(60)
@@ -280,6 +288,7 @@ def test_a_killed_builder_blocks_nobody(root, capsys):
     timer.start()
     # starts to wait while the builder is alive
     assert load(root).samples.shape == (4, 16000)
+    assert decoded == ["stereo.ogg"]
     builder.join()
     assert builder.exitcode == -signal.SIGKILL
     assert f"Process {builder.pid} on {platform.node()}, since" in capsys.readouterr().err

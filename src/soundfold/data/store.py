@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from soundfold.data.resampling import resample_blocks
+from soundfold.data.store_build import GROUP_CLIPS, THREADS, PackedClip, Progress, StoreBuilder, rows_intact
 from soundfold.errors import InputError, is_out_of_memory
-from soundfold.io.atomic import atomic_folder, dumps_with_checksum, explain_write_errors, loads_with_checksum
+from soundfold.io.atomic import explain_write_errors, loads_with_checksum, resumable_folder
 from soundfold.io.audio import CANCELED, Recording
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
+from soundfold.io.parallel import map_ahead
 from soundfold.io.pcm import float_to_pcm
 from soundfold.io.reading import read_text
 
@@ -54,13 +55,14 @@ def open_store(
     seconds: float,
     sample_rate: int,
     cache: Path,
-    progress: Callable[[Iterable, int], Iterable] = lambda items, total: items,
+    progress: Progress = lambda items, total: items,
 ) -> Waveforms:
     """Open the packed store of these files; build it if it does not exist.
 
     Channels are averaged, other rates resampled, and each clip is cut or zero-padded at its end to ``seconds``. The
     store is identified by the bytes of the files and these parameters. Concurrent processes build it once, under a file
-    lock. Every opening verifies its checksums: a damaged store is rebuilt, with a note. An intact one may be read-only.
+    lock. An interrupted build is continued, see `StoreBuilder`. Every opening verifies the checksums: a damaged store
+    is rebuilt, with a note. An intact one may be read-only.
 
     Args:
         root: folder of the audio files.
@@ -68,14 +70,13 @@ def open_store(
         seconds: length of a stored clip.
         sample_rate: Hz.
         cache: folder of the stores; created if it does not exist.
-        progress: wraps the decoding loop, given its items and their number.
+        progress: wraps the loop over clips, given an iterable and their number.
 
     Raises:
         InputError: a file is missing, unreadable, empty or not finite.
         ArgumentError: `cache` cannot be written.
     """
-    with ThreadPoolExecutor() as pool:
-        hashed = list(zip(files, pool.map(lambda name: _file_hash(root / name), files), strict=True))
+    hashed = list(zip(files, map_ahead(lambda name: _file_hash(root / name), files, THREADS, THREADS), strict=True))
     digest = _digest(hashed)
     frames = round(seconds * sample_rate)
     key = hashlib.sha256(f"{FORMAT} {digest} {frames} {sample_rate}".encode()).hexdigest()[:16]
@@ -91,7 +92,7 @@ def open_store(
                 return store
             # processes that have mapped the damaged files can still read them
             shutil.rmtree(path, ignore_errors=True)
-            with atomic_folder(path) as folder:
+            with resumable_folder(path) as folder:
                 _build(folder, root, hashed, frames, sample_rate, progress)
     return _load(path)
 
@@ -152,23 +153,17 @@ def _build(
     hashed: Sequence[tuple[str, str]],
     frames: int,
     sample_rate: int,
-    progress: Callable[[Iterable, int], Iterable],
+    progress: Progress,
 ) -> None:
     """Write a store of files, given as their names with the SHA-256 of their bytes."""
-    samples = np.zeros((len(hashed), frames), dtype=np.int16)
-    lengths, hashes, canceled = [], [], []
-    with ThreadPoolExecutor() as pool:
-        # libsndfile releases the GIL
-        decoded = pool.map(lambda file: _decode_unchanged(root / file[0], sample_rate, frames, file[1]), hashed)
-        try:
-            for (name, _), row, (mono, cancels) in zip(hashed, samples, progress(decoded, len(hashed)), strict=True):
-                row[:] = to_int16(mono, frames)
-                lengths.append(len(mono))
-                hashes.append(_row_hash(row, len(mono)))
-                canceled += [name] if cancels else []
-        finally:
-            # without it, an interrupt would wait until all files are decoded
-            pool.shutdown(cancel_futures=True)
+
+    def pack(index: int) -> PackedClip:
+        name, file_hash = hashed[index]
+        mono, cancels = _decode_unchanged(root / name, sample_rate, frames, file_hash)
+        return PackedClip(to_int16(mono, frames), len(mono), name if cancels else "")
+
+    builder = StoreBuilder(folder, len(hashed), frames, pack)
+    canceled = builder.build(progress, sample_rate=sample_rate, digest=_digest(hashed))
     if canceled:
         console.print(
             f"note: The channels of {len(canceled)} of {len(hashed)} files cancel when they are averaged (antiphase), "
@@ -176,12 +171,6 @@ def _build(
             style="yellow",
             soft_wrap=True,
         )
-    with (folder / "samples.npy").open("wb") as stream:
-        # np.save hides the OSError of a full disk
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(samples))
-        stream.write(samples.data)
-    manifest = {"sample_rate": sample_rate, "digest": _digest(hashed), "lengths": lengths, "hashes": hashes}
-    (folder / "manifest.json").write_text(dumps_with_checksum(manifest))
 
 
 def _decode_unchanged(path: Path, sample_rate: int, frames: int, file_hash: str) -> tuple[np.ndarray, bool]:
@@ -200,10 +189,6 @@ def _decode_unchanged(path: Path, sample_rate: int, frames: int, file_hash: str)
             f"{path} changed while it was decoded. Wait until the collection is complete, and start the command again."
         )
     return mono, cancels
-
-
-def _row_hash(row: np.ndarray, length: int) -> str:
-    return hashlib.sha256(row[:length].data).hexdigest()
 
 
 def _load_intact(path: Path, note: bool = False) -> Waveforms | None:
@@ -229,9 +214,7 @@ def _load(path: Path) -> Waveforms:
         # copy-on-write, because torch warns about read-only arrays
         samples = np.load(path / "samples.npy", mmap_mode="c")
         lengths, hashes = manifest["lengths"], manifest["hashes"]
-        with ThreadPoolExecutor() as pool:  # hashlib releases the GIL
-            actual = list(pool.map(_row_hash, samples, lengths))
-        if actual != hashes or any(row[length:].any() for row, length in zip(samples, lengths, strict=True)):
+        if len(samples) != len(lengths) or not _is_intact(samples, lengths, hashes):
             raise ValueError("its samples do not match their hashes")
     except Exception as error:  # a damaged .npy header raises errors of Python's parser
         if is_out_of_memory(error):
@@ -244,3 +227,11 @@ def _load(path: Path) -> Waveforms:
         sample_rate=manifest["sample_rate"],
         digest=manifest["digest"],
     )
+
+
+def _is_intact(samples: np.ndarray, lengths: Sequence[int], hashes: Sequence[str]) -> bool:
+    def check(start: int) -> bool:
+        part = slice(start, start + GROUP_CLIPS)
+        return rows_intact(samples, start, lengths[part], hashes[part])
+
+    return all(map_ahead(check, range(0, len(lengths), GROUP_CLIPS), THREADS, THREADS))

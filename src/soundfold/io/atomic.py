@@ -61,20 +61,42 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: writing failed, or ``path`` exists and is not empty. The temporary folder is removed.
     """
-    for stale in path.parent.glob(f"{path.name}.*.part/"):
-        shutil.rmtree(stale)
+    _remove_stale(path)
     part = _part(path)
     part.mkdir()
     try:
         yield part
-        for content in part.rglob("*"):
-            _flush(content)
-        _flush(part)
-        part.rename(path)
-        _flush(path.parent)
+        _complete(part, path)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+@contextmanager
+def resumable_folder(path: Path) -> Iterator[Path]:
+    """As `atomic_folder`, but after an error the temporary folder stays, and the next call yields it again.
+
+    What it contains may be incomplete, or damaged by a power failure. The caller decides what to reuse, and may remove
+    it.
+    """
+    _remove_stale(path)
+    part = path.with_name(f"{path.name}.part")
+    part.mkdir(exist_ok=True)
+    yield part
+    _complete(part, path)
+
+
+def _remove_stale(path: Path) -> None:
+    for stale in path.parent.glob(f"{path.name}.*.part/"):
+        shutil.rmtree(stale)
+
+
+def _complete(part: Path, path: Path) -> None:
+    for content in part.rglob("*"):
+        _flush(content)
+    _flush(part)
+    part.rename(path)
+    _flush(path.parent)
 
 
 def _part(path: Path) -> Path:
