@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from soundfold.evaluation import statistics
 from soundfold.evaluation.statistics import accuracy_interval, holm, mcnemar, over_seeds, source_interval
 
 
@@ -89,3 +90,22 @@ def test_holm_adjusts_stepwise_and_keeps_the_order():
     assert holm([0.01, 0.02, 0.03, 0.04]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
     assert holm([0.9, 0.001, 0.6]) == pytest.approx([1.0, 0.003, 1.0])
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("kind", ["correct", "difference"])
+def test_sources_of_equal_clips_are_drawn_together_from_the_same_distribution(monkeypatch, kind):
+    rng = np.random.default_rng(0)
+    sources = [str(source) for source in rng.integers(0, 300, 900)]
+    values = (rng.random(900) < 0.8).astype(float)
+    values = values if kind == "correct" else values - (rng.random(900) < 0.7)
+    exact = source_interval(values, sources)
+    monkeypatch.setattr(statistics, "MAX_DRAWN", 10)
+    # a quantile of 10,000 draws has a standard error of about 3 % of the interval's half width
+    assert source_interval(values, sources) == pytest.approx(exact, abs=0.15 * (exact[1] - exact[0]) / 2)
+
+
+def test_the_interval_of_many_sources_is_that_of_a_proportion():
+    correct = np.arange(60_000) % 5 > 0
+    low, high = accuracy_interval(correct, list(map(str, range(60_000))))
+    assert (low + high) / 2 == pytest.approx(0.8, abs=1e-4)
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(0.16 / 60_000), rel=0.05)

@@ -47,7 +47,8 @@ def read_folder(
         files = [name for name in files if _class_of(name) in classes]
     sources = [name if source_pattern is None else _source(name, source_pattern) for name in files]
     names = sorted({_class_of(name) for name in files})
-    targets = np.array([names.index(_class_of(name)) for name in files])
+    number_of = {name: number for number, name in enumerate(names)}
+    targets = np.array([number_of[_class_of(name)] for name in files])
     fold_of = assign_folds(targets, sources, names, folds)
     header = ("filename", "fold", "target", "category", "src_file")
     clips = zip(files, fold_of, targets, [names[t] for t in targets], sources, strict=True)

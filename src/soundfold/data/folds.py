@@ -28,19 +28,24 @@ def assign_folds(
         ArgumentError: a class has fewer sources than there are folds.
     """
     unique, source_of = np.unique(sources, return_inverse=True)
-    counts = np.zeros((len(unique), len(classes)))
-    np.add.at(counts, (source_of, targets), 1)
-    _check_sources((counts > 0).sum(axis=0), classes, folds)
-    share = counts / counts.sum(axis=0)
+    # sparse: a table of sources and classes would take gigabytes
+    pairs, counts = np.unique(source_of * len(classes) + targets, return_counts=True)
+    pair_class = pairs % len(classes)
+    first = np.searchsorted(pairs // len(classes), np.arange(len(unique) + 1))
+    _check_sources(np.bincount(pair_class, minlength=len(classes)), classes, folds)
     order = np.random.default_rng(seed).permutation(len(unique))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
+    order = order[np.argsort(-np.bincount(source_of)[order], kind="stable")]
+    totals = np.bincount(targets, minlength=len(classes))
     fold_share = np.zeros((folds, len(classes)))
     fold_of = np.zeros(len(unique), dtype=np.int64)
     for source in order:
-        growth = ((fold_share + share[source]) ** 2 - fold_share**2).sum(axis=1)
+        own = slice(first[source], first[source + 1])
+        share = np.zeros(len(classes))
+        share[pair_class[own]] = counts[own] / totals[pair_class[own]]
+        growth = ((fold_share + share) ** 2 - fold_share**2).sum(axis=1)
         # break ties by size, so that classes of equal size do not fill the same folds first
         fold = np.lexsort((fold_share.sum(axis=1), growth.round(12)))[0]
-        fold_share[fold] += share[source]
+        fold_share[fold] += share
         fold_of[source] = fold
     return fold_of[source_of] + 1
 

@@ -66,7 +66,7 @@ class ClipReader:
         return batch
 
     def _read_row(self, descriptor: int, row: np.ndarray, offset: int) -> None:
-        view = memoryview(row).cast("B")
+        view = row.data.cast("B")
         while view:
             count = os.preadv(descriptor, [view], offset)
             if not count:

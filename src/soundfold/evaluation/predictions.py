@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,16 +67,25 @@ def load_predictions(path: Path, classes: Sequence[str], digest: str | None = No
         content = read_text(path, MAX_CSV)
         if digest not in (None, hashlib.sha256(content.encode()).hexdigest()):
             raise ValueError("it is not the file that result.json refers to")
-        rows = list(csv.DictReader(io.StringIO(content, newline="")))
-        logits = np.array([row[f"logit_{name}"] for row in rows for name in classes], np.float32)
-        if not np.isfinite(logits).all():
+        reader = csv.reader(io.StringIO(content, newline=""))
+        header = next(reader, [])
+        names = ["filename", "source", "target", *(f"logit_{name}" for name in classes)]
+        if missing := [name for name in names if name not in header]:
+            raise ValueError(f"it lacks the column {missing[0]}")
+        file, source, target, *values = map(header.index, names)
+        # row by row: a dictionary of texts per row takes ten times the memory of the file
+        files, sources, targets, logits = [], [], [], []
+        for row in filter(None, reader):
+            if len(row) != len(header):
+                raise ValueError("a row does not have the columns of the header")
+            files.append(row[file])
+            sources.append(row[source])
+            targets.append(index[row[target]])
+            logits.append(np.array([row[value] for value in values], np.float32))
+        matrix = np.array(logits, np.float32).reshape(-1, len(classes))
+        if not np.isfinite(matrix).all():
             raise ValueError("a logit is not a finite number")
-        return Predictions(
-            tuple(row["filename"] for row in rows),
-            tuple(row["source"] for row in rows),
-            np.array([index[row["target"]] for row in rows], dtype=np.int64),
-            logits.reshape(-1, len(classes)),
-        )
+        return Predictions(tuple(files), tuple(sources), np.array(targets, dtype=np.int64), matrix)
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}). {REDO}") from None
 
@@ -88,11 +97,12 @@ def predictions_csv(table: ClipTable, clips: np.ndarray, logits: np.ndarray) -> 
         clips: int64 (n,), indices into the table.
         logits: float32 (n, C); nine digits, so that they are read back exactly.
     """
-    rows: list[list[object]] = [
-        ["filename", "fold", "source", "target", "prediction", *(f"logit_{c}" for c in table.classes)]
-    ]
-    for clip, row in zip(clips, logits, strict=True):
-        target, prediction = table.classes[table.targets[clip]], table.classes[int(row.argmax())]
-        labels = [table.files[clip], int(table.folds[clip]), table.sources[clip], target, prediction]
-        rows.append([*labels, *(f"{value:.9g}" for value in row)])
-    return csv_text(rows)
+
+    def rows() -> Iterator[list[object]]:
+        yield ["filename", "fold", "source", "target", "prediction", *(f"logit_{c}" for c in table.classes)]
+        for clip, row in zip(clips, logits, strict=True):
+            target, prediction = table.classes[table.targets[clip]], table.classes[int(row.argmax())]
+            labels = [table.files[clip], int(table.folds[clip]), table.sources[clip], target, prediction]
+            yield [*labels, *(f"{value:.9g}" for value in row)]
+
+    return csv_text(rows())

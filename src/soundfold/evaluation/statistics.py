@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 DRAWS = 10_000
+# with more sources, those with equal clips are drawn together: a draw of each would take minutes
+MAX_DRAWN = 20_000
 LEVEL = 0.95
 
 
@@ -39,11 +41,15 @@ def source_interval(
     """
     _, cluster = np.unique(np.asarray(sources), return_inverse=True)
     sums, sizes = np.bincount(cluster, values), np.bincount(cluster)
+    number = np.ones(len(sizes), dtype=np.int64)
+    if len(sizes) > MAX_DRAWN:
+        # sources of the same sum and size are exchangeable, so the distribution is the same
+        (sums, sizes), number = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
     rng = np.random.default_rng(seed)
     means = []
     # in chunks: the counts of 2,000 sources in all draws would take 160 MB
     for chunk in np.array_split(np.arange(draws), max(1, draws * len(sizes) // 2_000_000)):
-        counts = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=len(chunk))
+        counts = rng.multinomial(number.sum(), number / number.sum(), size=len(chunk))
         means.append((counts @ sums) / (counts @ sizes))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
