@@ -122,12 +122,12 @@ def test_save_and_load(tmp_path):
 @pytest.mark.parametrize("name", ["fold1.bak", "fold01", "fold1 (copy)", "fold\u0661", "folder"])
 def test_a_copied_fold_folder_is_not_read(tmp_path, name):
     folder = write_run(tmp_path / "run", np.arange(12) % 3 > 0)
-    before, runs = load_run(folder), list_runs(tmp_path)
+    before, runs = load_run(folder), list_runs([tmp_path])
     shutil.copytree(folder / "fold1", folder / name)
     os.utime(folder / name / "result.json", (2e9, 2e9))
     assert list(fold_folders(folder)) == ["1", "2", "3"]
     assert (load_run(folder).total, load_run(folder).clips) == (before.total, before.clips)
-    assert list_runs(tmp_path) == runs
+    assert list_runs([tmp_path]) == runs
 
 
 def test_a_copy_in_the_folder_of_another_fold_is_refused(tmp_path):

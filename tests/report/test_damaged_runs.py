@@ -35,7 +35,7 @@ def outputs(tmp_path) -> Path:
 
 def list_all(outputs: Path) -> tuple[list[str], list[str]]:
     """List the runs in every format; return the names of the finished ones and the descriptions of the others."""
-    runs, unfinished = list_runs(outputs)
+    runs, unfinished = list_runs([outputs])
     for key in ("finished", "accuracy", "time", "optim.lr"):
         assert len(sort_runs(runs, key)) == len(runs)
     assert all(run.name in as_csv(runs) and run.name in as_markdown(runs) for run in runs)
@@ -146,9 +146,9 @@ def test_files_larger_than_their_limit_are_refused(outputs, monkeypatch):
 
 @pytest.mark.parametrize("cached", ["5", DEEP, '{"folds": 5}', '{"folds": [], "interval": 5}'])
 def test_a_damaged_summary_is_computed_again(cached, outputs):
-    expected = list_runs(outputs)[0][0].interval
+    expected = list_runs([outputs])[0][0].interval
     (outputs / "toy-a" / "cv.json").write_text(cached)
-    assert list_runs(outputs)[0][0].interval == expected
+    assert list_runs([outputs])[0][0].interval == expected
 
 
 def test_a_logit_that_is_not_finite_is_refused(outputs):

@@ -81,7 +81,7 @@ def test_holds_runs_is_false_for_a_run(outputs):
 def test_lists_runs_newest_last_and_missing_folds(outputs):
     (outputs / "toy-e" / "fold1").mkdir(parents=True)
     (outputs / "toy-e" / "fold1" / "config.yaml").write_text(PLAIN % ("/a", "0.01"))
-    runs, unfinished = list_runs(outputs)
+    runs, unfinished = list_runs([outputs])
     assert [run.name for run in runs] == ["toy-c", "toy-leaky-b", "toy-a", "toy-d"]
     assert unfinished == ["toy-d (missing: 2, 3)", "toy-e (no fold is finished)"]
 
@@ -89,7 +89,7 @@ def test_lists_runs_newest_last_and_missing_folds(outputs):
 def test_an_incomplete_run_is_marked_and_never_ranks_best(outputs):
     folder = finish(outputs, "toy-f", PLAIN % ("/a", "0.03"), correct=6, mtime=100)
     (folder / "fold3" / "result.json").unlink()
-    runs = sort_runs(list_runs(outputs)[0], "accuracy")
+    runs = sort_runs(list_runs([outputs])[0], "accuracy")
     assert [run.name for run in runs] == ["toy-d", "toy-f", "toy-c", "toy-a", "toy-leaky-b"]
     lines = as_markdown(runs).splitlines()[2:]
     assert "75.00 (1 of 3 folds)" in lines[0]
@@ -102,7 +102,7 @@ def test_an_incomplete_run_is_marked_and_never_ranks_best(outputs):
 
 
 def test_columns_are_the_differing_keys_that_affect_results(outputs):
-    runs, _ = list_runs(outputs)
+    runs, _ = list_runs([outputs])
     assert differing_keys(configs(runs)) == {
         "augment.polarity": ["0.0", "0.5", "0.0", "0.0"],
         "augment.time_stretch.low": ["", "0.8", "", ""],
@@ -121,7 +121,7 @@ def test_columns_are_the_differing_keys_that_affect_results(outputs):
 def test_a_section_that_matches_an_option_shows_its_name(tmp_path):
     for name, overrides in {"toy-a": ["augment=strong"], "toy-b": ["augment=none"], "toy-c": ["optim.lr=0.1"]}.items():
         finish(tmp_path, name, to_yaml(compose_config(*overrides)), correct=2, mtime=1000)
-    runs, _ = list_runs(tmp_path)
+    runs, _ = list_runs([tmp_path])
     columns = grouped_differences(configs(runs))
     assert columns["optim.lr"] == ["0.001", "0.001", "0.1"]
     assert columns["augment"] == ["strong", "none", "noise_stretch_pitch"]
@@ -131,23 +131,23 @@ def test_networks_show_the_name_of_their_option_or_their_class(tmp_path):
     chosen = {"toy-a": "resnet18", "toy-b": "resnet34", "toy-c": "timm"}
     for name, model in chosen.items():
         finish(tmp_path, name, to_yaml(compose_config(f"model={model}")), correct=2, mtime=1000)
-    runs, _ = list_runs(tmp_path)
+    runs, _ = list_runs([tmp_path])
     assert grouped_differences(configs(runs)) == {"model": list(chosen.values())}
     # ResNet-18's own options, which the others do not have, are implied
     assert differing_keys(configs(runs)).keys() == {"model._target_", "model.name"}
     smoothed = to_yaml(compose_config("model=resnet34", "model.label_smoothing=0.1"))
     finish(tmp_path, "toy-d", smoothed, correct=2, mtime=1000)
-    columns = grouped_differences(configs(list_runs(tmp_path)[0]))
+    columns = grouped_differences(configs(list_runs([tmp_path])[0]))
     assert columns["model.name"] == ["ResNet18", "resnet34", "efficientnet_b0", "resnet34"]
     assert columns["model.label_smoothing"] == ["0.0", "0.0", "0.0", "0.1"]
 
 
 def test_where_compares_values_as_yaml(outputs):
-    assert [run.name for run in list_runs(outputs, ["optim.lr=1e-3"])[0]] == ["toy-c", "toy-leaky-b"]
-    assert [run.name for run in list_runs(outputs, ["optim.lr=1e-3", "augment.time_stretch=null"])[0]] == ["toy-c"]
+    assert [run.name for run in list_runs([outputs], ["optim.lr=1e-3"])[0]] == ["toy-c", "toy-leaky-b"]
+    assert [run.name for run in list_runs([outputs], ["optim.lr=1e-3", "augment.time_stretch=null"])[0]] == ["toy-c"]
     # a run without the key does not match
-    assert [run.name for run in list_runs(outputs, ["augment.time_stretch.low=0.8"])[0]] == ["toy-leaky-b"]
-    (run,), unfinished = list_runs(outputs, ["optim.lr=0.01"])
+    assert [run.name for run in list_runs([outputs], ["augment.time_stretch.low=0.8"])[0]] == ["toy-leaky-b"]
+    (run,), unfinished = list_runs([outputs], ["optim.lr=0.01"])
     assert (run.name, unfinished) == ("toy-d", ["toy-d (missing: 2, 3)"])
 
 
@@ -162,11 +162,11 @@ def test_where_compares_values_as_yaml(outputs):
 )
 def test_bad_conditions_are_refused(outputs, condition, message):
     with pytest.raises(InputError, match=message):
-        list_runs(outputs, [condition])
+        list_runs([outputs], [condition])
 
 
 def test_sorting(outputs):
-    runs, _ = list_runs(outputs)
+    runs, _ = list_runs([outputs])
     assert [run.name for run in sort_runs(runs, "accuracy")] == ["toy-d", "toy-c", "toy-a", "toy-leaky-b"]
     assert [run.name for run in sort_runs(runs, "name")] == ["toy-a", "toy-c", "toy-d", "toy-leaky-b"]
     assert [run.name for run in sort_runs(runs, "optim.lr")] == ["toy-a", "toy-c", "toy-leaky-b", "toy-d"]
@@ -179,19 +179,19 @@ def test_the_interval_in_cv_json_is_used_while_its_folds_match(outputs):
     folder = outputs / "toy-a"
     total = asdict(load_run(folder).total) | {"interval": [0.25, 0.75]}
     (folder / "cv.json").write_text(dumps_with_checksum(total))
-    (run,) = (run for run in list_runs(outputs)[0] if run.name == "toy-a")
+    (run,) = (run for run in list_runs([outputs])[0] if run.name == "toy-a")
     assert run.interval == (0.25, 0.75)
     (folder / "cv.json").write_text(json.dumps(total))
-    (run,) = (run for run in list_runs(outputs)[0] if run.name == "toy-a")
+    (run,) = (run for run in list_runs([outputs])[0] if run.name == "toy-a")
     assert run.interval != (0.25, 0.75), "a summary without a checksum is trusted"
     total["folds"][0]["loss"] = 2.0
     (folder / "cv.json").write_text(dumps_with_checksum(total))
-    (run,) = (run for run in list_runs(outputs)[0] if run.name == "toy-a")
+    (run,) = (run for run in list_runs([outputs])[0] if run.name == "toy-a")
     assert run.interval == load_run(folder).interval
 
 
 def test_csv_has_every_differing_key_and_full_precision(outputs):
-    rows = list(csv.DictReader(io.StringIO(as_csv(list_runs(outputs)[0]))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(list_runs([outputs])[0]))))
     assert [row["run"] for row in rows] == ["toy-c", "toy-leaky-b", "toy-a", "toy-d"]
     assert [row["leaky"] for row in rows] == ["false", "true", "false", "false"]
     assert [float(row["accuracy"]) for row in rows] == pytest.approx([2 / 6, 5 / 6, 4 / 6, 3 / 4])
@@ -200,13 +200,13 @@ def test_csv_has_every_differing_key_and_full_precision(outputs):
 
 
 def test_markdown_marks_leaky_runs(outputs):
-    lines = as_markdown(list_runs(outputs)[0]).splitlines()
+    lines = as_markdown(list_runs([outputs])[0]).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert [("LEAKY" in line) for line in lines[2:]] == [False, True, False, False]
 
 
 def test_a_hostile_name_of_a_run_is_plain_text(outputs, capsys):
-    runs, _ = list_runs(outputs)
+    runs, _ = list_runs([outputs])
     runs[0] = replace(runs[0], name="a|<img src=x>\n| b\x1b[2J")
     lines = as_markdown(runs).splitlines()
     assert len(lines) == 2 + len(runs)
@@ -230,7 +230,7 @@ def test_report_lists_a_folder_of_runs(outputs):
 
 def test_a_damaged_result_is_reported_and_the_other_runs_are_listed(outputs):
     (outputs / "toy-c" / "fold1" / "result.json").write_text("{")
-    runs, unfinished = list_runs(outputs)
+    runs, unfinished = list_runs([outputs])
     assert [run.name for run in runs] == ["toy-leaky-b", "toy-a", "toy-d"]
     assert "is not a fold's result" in unfinished[0]
 
@@ -241,14 +241,14 @@ def test_a_damaged_configuration_is_reported(outputs, damage):
     path.unlink() if damage is None else path.write_text(damage)
     with pytest.raises(InputError, match=r"fold1/config.yaml cannot be read .* rerun=true"):
         load_run(outputs / "toy-c")
-    runs, unfinished = list_runs(outputs)
+    runs, unfinished = list_runs([outputs])
     assert [run.name for run in runs] == ["toy-leaky-b", "toy-a", "toy-d"]
     assert "config.yaml cannot be read" in unfinished[0]
 
 
 def test_a_single_run_has_no_differing_keys(tmp_path):
     finish(tmp_path, "toy-c", PLAIN % ("/a", "0.001"), correct=2, mtime=1000)
-    runs, _ = list_runs(tmp_path)
+    runs, _ = list_runs([tmp_path])
     assert differing_keys(configs(runs)) == {}
     assert len(as_markdown(runs).splitlines()) == 3
 
@@ -265,3 +265,49 @@ def test_published_results_are_shown_by_the_report_only(tiny_run, tmp_path, monk
     monkeypatch.setattr(sys, "argv", ["report.py", str(folder), "report.page=none"])
     main()
     assert "a published system" in capsys.readouterr().out
+
+
+@pytest.fixture
+def machines(outputs, tmp_path_factory) -> tuple[Path, Path]:
+    """The outputs of two machines: a copy of a run, a run that both trained, and one of the second machine."""
+    second = tmp_path_factory.mktemp("second") / "outputs"
+    shutil.copytree(outputs / "toy-c", second / "toy-c")
+    shutil.rmtree(second / "toy-c" / "fold3")
+    finish(second, "toy-a", PLAIN % ("/b", "0.0003"), correct=5, mtime=4000)
+    finish(second, "toy-z", PLAIN % ("/b", "0.1"), correct=5, mtime=5000)
+    return outputs, second
+
+
+def main_with(monkeypatch, *args: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, args)])
+    main()
+
+
+def test_the_runs_of_several_folders_are_one_list(machines, monkeypatch, capsys):
+    first, second = machines
+    runs, unfinished = list_runs([*machines, second])
+    toy_c, toy_a = (f"{first.name}/{name}" for name in ("toy-c", "toy-a"))
+    assert [run.name for run in runs] == [toy_c, "toy-leaky-b", toy_a, "toy-d", "outputs/toy-a", "toy-z"]
+    # the copy with a missing fold is not listed, nor reported as unfinished
+    assert [run.copies for run in runs] == [("outputs/toy-c",), (), (), (), (), ()]
+    assert unfinished == ["toy-d (missing: 2, 3)"]
+    main_with(monkeypatch, second.parent / "out*", first, "--sort", "name", "--format", "csv")
+    out, err = capsys.readouterr()
+    assert f"Listed once: {toy_c}; copies: outputs/toy-c." in err
+    assert [row["run"] for row in csv.DictReader(io.StringIO(out))][:2] == ["outputs/toy-a", toy_a]
+
+
+def test_runs_of_the_same_name_are_compared_by_their_folders(machines, monkeypatch, capsys):
+    first, second = machines
+    main_with(monkeypatch, first / "toy-a", second / "toy-a")
+    out = capsys.readouterr().out
+    assert f"{first.name}/toy-a" in out
+    page = Path(out.strip().splitlines()[-1].removeprefix("Report: ")).read_text()
+    assert f"{first.name}/toy-a" in page
+    assert "outputs/toy-a" in page
+    with pytest.raises(InputError, match="outputs/toy-c is a copy of .*/toy-c"):
+        main_with(monkeypatch, second / "toy-c", first / "toy-c")
+    with pytest.raises(InputError, match="is a folder of runs, and .*toy-c is not"):
+        main_with(monkeypatch, first, second / "toy-c")
+    with pytest.raises(InputError, match="matches no folder"):
+        main_with(monkeypatch, first.parent / "*" / "absent")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from soundfold.errors import InputError
 from soundfold.evaluation.compare import load_run
 from soundfold.evaluation.cv_result import CVResult, summarise
 from soundfold.evaluation.results import MAX_JSON, fold_folders, load_config, load_folds
+from soundfold.evaluation.run_names import distinct_names, is_copy
 from soundfold.io.atomic import loads_with_checksum
 from soundfold.io.reading import read_text
 
@@ -26,11 +27,12 @@ class ListedRun:
     """A run with at least one scored fold.
 
     Attributes:
-        name: name of its folder.
+        name: name of its folder, preceded by its parents where two runs have the same.
         total: mean and spread over folds.
         interval: 95 % interval of the pooled accuracy.
         finished: modification time of its newest fold's result, seconds since 1970.
         config: nested configuration of its first fold.
+        copies: names of copies in other folders, which are not listed.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ListedRun:
     interval: tuple[float, float]
     finished: float
     config: dict[str, Any]
+    copies: tuple[str, ...] = ()
 
 
 SORT_KEYS: dict[str, Callable[[ListedRun], Any]] = {
@@ -59,11 +62,11 @@ def _config_files(run: Path) -> list[Path]:
     return [path for folder in fold_folders(run).values() if (path := folder / "config.yaml").is_file()]
 
 
-def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[ListedRun], list[str]]:
-    """Find the cross-validations in a folder.
+def list_runs(folders: Sequence[Path], where: Sequence[str] = ()) -> tuple[list[ListedRun], list[str]]:
+    """Find the cross-validations in folders. Of copies of a run, the one with most folds is listed.
 
     Args:
-        folder: parent of the runs, such as ``outputs``.
+        folders: parents of the runs, such as ``outputs``.
         where: conditions such as ``optim.lr=1e-3`` that a run must satisfy; values are compared as YAML.
 
     Returns:
@@ -72,32 +75,50 @@ def list_runs(folder: Path, where: Sequence[str] = ()) -> tuple[list[ListedRun],
     Raises:
         InputError: a condition is malformed, or no run has its key.
     """
+    found = [run for folder in dict.fromkeys(map(Path.resolve, folders)) for run in sorted(folder.glob("*/"))]
+    # a run of several folders only needs to differ from other runs, and not from `multirun`
+    runs = [run for run in found if _config_files(run)]
+    names = dict(zip(runs, distinct_names(runs), strict=True))
     configs: dict[Path, dict[str, Any]] = {}
-    listed: list[ListedRun] = []
-    unfinished: list[str] = []
-    for run in sorted(folder.glob("*/")):
-        for path in _config_files(run)[:1]:
-            try:
-                configs[run] = load_config(path)
-            except InputError as error:
-                unfinished.append(f"{run.name} (unreadable: {error})")
+    unfinished: dict[str, str] = {}
+    for run, name in names.items():
+        try:
+            configs[run] = load_config(_config_files(run)[0])
+        except InputError as error:
+            unfinished[name] = f"unreadable: {error}"
     conditions = _parse_conditions(where, {key for config in configs.values() for key in flatten(config)})
+    listed: list[ListedRun] = []
     for run, config in configs.items():
         values = flatten(config)
         if any(key not in values or values[key] != value for key, value in conditions.items()):
             continue
         try:
-            results = load_folds(run)
-            if results:
-                listed.append(_listed_run(run, summarise(results), config))
+            if results := load_folds(run):
+                listed.append(_listed_run(run, names[run], summarise(results), config))
                 if missing := set(results[0].folds) - {r.fold for r in results}:
-                    unfinished.append(f"{run.name} (missing: {', '.join(map(str, sorted(missing)))})")
+                    unfinished[names[run]] = f"missing: {', '.join(map(str, sorted(missing)))}"
             # a model trained on every clip (fold=none) has no scored folds
             elif not (run / "foldnone").is_dir():
-                unfinished.append(f"{run.name} (no fold is finished)")
+                unfinished[names[run]] = "no fold is finished"
         except InputError as error:
-            unfinished.append(f"{run.name} (unreadable: {error})")
-    return sorted(listed, key=SORT_KEYS["finished"]), unfinished
+            unfinished[names[run]] = f"unreadable: {error}"
+    listed = _without_copies(listed)
+    copies = {name for run in listed for name in run.copies}
+    reasons = [f"{name} ({reason})" for name, reason in unfinished.items() if name not in copies]
+    return sorted(listed, key=SORT_KEYS["finished"]), reasons
+
+
+def _without_copies(runs: Sequence[ListedRun]) -> list[ListedRun]:
+    """Return one run of those that are copies of each other; a folder of the same name is no copy if it differs."""
+    listed: dict[str, ListedRun] = {}
+    for run in sorted(runs, key=lambda run: len(run.total.folds), reverse=True):
+        base = Path(run.name).name
+        same = (other for other in listed.values() if Path(other.name).name == base and is_copy(run.total, other.total))
+        if original := next(same, None):
+            listed[original.name] = replace(original, copies=(*original.copies, run.name))
+        else:
+            listed[run.name] = run
+    return list(listed.values())
 
 
 def _parse_conditions(where: Sequence[str], keys: set[str]) -> dict[str, Any]:
@@ -120,9 +141,9 @@ def _closest(name: str, names: Iterable[str]) -> str:
     return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
 
 
-def _listed_run(run: Path, total: CVResult, config: dict[str, Any]) -> ListedRun:
+def _listed_run(run: Path, name: str, total: CVResult, config: dict[str, Any]) -> ListedRun:
     newest = max((run / f"fold{fold['fold']}" / "result.json").stat().st_mtime for fold in total.folds)
-    return ListedRun(run.name, total, _interval(run, total), newest, config)
+    return ListedRun(name, total, _interval(run, total), newest, config)
 
 
 def _interval(run: Path, total: CVResult) -> tuple[float, float]:
