@@ -1,5 +1,5 @@
-"""Measure speed: python scripts/benchmark.py what=train device=cpu; or folds, frontend, inference, loop,
-peers, scaling, speedrun."""
+"""Measure speed: python scripts/benchmark.py what=train device=cpu; or folds, frontend, inference, launchers,
+loop, peers, scaling, speedrun."""
 
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,7 @@ OPTIONS = {
     "folds": ("device",),
     "frontend": ("device", "clips", "repeats", "root"),
     "inference": ("device", "clips", "repeats"),
+    "launchers": (),
     "loop": ("device", "batch", "repeats"),
     "peers": ("device", "batch", "clips", "root", "peers_python"),
     "scaling": ("device", "repeats"),

@@ -5,13 +5,13 @@ import time
 
 import pytest
 import torch
-from benchmarks import folds, frontend, frontend_peers, inference, loop, peers, scaling, speedrun, train
+from benchmarks import folds, frontend, frontend_peers, inference, launchers, loop, peers, scaling, speedrun, train
 from benchmarks.timing import Timing
 from helpers.tiny import render
 from hydra import compose, initialize_config_dir
 
 from soundfold.config import CONF, register
-from soundfold.errors import InputError
+from soundfold.errors import InputError, TrainingError
 from soundfold.validation import validate_benchmark
 
 
@@ -220,3 +220,38 @@ def test_a_speedrun_needs_a_collection_and_says_whether_it_reached_an_accuracy(t
     table = speedrun.markdown({**header, "date": "today", "commit": "c"}, runs)
     assert "The mean accuracy is at least 70 %." in table
     assert "| 2 | 71.00 (sd 2.83) | 9.0 | 5.0 |" in table
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Commands of a benchmark of launchers, whose runs are written without training; SLURM's give another accuracy."""
+    commands = []
+
+    def write(folder, name, *arguments):
+        commands.append(arguments)
+        run = folder / name / "run-1a2b3c4d"
+        run.mkdir(parents=True)
+        accuracy = 0.5 if name != "slurm" else 0.4
+        (run / "cv.json").write_text(json.dumps({"accuracy": accuracy, "seconds": len(commands)}))
+
+    monkeypatch.setattr(launchers, "_train", write)
+    return commands
+
+
+def test_launchers_are_timed_on_the_same_sweep_and_slurm_where_there_is_one(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launchers, "_has_slurm", lambda: False)
+    table = launchers.run(tmp_path / "out").read_text()
+    assert table.count("| equal to `basic`'s |") == 2
+    assert "| `slurm` |" in table
+    assert "not measured: no SLURM answers" in table
+    assert [command[0] for command in trained] == ["data=synthetic", "-m", "-m", "-m"]
+    assert not list(tmp_path.glob("launchers-*"))
+
+
+def test_a_launcher_with_other_results_is_an_error(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launchers, "_has_slurm", lambda: True)
+    with pytest.raises(TrainingError, match="The results of launcher=slurm differ"):
+        launchers.run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -10,7 +10,9 @@ from soundfold.config.schema import Augment, Data, Features, Paths
 
 @dataclass
 class Benchmark:
-    what: str = key(choices=("folds", "frontend", "inference", "loop", "peers", "scaling", "speedrun", "train"))
+    what: str = key(
+        choices=("folds", "frontend", "inference", "launchers", "loop", "peers", "scaling", "speedrun", "train")
+    )
     device: str = key(choices=("cpu", "cuda"))
     clips: int = key(low=1)
     batch: int = key(low=1)
