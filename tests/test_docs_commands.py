@@ -29,6 +29,7 @@ NOT_RUN = {
     "how-to/demo-page.md": 1,
     "how-to/devices.md": 1,
     "how-to/loggers.md": 1,
+    "how-to/ray.md": 1,
     "how-to/recipes.md": 1,
     "how-to/reproduce.md": 1,
     "how-to/share-a-model.md": 1,
