@@ -3,6 +3,7 @@
 Ray itself, an optional dependency, is imported when jobs are launched: Hydra imports every plugin at every start.
 """
 
+import logging
 import os
 import secrets
 import signal
@@ -168,7 +169,7 @@ def connect_to_ray(address: str | None, **local: Any) -> Iterator[None]:
             options = {"address": address}
         stack.callback(ray.shutdown)
         try:
-            ray.init(logging_level="error", **options)
+            ray.init(logging_level=logging.ERROR, **options)
         except Exception as error:
             if address is None:
                 raise
