@@ -103,6 +103,7 @@ LEAKS = {
     "same_source": "share the source of a training clip",
     "same_audio": "have the same audio as a training clip",
     "seen_before": "trained or selected the initial weights, or share source and class with a clip that did",
+    "unknown_training": "were embedded by a model whose training data are unknown",
 }
 
 

@@ -77,6 +77,32 @@ def accuracy_interval(correct: np.ndarray, sources: Sequence[str]) -> tuple[floa
     return float(interval.low), float(interval.high)
 
 
+def draws_interval(hits: np.ndarray, sources: Sequence[str], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Compute the 95 % interval of a mean over repetitions and clips, by a bootstrap over both.
+
+    Repetitions and sources are resampled at the same time, so the interval covers other training clips and other test
+    clips. Source: A. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007.
+
+    Args:
+        hits: (repetitions, n), 1 if a clip was classified correctly.
+        sources: (n,), source of each clip.
+        draws: number of bootstrap samples.
+        seed: of the bootstrap.
+    """
+    _, cluster = np.unique(np.asarray(sources), return_inverse=True)
+    sums = np.stack([np.bincount(cluster, row) for row in hits])
+    repetitions, clusters = sums.shape
+    rng = np.random.default_rng(seed)
+    means = []
+    for chunk in np.array_split(np.arange(draws), max(1, draws * clusters // 2_000_000)):
+        rows = rng.multinomial(repetitions, np.full(repetitions, 1 / repetitions), size=len(chunk))
+        columns = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=len(chunk))
+        total = ((rows @ sums) * columns).sum(axis=1)
+        means.append(total / (repetitions * (columns @ np.bincount(cluster))))
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     """Compute the two-sided p value of the exact McNemar test of two runs' accuracies.
 

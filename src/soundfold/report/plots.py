@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -218,4 +218,32 @@ def accuracies(
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_ylim(len(names) - 0.5, -0.6)
     axes.set_xlabel("pooled accuracy, %, with 95 % interval; dots: folds")
+    return figure
+
+
+@styled
+def few_shot_curves(
+    lines: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]], full: Mapping[str, float]
+) -> Figure:
+    """Plot accuracy by the number of training clips of a class, with 95 % intervals; dotted lines are all clips.
+
+    Args:
+        lines: by probe: clips of a class (n,), accuracies (n,) and intervals (n, 2), in [0, 1].
+        full: accuracy of each probe with all training clips.
+    """
+    figure = new_figure(5.0, 3.4)
+    axes = figure.subplots()
+    for i, (name, (shots, accuracy, interval)) in enumerate(lines.items()):
+        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+        axes.plot(shots, 100 * accuracy, "-", marker=marker, ms=5, color=color, label=name)
+        axes.fill_between(shots, 100 * interval[:, 0], 100 * interval[:, 1], color=color, alpha=0.2, lw=0)
+        axes.axhline(100 * full[name], color=color, linestyle=":", linewidth=1)
+    ticks = next(iter(lines.values()))[0]
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(count) for count in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("training clips of a class (dotted: all)")
+    axes.set_ylabel("accuracy, %")
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8)
     return figure

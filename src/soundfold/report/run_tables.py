@@ -27,6 +27,7 @@ AUDIT_LABELS = {
     "same_source": "… sharing a source with a training clip",
     "same_audio": "… with the same audio as a training clip",
     "seen_before": "… that trained or selected the initial weights",
+    "unknown_training": "… embedded by a model whose training data are unknown",
     "val_copies": "validation images made from training clips",
 }
 
