@@ -1,8 +1,8 @@
 """Embeddings of recordings and of a run's own collection."""
 
-import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,8 +12,11 @@ import torch
 from helpers.command import run_here
 from helpers.tiny import RATE
 
+from soundfold.data.embeddings import EmbeddingFile
 from soundfold.errors import ArgumentError
+from soundfold.experiment.model_bundle import ModelBundle
 from soundfold.inference.predictor import Predictor
+from soundfold.inference.share import write_zip
 
 
 @pytest.fixture
@@ -113,11 +116,18 @@ def test_a_weights_file_without_its_collection(tiny_run, embed, tmp_path):
 
 @pytest.mark.slow
 def test_the_file_names_its_models(tiny_run, embed, tmp_path):
-    from soundfold.data.embeddings import parquet
-
     embed(tiny_run, clips_of(tiny_run) / "0.wav", "--fold", "1", "--layer", "layer2", "--hop", "0.25")
-    about = json.loads(parquet().ParquetFile(tmp_path / "e.parquet").schema_arrow.metadata[b"soundfold"])
-    assert about["models"]["1"]["weights"] == str((tiny_run / "fold1" / "checkpoints" / "weights.pt").resolve())
+    about = EmbeddingFile(tmp_path / "e.parquet").about
+    bundle = ModelBundle.load(tiny_run / "fold1" / "checkpoints" / "weights.pt")
+    assert (about["source"], about["models"]) == (str(tiny_run.resolve()), {"1": bundle.digest()})
+    changed = {**bundle.network, "fc.bias": bundle.network["fc.bias"] + 1}
+    assert replace(bundle, network=changed).digest() != bundle.digest()
+    # an archive is unpacked to a folder that is gone when the file is written
+    write_zip(tiny_run, tmp_path / "model.zip")
+    code, text, frame = embed(tmp_path / "model.zip", clips_of(tiny_run) / "0.wav", "--fold", "1")
+    assert (code, len(frame)) == (0, 1), text
+    archived = EmbeddingFile(tmp_path / "e.parquet").about
+    assert (archived["source"], archived["models"]) == (str(tmp_path / "model.zip"), about["models"])
     assert (about["layer"], about["hop"], about["window"], about["sample_rate"]) == ("layer2", 0.25, 0.5, RATE)
 
 

@@ -70,8 +70,7 @@ class RunResult:
         """Describe how many scored clips are related to clips that trained the model."""
         counts = {key: sum(fold["audit"].get(key) or 0 for fold in self.total.folds) for key in LEAKS}
         # the first three are nested, so a wider one is only worth a mention if it has more clips
-        reported = 0
-        phrases = []
+        reported, phrases = 0, []
         for key, phrase in LEAKS.items():
             if counts[key] > (reported if key in NESTED_LEAKS else 0):
                 phrases.append(f"{counts[key]} of {self.total.n} {phrase}")

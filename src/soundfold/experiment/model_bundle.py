@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,14 @@ class ModelBundle:
     def values(self) -> dict[str, Any]:
         """Plain values of the configuration."""
         return parse_stored(self.config)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the weights and statistics, which does not depend on the file that they are in."""
+        total = hashlib.sha256()
+        for name, value in sorted({**self.network, "mean": self.mean, "std": self.std}.items()):
+            total.update(name.encode())
+            total.update(_contiguous(value).reshape(-1).view(torch.uint8).numpy().data)
+        return total.hexdigest()
 
     def _check(self) -> None:
         """Raise ValueError for values that would predict NaN, or assign two outputs to one class."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -32,6 +31,7 @@ class Embedder:
 
     Attributes:
         predictor: the models.
+        source: what the models were loaded from, so that a reader of the embeddings finds them again.
         own: clips of the collection that the models were trained on; None if it is not available.
         hop: seconds from one window to the next; None is half a window.
         layer: see `soundfold.models.layers.layer_vectors`.
@@ -39,6 +39,7 @@ class Embedder:
     """
 
     predictor: Predictor
+    source: Path
     own: OwnClips | None = None
     hop: float | None = None
     layer: str | None = None
@@ -50,7 +51,8 @@ class Embedder:
         return {
             "format": 1,
             "version": __version__,
-            "models": {model.fold: _file_facts(model.weights) for model in predictor.models},
+            "source": str(self.source.resolve() if self.source.exists() else self.source),
+            "models": {model.fold: model.bundle.digest() for model in predictor.models},
             "layer": self.layer,
             "window": predictor.seconds,
             "hop": predictor.hop_samples(self.hop) / predictor.sample_rate,
@@ -115,7 +117,7 @@ def embed(args: Namespace) -> int:
     predictor = Predictor.load(args.run, args.fold, choose_device(args.device, "--device"))
     predictor.hop_samples(args.hop)  # refuse an invalid hop once, not for every file
     own = _own_clips(predictor, args.data, required=not args.files)
-    embedder = Embedder(predictor, own, args.hop, args.layer, args.unseen)
+    embedder = Embedder(predictor, args.run, own, args.hop, args.layer, args.unseen)
     files = audio_files(args.files) if args.files or own is None else own.paths
     out = args.out or default_path(args.run, args.fold, is_own=not args.files)
     return write_embedded(embedder, files, out)
@@ -124,7 +126,7 @@ def embed(args: Namespace) -> int:
 def default_path(run: Path, fold: str | None, *, is_own: bool) -> Path:
     """Return the file for embeddings: beside the model for those of its collection, otherwise in ``outputs``."""
     name = f"{NAME}.parquet" if fold is None else f"{NAME}-fold{fold}.parquet"
-    if not is_own:
+    if not is_own or not run.exists():  # a model of the Hub has no folder here
         return Path("outputs") / name
     return (run if run.is_dir() else run.parent) / name
 
@@ -177,13 +179,6 @@ def _own_clips(predictor: Predictor, root: Path | None, *, required: bool) -> Ow
     with nullcontext() if required or root else suppress(InputError):
         return read_own_clips(predictor.models[0].bundle, root)
     return None
-
-
-def _file_facts(path: Path | None) -> dict[str, str]:
-    if path is None:
-        return {}
-    with path.open("rb") as stream:
-        return {"weights": str(path.resolve()), "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 @contextmanager

@@ -27,14 +27,12 @@ class FoldModel:
         bundle: the model.
         temperature: divides the logits; None if none can be fitted, and the probabilities are uncalibrated.
         calibration: how the temperature was fitted, or why there is none.
-        weights: the file that the bundle was read from; None for one made in Python.
     """
 
     fold: str
     bundle: ModelBundle
     temperature: float | None
     calibration: str
-    weights: Path | None = None
 
 
 def read_models(path: Path, fold: str | None = None) -> list[FoldModel]:
@@ -90,7 +88,7 @@ def _read_file(path: Path) -> FoldModel:
     resolved = path.resolve()
     if (run := run_folder(path)) is not None:
         return _read_fold(run, resolved.parents[1].name.removeprefix("fold"), resolved)
-    return FoldModel("?", ModelBundle.load(path), None, "the file is outside a run's folder", path)
+    return FoldModel("?", ModelBundle.load(path), None, "the file is outside a run's folder")
 
 
 def _finished_weights(run: Path) -> dict[str, Path]:
@@ -107,13 +105,13 @@ def _read_fold(run: Path, fold: str, weights: Path) -> FoldModel:
     others = [r for r in load_folds(run) if str(r.fold) != fold and tuple(r.classes) == bundle.classes]
     if any(r.leaky for r in others):
         return FoldModel(
-            fold, bundle, None, "the run's split leaks, so its test predictions cannot calibrate the model", weights
+            fold, bundle, None, "the run's split leaks, so its test predictions cannot calibrate the model"
         )
     if not others:
-        return FoldModel(fold, bundle, None, "the run has no other finished fold to fit a temperature on", weights)
+        return FoldModel(fold, bundle, None, "the run has no other finished fold to fit a temperature on")
     predictions = [load_fold_predictions(run, r) for r in others]
     logits = np.concatenate([p.logits for p in predictions])
     targets = np.concatenate([p.targets for p in predictions])
     names = ", ".join(str(r.fold) for r in others)
     calibration = f"fitted on the {len(targets)} test predictions of fold{'s' if len(others) > 1 else ''} {names}"
-    return FoldModel(fold, bundle, fit_temperature(logits, targets), calibration, weights)
+    return FoldModel(fold, bundle, fit_temperature(logits, targets), calibration)

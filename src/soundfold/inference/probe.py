@@ -69,7 +69,7 @@ def embeddings_of_run(run: Path, device: str = "auto") -> Path:
     """Return the embeddings of a run's own collection; write them first if they are not there, or of other weights."""
     path = run / f"{NAME}.parquet"
     predictor = Predictor.load(run, device=choose_device(device, "--device"))
-    embedder = Embedder(predictor, read_own_clips(predictor.models[0].bundle))
+    embedder = Embedder(predictor, run, read_own_clips(predictor.models[0].bundle))
     about = embedder.about()
     if not path.is_file() or EmbeddingFile(path).about != about:
         assert embedder.own is not None
@@ -144,7 +144,8 @@ def _write_fold(folder: Path, kind: str, data: ProbeData, fold: int, config: str
         cv_id=cv_id,
         fold=fold,
         folds=list(table.fold_numbers),
-        protocol=BENCHMARK.name,
+        # in every table
+        protocol=BENCHMARK.name if data.seen else f"{BENCHMARK.name}, training data unknown",
         leaky=leaky,
         seed=0,
         classes=list(table.classes),
