@@ -84,7 +84,7 @@ def _kill_in(name: str, moment: str, count: int) -> None:
 
     def reached(path: str | Path, current: str) -> bool:
         """Return whether this is the write and the moment to be killed in."""
-        if current != moment or re.sub(r"\.\d+\.part$", "", Path(path).name) != name:
+        if current != moment or re.sub(r"\.[^.]+\.part$", "", Path(path).name) != name:
             return False
         remaining[0] -= 1
         return not remaining[0]

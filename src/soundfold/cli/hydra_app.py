@@ -81,6 +81,9 @@ def run(main: Callable[[], None], schema: type = Config, description: str | None
 def _check_arguments(schema: type) -> Namespace:
     """Return Hydra's flags and the overrides; refuse unknown keys, and let modules of the user's project be found."""
     args = parse_arguments(sys.argv[1:])
+    # folds as jobs are a sweep, as in `-m fold=1,2,3`
+    if any(o.lstrip("+") == "fold=each" for o in args.overrides) and not _has_mode(args):
+        sys.argv.append("--multirun")
     # Hydra accepts no overrides after a flag if there are some before it; the sort is stable
     sys.argv[1:] = sorted(sys.argv[1:], key=args.overrides.__contains__)
     import_from_project(args.config_dir)
@@ -90,6 +93,10 @@ def _check_arguments(schema: type) -> Namespace:
         other_network = any(o.startswith(("model=", "model._target_=", "experiment=")) for o in args.overrides)
         refuse_unknown_keys(value_keys(args.overrides, folders), schema, other_network)
     return args
+
+
+def _has_mode(args: Namespace) -> bool:
+    return bool(args.run or args.multirun or args.cfg or args.info or args.help or args.shell_completion)
 
 
 def _exit_after(error: Exception) -> None:
@@ -155,5 +162,5 @@ def _print_jobs() -> bool:
         # a single run does not need it
         from soundfold.report.terminal import print_jobs
 
-        print_jobs(jobs, sys.argv[1:])
+        print_jobs(jobs, sys.argv[1:], Sweep.settings)
     return any(job.status != "finished" for job in jobs)

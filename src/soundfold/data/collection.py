@@ -26,6 +26,20 @@ class Collection:
     waves: store.Waveforms
 
 
+def open_table(root: Path, cache: Path, download: str | None, layout: str, options: TableOptions) -> ClipTable:
+    """Read the table of clips of a collection, which is downloaded unless that is done already.
+
+    Args:
+        root, cache, download, layout, options: see `open_collection`.
+
+    Raises:
+        InputError: the collection is not available, or its table is invalid.
+    """
+    if download is not None:
+        DOWNLOADERS[download](root)
+    return find_layout(layout, options).read(root, cache, options)
+
+
 def open_collection(
     root: Path,
     cache: Path,
@@ -50,13 +64,10 @@ def open_collection(
     Raises:
         InputError: the collection is not available, or its table or audio is invalid.
     """
-    if download is not None:
-        DOWNLOADERS[download](root)
     options = options or TableOptions()
-    arrangement = find_layout(layout, options)
-    table = arrangement.read(root, cache, options)
+    table = open_table(root, cache, download, layout, options)
     waves = store.open_store(
-        root / arrangement.audio,
+        root / find_layout(layout, options).audio,
         table.files,
         seconds=seconds,
         sample_rate=sample_rate,

@@ -60,8 +60,10 @@ class CVResult:
     interval: tuple[float, float] | None = None
 
     def save(self, path: Path) -> None:
-        """Write atomically as JSON with a checksum."""
-        write_text(path, dumps_with_checksum(with_metrics(asdict(self))))
+        """Write atomically as JSON with a checksum, unless the file has this content."""
+        text = dumps_with_checksum(with_metrics(asdict(self)))
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
     @property
     def is_complete(self) -> bool:

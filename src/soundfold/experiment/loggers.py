@@ -17,6 +17,7 @@ from soundfold.experiment.cv_metrics import curve_rows, cv_scores, fold_curves
 from soundfold.experiment.lightning_objects import make_cv_loggers, make_loggers
 from soundfold.experiment.setup import RunContext
 from soundfold.io.atomic import write_text
+from soundfold.io.leases import lease
 
 
 @contextmanager
@@ -53,9 +54,18 @@ def log_cv(run: RunContext, result: RunResult) -> None:
     which a copy of ``cv.json`` records.
     """
     others = {name for name, entry in run.cfg.logger.items() if entry is not None} - {"wandb"}
-    record, content = run.folder / "logged.json", (run.folder / "cv.json").read_text()
-    if (record.is_file() and record.read_text() == content) or not others:
+    if not others:
         return
+    with lease(run.folder / "cv.lock", "is logging this run"):
+        record, content = run.folder / "logged.json", (run.folder / "cv.json").read_text()
+        if record.is_file() and record.read_text() == content:
+            return
+        _log_scores(run, result)
+        write_text(record, content)
+
+
+def _log_scores(run: RunContext, result: RunResult) -> None:
+    """Log the curves and the scores."""
     scores = cv_scores(result)
     rows = list(curve_rows(fold_curves(run.folder, [fold["fold"] for fold in result.total.folds])))
     last = int(rows[-1]["cv/epoch"]) if rows else 0
@@ -72,7 +82,6 @@ def log_cv(run: RunContext, result: RunResult) -> None:
             for row in rows:
                 logger.log_metrics(row, int(row["cv/epoch"]))
             logger.log_metrics(scores, last)
-    write_text(record, content)
 
 
 def _tensorboard(folder: Path) -> TensorBoardLogger:

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.compare import RunResult
-from soundfold.evaluation.results import FoldResult, load_folds
-from soundfold.evaluation.summary import write_summary
+from soundfold.evaluation.results import FoldResult
+from soundfold.evaluation.summary import finished_folds, write_summary
 from soundfold.experiment import environment
 from soundfold.experiment.callbacks.progress import duration
 from soundfold.experiment.computed import check_computed
@@ -40,7 +40,14 @@ class Reporter(Protocol):
         """Print a row per fold."""
 
     def report_run(
-        self, folder: Path, run: RunResult, options: DictConfig, logger: DictConfig | None, *, show_table: bool
+        self,
+        folder: Path,
+        run: RunResult,
+        options: DictConfig,
+        logger: DictConfig | None,
+        *,
+        show_table: bool,
+        once: bool = False,
     ) -> None:
         """Show the finished folds of a run, see `soundfold.report.reporter.RunReporter`."""
 
@@ -75,6 +82,11 @@ def cross_validate(
         InputError: the configuration or the data is invalid.
         TrainingError: a fold could not be trained. The other folds are trained first.
     """
+    if cfg.fold == "each":
+        raise InputError(
+            "fold=each makes a job of every fold: `soundfold train -m fold=each` does, on the command line and with "
+            "Hydra's own sweeper. Set fold=all, which trains every fold here."
+        )
     run = open_run(cfg)
     folds = _select_folds(run)
     for check in (check_folds, _check_modules, check_computed):
@@ -253,13 +265,12 @@ def _report(
         reporter.print_folds(run.group, results)
         console.print("debug: accuracy after two batches means nothing, and no fold is stored as finished.")
         return
-    # processes that finish at the same time may all find the run complete; they write the same files in turn
-    finished = load_folds(run.folder)
-    is_complete = len(finished) == len(run.collection.table.fold_numbers)
-    if is_complete or (finished and show_table):
+    finished = finished_folds(run.folder)
+    if finished and (show_table or len(finished) == len(run.collection.table.fold_numbers)):
         summary = write_summary(run.folder)
-        if is_complete:
+        if summary.total.is_complete:
             log_cv(run, summary)
-        reporter.report_run(run.folder, summary, cfg.report, cfg.logger, show_table=show_table and show_scores)
+        tables = show_table and show_scores
+        reporter.report_run(run.folder, summary, cfg.report, cfg.logger, show_table=tables, once=not show_table)
     if show_scores and not (finished and show_table):
         reporter.print_folds(run.group, results)

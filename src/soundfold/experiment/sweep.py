@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,15 +63,29 @@ class Job:
 
 
 class Sweep(Callback):
-    """Hydra callback that remembers the folder of the sweep that this process started."""
+    """Hydra callback that remembers folder and settings of the sweep that this process started.
+
+    Attributes:
+        folder: of the sweep; None if there is none.
+        settings: numbers of the jobs of each setting; with ``fold=each`` there is one per fold.
+    """
 
     folder: ClassVar[Path | None] = None
+    settings: ClassVar[list[range]] = []
+
+    @staticmethod
+    def add_settings(settings: Sequence[Sequence[list[str]]]) -> list[list[str]]:
+        """Remember the jobs of the next settings; return the overrides of each job."""
+        for jobs in settings:
+            start = Sweep.settings[-1].stop if Sweep.settings else 0
+            Sweep.settings.append(range(start, start + len(jobs)))
+        return [job for jobs in settings for job in jobs]
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Remember the folder, and delete records of an earlier sweep in the same folder."""
         # submitit starts `python -m`, which would put the current folder first on the import path
         os.environ["PYTHONSAFEPATH"] = "1"
-        Sweep.folder = Path(config.hydra.sweep.dir).resolve()
+        Sweep.folder, Sweep.settings = Path(config.hydra.sweep.dir).resolve(), []
         for name in (RECORD, TRACEBACK):
             for path in Sweep.folder.glob(f"*/{name}"):
                 path.unlink()

@@ -7,10 +7,11 @@ import hashlib
 import json
 import ntpath
 import os
+import secrets
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
@@ -100,7 +101,8 @@ def _complete(part: Path, path: Path) -> None:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.part")
+    # processes on two machines, or in two containers, may have the same number
+    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 def _flush(path: Path) -> None:
@@ -114,11 +116,23 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def refresh(folder: Path) -> None:
+    """Make the next look into a folder show what other machines have written there before.
+
+    A client of NFS may answer from its memory of a folder, for up to a minute by default, that a file does not exist.
+    It forgets this when it changes the folder itself. On a local file system nothing happens.
+    """
+    probe = _part(folder / "refresh")
+    with suppress(OSError):  # a folder that cannot be written is read as it is
+        probe.touch()
+        probe.unlink()
+
+
 def remove_partial_files(paths: Iterable[Path]) -> None:
     """Remove temporary files of killed processes. Only safe for the only process that writes there."""
     for path in paths:
         if path.suffix == ".part":
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

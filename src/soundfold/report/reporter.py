@@ -14,7 +14,7 @@ from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.io.atomic import explain_write_errors, remove_partial_files
 from soundfold.io.console import console
-from soundfold.io.locks import exclusive_lock
+from soundfold.io.leases import lease
 from soundfold.report.shortcuts import load_shortcuts
 from soundfold.report.terminal import print_folds, print_run
 from soundfold.validation import wandb_options
@@ -35,6 +35,7 @@ class RunReporter:
         logger: DictConfig | None = None,
         *,
         show_table: bool = True,
+        once: bool = False,
     ) -> None:
         """Print the finished folds of a run and write its ``report.html``; log a complete run to W&B if it uses W&B.
 
@@ -44,16 +45,17 @@ class RunReporter:
             options: `soundfold.config.Report`.
             logger: ``logger`` of the configuration; None takes the run's stored configuration.
             show_table: print the table.
+            once: write no page if another process has, for this ``cv.json``.
 
         Raises:
             InputError: the folder cannot be written, or W&B cannot open its run.
         """
         remedy = "Free some space, or copy the run to a folder that is writable."
-        with explain_write_errors(folder, remedy), exclusive_lock(folder / "cv.lock", "is reporting this run"):
+        with explain_write_errors(folder, remedy), lease(folder / "cv.lock", "is reporting this run"):
             remove_partial_files([*folder.glob("*"), *folder.glob("figures/*")])
             if show_table:
                 print_run(load_folds(folder), run)
-            if options.page != "none":
+            if options.page != "none" and not (once and _has_page(folder)):
                 # imported here: plotting takes a second to import
                 from soundfold.report.run_page import write_run_page
 
@@ -71,9 +73,14 @@ class RunReporter:
         from soundfold.report.model_card import write_fold_cards
 
         remedy = "Free some space, or copy the run to a folder that is writable."
-        with explain_write_errors(folder, remedy), exclusive_lock(folder / "cv.lock", "is reporting this run"):
+        with explain_write_errors(folder, remedy), lease(folder / "cv.lock", "is reporting this run"):
             remove_partial_files(folder.glob("fold*/checkpoints/*.md*"))
             write_fold_cards(folder)
+
+
+def _has_page(folder: Path) -> bool:
+    page, summary = folder / "report.html", folder / "cv.json"
+    return page.is_file() and page.stat().st_mtime_ns >= summary.stat().st_mtime_ns
 
 
 def _log_to_wandb(folder: Path, run: RunResult, options: DictConfig, wandb: Wandb) -> None:

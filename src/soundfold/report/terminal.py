@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from math import inf
 from pathlib import Path
 from statistics import fmean
@@ -21,6 +21,7 @@ from soundfold.evaluation.published import published_leaderboard
 from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.evaluation.statistics import SeedSummary
 from soundfold.experiment.sweep import Job
+from soundfold.experiment.sweep_folds import merge_folds
 from soundfold.io.console import Terminal
 from soundfold.report.scores import mean_and_sd, score_label, score_text
 
@@ -71,8 +72,10 @@ def print_run(results: Sequence[FoldResult], run: RunResult) -> None:
     print_interval(run)
 
 
-def print_jobs(jobs: Sequence[Job], args: Sequence[str]) -> None:
+def print_jobs(jobs: Sequence[Job], args: Sequence[str], settings: Sequence[range] = ()) -> None:
     """Print a row per job of a sweep, the errors of failed jobs, and the runs that the jobs belong to.
+
+    The jobs of a setting whose folds are jobs have one row.
 
     Jobs of ``split=nested`` are sorted by their validation figure. If their settings differ, no test figure is shown;
     under ``split=benchmark`` a note says that such a comparison on scored clips is optimistic.
@@ -80,15 +83,18 @@ def print_jobs(jobs: Sequence[Job], args: Sequence[str]) -> None:
     Args:
         jobs: see `soundfold.experiment.sweep.read_jobs`.
         args: of the command that started the sweep.
+        settings: numbers of the jobs of each setting, see `soundfold.experiment.sweep.Sweep`.
     """
+    started, jobs = jobs, merge_folds(jobs, settings)
     results = {job.run: _load_folds(job.run) for job in jobs}
     # the protocol of a damaged record is unknown
     is_nested = {job.protocol for job in jobs} - {""} == {"nested"}
-    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    overrides = {job.number: " ".join(o for o in job.overrides if o not in shared) for job in jobs}
+    shared = _common([job.overrides for job in started]) | _common([job.overrides for job in jobs])
     shows_scores = not is_nested or not _compares_settings(jobs)
     columns = {"accuracy %": _job_score} if shows_scores else {}
-    title = f"Sweep of {len(jobs)} jobs"
+    title = f"Sweep of {len(started)} jobs"
+    if len(jobs) < len(started):
+        title = f"Sweep of {len(jobs)} setting{'s' if len(jobs) > 1 else ''}, {len(started)} jobs"
     if is_nested:
         columns = {next(job.monitor for job in jobs if job.monitor): _job_validation, **columns}
         title += ", best validation first"
@@ -97,7 +103,7 @@ def print_jobs(jobs: Sequence[Job], args: Sequence[str]) -> None:
     for job in jobs:
         # Text: overrides may contain brackets, which rich would take for markup
         scores = [text_of(job, results[job.run]) for text_of in columns.values()]
-        cells = (str(job.number), overrides[job.number], *scores, _relative(job.run))
+        cells = (_job_numbers(job, settings), _own_overrides(job, shared), *scores, _relative(job.run))
         table.add_row(*(Text(printable(cell)) for cell in cells))
     _print(table)
     if _compares_settings([job for job in jobs if job.protocol == "benchmark"]):
@@ -107,15 +113,35 @@ def print_jobs(jobs: Sequence[Job], args: Sequence[str]) -> None:
             "Settings that are compared on scored clips look better than they are: the best is partly best by chance. "
             f"Compare them on validation clips, then score the best by split=benchmark: {command}"
         )
+    _print_job_errors(started, shared)
+    if shows_scores:
+        # the scores of several settings are in the table
+        of_folds = started if len(jobs) == 1 else jobs
+        for run in dict.fromkeys(job.run for job in of_folds if isinstance(job.fold, int) and results.get(job.run)):
+            _print_single_folds(run, results[run])
+
+
+def _job_numbers(job: Job, settings: Sequence[range]) -> str:
+    """Return the number of a job, or the first and the last number of jobs that are folds of a setting."""
+    numbers = next((numbers for numbers in settings if job.number in numbers), [job.number])
+    return f"{numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else str(job.number)
+
+
+def _common(overrides: Sequence[Sequence[str]]) -> set[str]:
+    return set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+
+
+def _own_overrides(job: Job, shared: Set[str]) -> str:
+    return " ".join(override for override in job.overrides if override not in shared)
+
+
+def _print_job_errors(jobs: Sequence[Job], shared: Set[str]) -> None:
     for job in jobs:
         if job.status != "finished":
             error = job.error or "it is still running, or was killed."
             trace = f" Traceback: {_relative(job.traceback)}" if job.traceback else ""
-            message = f"job {job.number} ({overrides[job.number]}): {error}{trace}"
+            message = f"job {job.number} ({_own_overrides(job, shared)}): {error}{trace}"
             print(f"error: {printable(message)}", file=sys.stderr)
-    if shows_scores:
-        for run in dict.fromkeys(job.run for job in jobs if isinstance(job.fold, int) and results[job.run]):
-            _print_single_folds(run, results[run])
 
 
 def _compares_settings(jobs: Sequence[Job]) -> bool:
@@ -147,13 +173,16 @@ def _job_objective(job: Job, results: Sequence[FoldResult]) -> float:
 def _job_validation(job: Job, results: Sequence[FoldResult]) -> str:
     """Return the validation figure of a job of ``split=nested``: the mean over its folds of ``selection.monitor``."""
     objective = _job_objective(job, results)
-    return _job_score(job, ()) if objective == -inf else f"{-objective if job.mode == 'min' else objective:.4g}"
+    return _job_score(job, results) if objective == -inf else f"{-objective if job.mode == 'min' else objective:.4g}"
 
 
 def _job_score(job: Job, results: Sequence[FoldResult]) -> str:
     """Return the accuracy of a job's fold, or the mean over folds of a job that ran them all."""
     if job.status != "finished":
-        return "unfinished" if job.status == "running" else job.status
+        status = "unfinished" if job.status == "running" else job.status
+        return (
+            f"{status} ({len(results)} of {len(results[0].folds)} folds)" if job.fold == "all" and results else status
+        )
     if job.fold == "all" and results:
         return accuracy_text(summarise(results))
     scores = [100 * r.accuracy for r in results if r.fold == job.fold and r.accuracy is not None]

@@ -33,16 +33,16 @@ def validate(cfg: DictConfig) -> None:
 
 
 def parse_fold(value: Any) -> int | str:
-    """Return ``all``, ``none`` or the number of a fold.
+    """Return ``all``, ``each``, ``none`` or the number of a fold.
 
     Raises:
         InputError: the value is anything else.
     """
-    if value in ("all", "none"):
+    if value in ("all", "each", "none"):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise InputError(f"fold={value} must be a number, all, or none. For several folds use -m fold=1,2.")
+    raise InputError(f"fold={value} must be a number, all, each, or none. For several folds use -m fold=1,2.")
 
 
 def _check_optimizer_keys(cfg: DictConfig) -> None:

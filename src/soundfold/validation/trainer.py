@@ -57,6 +57,8 @@ def check_find_lr(cfg: DictConfig) -> None:
         return
     if find_lr.low >= find_lr.high:
         raise InputError(f"find_lr.low={find_lr.low:g} must be below find_lr.high={find_lr.high:g}.")
+    if cfg.fold == "each":
+        raise InputError("find_lr with fold=each: the learning rate is tried on one fold. Set its number, or fold=all.")
     if cfg.search is not None or cfg.trainer.devices > 1:
         raise InputError("find_lr requires trainer.devices=1 and no search: it is a single short training.")
 

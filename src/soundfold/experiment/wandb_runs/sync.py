@@ -27,6 +27,7 @@ from soundfold.experiment.wandb_runs.offline import (
 from soundfold.experiment.wandb_runs.relocate import relocate_artifacts
 from soundfold.experiment.wandb_runs.session import CACHE, wandb_environment
 from soundfold.io.console import console
+from soundfold.io.leases import is_leased
 
 SECONDS_TO_ANSWER = 10
 # lines of `wandb sync` that it repeats several times a second
@@ -77,8 +78,8 @@ def _unsent(folder: Path) -> list[Path]:
 
 def _unsent_of(folder: Path, home: Path) -> Iterator[Path]:
     found = offline_folders(home)
-    lock = folder / ("cv.lock" if home.parent == folder else f"{home.parent.name}.lock")
-    if found and _is_held(lock):
+    is_used = is_leased(folder / "cv.lock") if home.parent == folder else _is_held(folder / f"{home.parent.name}.lock")
+    if found and is_used:
         console.print(f"{home.parent} is being trained; it can be sent afterwards.", soft_wrap=True)
         return
     for run_id in sorted({run_id_of(path) for path in found}):
