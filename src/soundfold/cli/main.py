@@ -24,6 +24,7 @@ FLAGGED = {
     "embed": "write embeddings of recordings, or of a run's collection, for probes and search",
     "explain": "explain predictions as pictures and sound, and measure the explanations",
     "probe": "score simple classifiers on frozen embeddings, also of other models",
+    "label": "serve a web page to label recordings, the most useful windows first",
     "export": "write a model as one file, raw waveform to probabilities",
     "demo": "serve a web page to try a model",
     "wandb": "upload offline W&B runs",

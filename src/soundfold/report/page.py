@@ -23,6 +23,11 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     All values are escaped except `markupsafe.Markup`, such as figures of `soundfold.report.drawing.inline_svg`. A
     variable that is missing in ``values`` is an error. Templates have `display_name` as a filter.
     """
+    write_text(path, render_page(template, **values))
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Render a template of ``templates/``, see `write_page`."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -31,7 +36,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         lstrip_blocks=True,
     )
     environment.filters["display_name"] = display_name
-    write_text(path, environment.get_template(template).render(values))
+    return environment.get_template(template).render(values)
 
 
 def display_name(name: str) -> str:
