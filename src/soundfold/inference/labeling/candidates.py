@@ -57,7 +57,7 @@ def find_candidates(
     for path in files:
         try:
             prediction = predictor.file(path, hop)
-            vectors: Sequence[np.ndarray | None] = [None] * len(prediction.windows)
+            vectors: Iterable[np.ndarray | None] = [None] * len(prediction.windows)
             if embed:
                 recording = Recording.open(path)
                 stream = PcmStream(recording.blocks(), recording.sample_rate, predictor.sample_rate)
