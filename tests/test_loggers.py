@@ -84,6 +84,33 @@ def test_options_of_a_logger_in_conf_are_arguments_of_its_class(name):
             check_entries(cfg)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), "http://10.0.0.1:5000"),
+        (("logger.mlflow.tracking_uri=http://10.0.0.2:5000",), "http://10.0.0.2:5000"),
+    ],
+    ids=["variable", "key"],
+)
+def test_the_server_of_mlflow_is_a_key_or_a_variable(overrides, expected, tmp_path, monkeypatch):
+    """Each fold is a run of one experiment, whichever machine trains it, and the server is no part of the run's id."""
+
+    class Client(RecordingLogger):
+        def __init__(self, **options):
+            super().__init__(options["save_dir"])
+            self.options = options
+
+    monkeypatch.setattr("lightning.pytorch.loggers.MLFlowLogger", Client)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://10.0.0.1:5000")
+    cfg = compose_config("logger=mlflow", "name=x", *overrides)
+    (logger,) = make_loggers(cfg, tmp_path / "x-1a2b3c4d" / "fold3")
+    assert logger.options["tracking_uri"] == expected
+    assert logger.options["experiment_name"] == "x"
+    assert logger.options["run_name"] == "x-1a2b3c4d fold 3"
+    digests = {"table": "t", "audio": "a", "weights": "none"}
+    assert cv_id(cfg, digests) == cv_id(compose_config("logger=csv", "name=x"), digests)
+
+
 @pytest.mark.parametrize("store", ["sqlite", "files"])
 def test_mlflow_has_configuration_and_metrics_of_each_fold(store, tiny_run, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
