@@ -78,6 +78,8 @@ class RayLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         self._check_options()
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        # otherwise Ray restarts a job that needs more memory than the machine has without end
+        os.environ.setdefault("RAY_task_oom_retries", str(self.options.max_retries))
         with connect_to_ray(self.options.address, object_store_memory=self.options.object_store_memory):
             return self._run(dict(enumerate(map(list, job_overrides), initial_job_idx)))
 
