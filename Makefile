@@ -1,10 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-slow test-all docs lint format lock clean
+.PHONY: help setup demo test test-slow test-all test-cluster docs lint format lock clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/.installed  ## create .venv with the locked dependencies
 
@@ -33,8 +33,8 @@ format: setup  ## apply ruff's fixes and formatting
 	$(BIN)/ruff format .
 
 # One thread per process, and no spinning while it waits: otherwise two processes on two cores are slower than one.
-test test-slow test-all docs: export OMP_NUM_THREADS ?= 1
-test test-slow test-all docs: export OMP_WAIT_POLICY ?= PASSIVE
+test test-slow test-all test-cluster docs: export OMP_NUM_THREADS ?= 1
+test test-slow test-all test-cluster docs: export OMP_WAIT_POLICY ?= PASSIVE
 
 test: lint  ## lint, types and the test suite without its slow tests
 	$(BIN)/python -m pytest
@@ -44,6 +44,10 @@ test-slow: setup  ## only the tests marked slow
 
 test-all: lint  ## lint, types and all tests
 	$(BIN)/python -m pytest -m ""
+
+test-cluster: setup  ## sweeps on a real SLURM of one node, as root; installs Debian's packages
+	PYTHONPATH=tests $(BIN)/python -m cluster.install
+	$(BIN)/python -m pytest --numprocesses 0 --durations 0 --durations-min 1 -rs tests/cluster
 
 docs: setup  ## the site, into docs/_build/html; needs no network
 	$(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html

@@ -34,6 +34,7 @@ NOT_RUN = {
     "how-to/recipes.md": 1,
     "how-to/reproduce.md": 1,
     "how-to/share-a-model.md": 1,
+    "how-to/slurm.md": 2,
     "how-to/sweeps.md": 1,
     "how-to/wandb.md": 3,
     "tutorials/cluster.md": 2,

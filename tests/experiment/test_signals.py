@@ -307,6 +307,19 @@ def test_handlers_are_restored_at_the_end():
         assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
 
 
+def test_an_error_while_closing_does_not_replace_the_stop():
+    @contextmanager
+    def log() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            raise ConnectionResetError("the process that writes the log got the signal, too")
+
+    with pytest.raises(Stopped) as stop, handle_stop_signals(), log():
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.value.code == 143
+
+
 def test_a_job_scheduler_s_handlers_and_slurm_variables_are_left_alone(root, reference, tmp_path, command, monkeypatch):
     """As in a job of submitit, which ignores SIGTERM and SIGCONT, and requeues the job at SIGUSR2."""
     received = []

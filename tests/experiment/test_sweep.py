@@ -309,12 +309,15 @@ def test_concurrent_jobs_of_the_same_fold_train_it_once(root, tmp_path):
 
 def test_resources_requested_from_slurm(tmp_path):
     """A stand-in for sbatch copies the job script and rejects the job."""
-    for name, line in {"sbatch": f'cp "$1" {tmp_path}/script; exit 1', "srun": "exit 1"}.items():
+    sbatch = f'cp "$1" {tmp_path}/script; echo "sbatch: error: invalid partition" >&2; exit 1'
+    for name, line in {"sbatch": sbatch, "srun": "exit 1"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
     slurm = ("hydra/launcher=slurm", "hydra.launcher.partition=fast", f"paths.outputs={tmp_path}/outputs")
     done = train("-m", "seed=1,2", *slurm, env={**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"})
-    assert done.returncode == 1
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: SLURM refused the jobs: sbatch: error: invalid partition.")
     requested = {line.removeprefix("#SBATCH --") for line in (tmp_path / "script").read_text().splitlines()}
     assert {"gpus-per-node=1", "cpus-per-task=4", "partition=fast", "time=240", "array=0-1%2"} <= requested
     assert {"signal=USR2@120", "requeue"} <= requested

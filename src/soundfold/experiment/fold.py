@@ -45,6 +45,8 @@ from soundfold.io.console import console
 for library in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.", category=FutureWarning)
+# on a machine with SLURM; a fold is one process, or starts the others itself
+warnings.filterwarnings("ignore", message="The `srun` command is available on your system but is not used")
 # expected in a resumed fold
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 

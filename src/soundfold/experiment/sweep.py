@@ -140,6 +140,23 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
     save()
 
 
+def record_failure(folder: Path, number: int, overrides: list[str], error: str) -> None:
+    """Record the failure of a job that could not do so itself: its process was killed, or never started.
+
+    Args:
+        folder: the sweep's folder.
+        number: the job's number.
+        overrides: of the job.
+        error: the message.
+    """
+    path = folder / str(number) / RECORD
+    job = _read_job(path) if path.exists() else Job(number, overrides, "all")
+    if job.status == "running":
+        job.status, job.error = "failed", error
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, json.dumps(asdict(job), indent=1))
+
+
 def read_jobs(folder: Path) -> list[Job]:
     """Return the jobs that a sweep has started, in its order."""
     return sorted(map(_read_job, folder.glob(f"*/{RECORD}")), key=lambda job: job.number)

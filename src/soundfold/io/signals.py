@@ -30,8 +30,8 @@ def handle_stop_signals() -> Iterator[None]:
     """Raise `Stopped` in the main thread on SIGTERM and Ctrl-C.
 
     After the first signal, a second Ctrl-C kills the process at once and a repeated SIGTERM is ignored. Handlers that
-    somebody else installed stay in place: submitit's, which ignores SIGTERM because SLURM sends its requeue signal
-    next, and those of an enclosing `handle_stop_signals`.
+    somebody else installed stay in place, such as those of an enclosing `handle_stop_signals`. An error while resources
+    are closed does not replace `Stopped`: the signal may also have ended a process that it depends on.
     """
     previous = {}
     if threading.current_thread() is threading.main_thread():
@@ -40,6 +40,10 @@ def handle_stop_signals() -> Iterator[None]:
         previous = {number: signal.signal(number, _stop) for number in unhandled}
     try:
         yield
+    except Exception as error:
+        if stop := _stop_behind(error):
+            raise stop from None
+        raise
     finally:
         if previous and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -66,9 +70,12 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 def _raise_again(code: int, *_: object) -> None:
     """Raise `Stopped` again if a destructor or a catch-all handler swallowed it."""
-    error = sys.exc_info()[1]
-    while error is not None:
-        if isinstance(error, Stopped):
-            return  # it is being handled: resources are being closed
+    if not _stop_behind(sys.exc_info()[1]):  # else it is being handled: resources are being closed
+        raise Stopped(code)
+
+
+def _stop_behind(error: BaseException | None) -> Stopped | None:
+    """Return the `Stopped` that was being handled when ``error`` was raised, or ``error`` itself if it is one."""
+    while error is not None and not isinstance(error, Stopped):
         error = error.__context__
-    raise Stopped(code)
+    return error
