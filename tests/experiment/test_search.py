@@ -9,6 +9,8 @@ import shutil
 import signal
 import sqlite3
 import sys
+import time
+import warnings
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +32,7 @@ from soundfold.errors import InputError
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import run as runs
 from soundfold.experiment import search as searches
+from soundfold.experiment import study_storage
 from soundfold.experiment.search_summary import summarize_search
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.study import SearchStudy
@@ -84,14 +87,19 @@ def test_the_same_command_continues_a_study_and_more_trials_extend_it(root, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_and_restarted_study_has_the_trials_of_an_uninterrupted_one(root, tmp_path):
+def test_a_killed_and_restarted_study_has_the_trials_of_an_uninterrupted_one(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_storage, "GRACE_PERIOD", 1)
     search(root, tmp_path / "uninterrupted", "search.trials=8")
     process = start_search(root, tmp_path / "killed", "search.trials=8", kill_at=(4, 2))
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     assert [trial.state for trial in trials_of(tmp_path / "killed")].count(TrialState.RUNNING) == 1
+    # a killed process has no more heartbeats
+    time.sleep(2.5)
     search(root, tmp_path / "killed", "search.trials=8")
     expected, killed = trials_of(tmp_path / "uninterrupted"), trials_of(tmp_path / "killed")
+    # Optuna retries a trial as a new one
+    assert killed.pop(3).state == TrialState.FAIL
     assert len(killed) == 8
     assert [(t.params, t.value, t.state) for t in killed] == [(t.params, t.value, t.state) for t in expected]
 
@@ -141,7 +149,6 @@ DAMAGES = {
     "direction": run_sql("UPDATE study_directions SET direction = 'MINIMIZE'"),
     "locked": lock,
 }
-SLOW = ("locked",)  # SQLite waits five seconds
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +158,9 @@ def finished_study(root, tmp_path_factory) -> Path:
     return folder_of(outputs)
 
 
-@pytest.mark.parametrize(
-    "damage", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in DAMAGES]
-)
-def test_a_study_that_cannot_be_used_is_explained(damage, root, finished_study, tmp_path):
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_study_that_cannot_be_used_is_explained(damage, root, finished_study, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_storage, "SQLITE_TIMEOUT", 0.1)
     folder = shutil.copytree(finished_study, tmp_path / "study")
     cfg = compose_train(*overrides(root, tmp_path, *OVERRIDES))
     assert len(SearchStudy(folder, cfg).trials()) == 2
@@ -327,7 +333,8 @@ def test_a_trial_that_only_began_is_not_counted(root, tmp_path, capsys):
     search(root, tmp_path, "search.trials=2")
     capsys.readouterr()
     study = SearchStudy(folder_of(tmp_path), compose_train(*overrides(root, tmp_path, *OVERRIDES)))
-    study.study.ask()
+    with warnings.catch_warnings(action="ignore"):
+        study.study.ask()
     summarize_search(study, compose_train("search=lr_wd"), [])
     table = capsys.readouterr().out
     assert "2 complete trials" in table

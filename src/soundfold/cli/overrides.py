@@ -11,6 +11,7 @@ from hydra._internal.utils import get_args_parser  # not public; only it tells o
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from soundfold.errors import InputError
+from soundfold.validation.search import PASSWORD_REMEDY, URL_PASSWORD
 
 # an argument that sets a secret, in any syntax; the group is its name
 SECRET = re.compile(
@@ -25,6 +26,8 @@ def parse_arguments(args: Sequence[str]) -> Namespace:
         InputError: an argument sets a secret; the message does not repeat its value.
     """
     for arg in args:
+        if URL_PASSWORD.search(arg):
+            raise InputError(f"{arg.partition('=')[0].partition('://')[0]} has a password. {PASSWORD_REMEDY}")
         if match := SECRET.search(arg):
             raise InputError(
                 f"{match[1]} is not a configuration key, and other users and logs can read a secret on the command "

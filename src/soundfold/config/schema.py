@@ -170,6 +170,7 @@ class Search:
     sampler: str = key(choices=("tpe", "random"))
     prune_after: int | None = key(low=1)
     nested: bool = key()
+    storage: str = key()
     worker: int = key()
 
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from soundfold.config import compose_config
 from soundfold.experiment.metrics import flip_objective
 from soundfold.experiment.run import Reporter, cross_validate
-from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides, describe_settings
+from soundfold.experiment.study import SearchStudy, as_overrides, describe_settings
+from soundfold.experiment.study_checks import OBJECTIVES
 from soundfold.io.atomic import write_text
 from soundfold.io.console import Terminal
 

@@ -27,12 +27,15 @@ try:
 except ImportError:
     raise InputError(f"search requires Optuna, which is not installed: {install_command('search')}.") from None
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from soundfold.experiment.metrics import flip_objective
 from soundfold.experiment.nested import score_nested
 from soundfold.experiment.search_summary import summarize_search
-from soundfold.experiment.study import OBJECTIVES, SearchStudy, as_overrides, describe_settings, explain_study_errors
+from soundfold.experiment.study import SearchStudy, TrialFailed, as_overrides, describe_settings
+from soundfold.experiment.study_checks import OBJECTIVES
+from soundfold.experiment.study_storage import explain_study_errors
 
 # a fault of the machine, such as a full disk, fails every trial: stop before it has used them all
 MAX_CONSECUTIVE_FAILURES = 5
@@ -43,9 +46,9 @@ def search(cfg: DictConfig, overrides: list[str], reporter: Reporter) -> float:
 
     A trial is judged by its validation folds and never scored. Its run is stored in ``trials/`` of the study's folder.
 
-    The study is stored in ``<outputs>/<name>-search-<id>/study.db``. The id is a hash of the configuration and the
-    search space, so the same command continues its study, and a larger ``search.trials`` extends it. Several processes
-    can work on one study, see `SearchStudy`.
+    The study is stored in ``<outputs>/<name>-search-<id>``, or by ``search.storage`` on a server. The id is a hash of
+    the configuration and the search space, so the same command continues its study, and a larger ``search.trials``
+    extends it. Several processes can work on one study, see `SearchStudy`.
 
     Args:
         cfg: the composed configuration with a ``search`` section; trials vary the keys of ``search.space``.
@@ -59,9 +62,10 @@ def search(cfg: DictConfig, overrides: list[str], reporter: Reporter) -> float:
     Raises:
         InputError: a value is invalid, or no trial is complete.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # failed trials are printed here
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = SearchStudy(_study_folder(cfg), cfg)
-    with explain_study_errors(study.folder / "study.db"):
+    with explain_study_errors(study.location):
         return _search(study, cfg, overrides, reporter)
 
 
@@ -69,13 +73,11 @@ def _search(study: SearchStudy, cfg: DictConfig, overrides: list[str], reporter:
     n_trials = len(study.trials(TrialState.COMPLETE, TrialState.PRUNED))
     console.print(f"{study.folder.name}: {n_trials} of {cfg.search.trials} trials are finished", soft_wrap=True)
     failures = 0
-    while failures < MAX_CONSECUTIVE_FAILURES:
-        with study.next_trial() as trial:
-            if trial is None:
-                break
-            failures = 0 if _run_trial(study, trial, cfg, overrides, reporter) else failures + 1
-    else:
-        console.print(f"{failures} trials in a row failed. Fix the cause; the same command continues the study.")
+    while state := study.run_trial(lambda trial: _validate_trial(study, trial, cfg, overrides, reporter)):
+        failures = failures + 1 if state == TrialState.FAIL else 0
+        if failures == MAX_CONSECUTIVE_FAILURES:
+            console.print(f"{failures} trials in a row failed. Fix the cause; the same command continues the study.")
+            break
     best = summarize_search(study, cfg, overrides)
     _log_to_wandb(study, cfg)
     if cfg.search.nested:
@@ -108,9 +110,16 @@ def _study_folder(cfg: DictConfig) -> Path:
     return Path(cfg.paths.outputs) / f"{cfg.name}-search-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
-def _run_trial(search: SearchStudy, trial: Trial, cfg: DictConfig, overrides: list[str], reporter: Reporter) -> bool:
-    """Validate the trial's settings on every fold, print a line, and return False if that failed."""
-    study, started, n_folds = search.study, time.monotonic(), 0
+def _validate_trial(
+    search: SearchStudy, trial: Trial, cfg: DictConfig, overrides: list[str], reporter: Reporter
+) -> float:
+    """Return the mean objective of the trial's settings over validation folds, and print a line.
+
+    Raises:
+        TrialPruned: the first folds are below the median.
+        TrialFailed: a fold could not be trained.
+    """
+    started, n_folds = time.monotonic(), 0
     name = f"Trial {trial.number} ({describe_settings(trial.params)})"
 
     def value_of(objective: float) -> str:
@@ -121,26 +130,24 @@ def _run_trial(search: SearchStudy, trial: Trial, cfg: DictConfig, overrides: li
         n_folds = len(results)
         mean = float(np.mean([result.objective for result in results]))
         trial.set_user_attr(OBJECTIVES, {str(result.fold): result.objective for result in results})
-        # a resumed trial has already reported its first folds
-        if len(results) not in study.get_trials(deepcopy=False)[trial.number].intermediate_values:
-            trial.report(mean, len(results))
-        if len(results) < len(results[0].folds) and trial.should_prune():
-            raise optuna.TrialPruned(f"{value_of(mean)} after {len(results)} folds")
+        trial.report(mean, n_folds)
+        if n_folds < len(results[0].folds) and trial.should_prune():
+            raise optuna.TrialPruned(f"{value_of(mean)} after {n_folds} folds")
 
     try:
         trial_cfg = compose_config(*overrides, *as_overrides(trial.params))
         trial_cfg.paths.outputs = str(search.folder / "trials")
         objective = cross_validate(trial_cfg, reporter, report_fold)
         assert objective is not None
-        study.tell(trial, objective)
-        end = f"{n_folds} folds, {duration(time.monotonic() - started)}"
-        console.print(f"{name}: {value_of(objective)}, {end}.", highlight=False, soft_wrap=True)
     except optuna.TrialPruned as reason:
         console.print(f"{name} is pruned: {reason}.", highlight=False, soft_wrap=True)
-        study.tell(trial, state=TrialState.PRUNED)
+        raise
+    except UpdateFinishedTrialError:  # the study explains it
+        raise
     except Exception as error:  # settings that cannot be trained must not end the search
-        trial.set_user_attr("error", f"{type(error).__name__}: {error}")
-        study.tell(trial, state=TrialState.FAIL)
-        console.print(f"{name} failed: {type(error).__name__}: {error}", style="red", soft_wrap=True)
-        return False
-    return True
+        message = f"{type(error).__name__}: {error}"
+        console.print(f"{name} failed: {message}", style="red", soft_wrap=True)
+        raise TrialFailed(message) from error
+    end = f"{n_folds} folds, {duration(time.monotonic() - started)}"
+    console.print(f"{name}: {value_of(objective)}, {end}.", highlight=False, soft_wrap=True)
+    return objective

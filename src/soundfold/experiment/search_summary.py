@@ -14,7 +14,7 @@ from soundfold.config import CONF
 from soundfold.errors import InputError
 from soundfold.experiment.environment import config_dirs
 from soundfold.experiment.metrics import flip_objective
-from soundfold.experiment.study import SearchStudy, describe_settings, describe_value
+from soundfold.experiment.study import ERROR, SearchStudy, describe_settings, describe_value
 from soundfold.io.atomic import write_text
 from soundfold.io.console import Terminal
 
@@ -31,9 +31,9 @@ def summarize_search(study: SearchStudy, cfg: DictConfig, overrides: list[str]) 
     Raises:
         InputError: no trial is complete.
     """
-    failed = [trial for trial in study.trials(TrialState.FAIL) if "error" in trial.user_attrs]
+    failed = [trial for trial in study.trials(TrialState.FAIL) if ERROR in trial.user_attrs]
     if not study.trials(TrialState.COMPLETE):
-        errors = "; ".join(sorted({trial.user_attrs["error"] for trial in failed}))
+        errors = "; ".join(sorted({trial.user_attrs[ERROR] for trial in failed}))
         raise InputError(f"No trial of {study.folder} is complete: {errors or 'all were pruned'}")
     out = Terminal()
     out.print(_trials_table([*study.trials(TrialState.COMPLETE, TrialState.PRUNED), *failed], cfg))

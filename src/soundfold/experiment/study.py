@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import random
+import time
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from soundfold.config import Parameter
 from soundfold.errors import InputError
+from soundfold.experiment import study_storage
+from soundfold.experiment.study_checks import refuse_foreign_settings
+from soundfold.experiment.study_storage import describe_storage, explain_study_errors, open_storage
 from soundfold.io.console import console
 
 # larger grids are not enumerated: no search exhausts them
 MAX_GRID_SIZE = 10_000
-# user attribute of a trial: its validation objective by test fold
-OBJECTIVES = "objectives"
-STORAGE_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError, StorageInternalError)
+# user attributes of a trial: why it failed; that it was not run, because another process took the last trial or the
+# same setting at the same moment
+ERROR, WITHDRAWN = "error", "withdrawn"
+RETRY = RetryHeartbeatStaleTrialCallback(max_retry=study_storage.MAX_RETRIES)
+
+
+class TrialFailed(Exception):
+    """The settings of a trial could not be trained; the message has the reason."""
+
+
+class _Withdrawn(Exception):
+    """The trial is not needed."""
 
 
 def as_overrides(params: dict[str, Any]) -> list[str]:
@@ -46,129 +57,191 @@ def describe_value(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-@contextmanager
-def explain_study_errors(path: Path, *types: type[Exception]) -> Iterator[None]:
-    """Convert errors of Optuna's storage, and of other types, to one sentence.
-
-    Raises:
-        InputError: the file of the study is damaged, of a newer Optuna, locked, or not a file.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except (*STORAGE_ERRORS, *types) as error:
-        # StorageInternalError replaces the error of SQLite
-        cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-        reason = str(getattr(cause, "orig", cause) or type(cause).__name__).splitlines()[0].removesuffix(".")
-        remedy = "Move it away: the same command starts the study again, and reuses the folds of its trials."
-        if "locked" in reason:
-            remedy = "Another process holds it: wait for its end, or end it."
-        elif "no longer compatible" in reason:
-            reason, remedy = "a newer Optuna wrote it", "Update Optuna."
-        raise InputError(f"The study {path} cannot be used ({reason}). {remedy}") from error
-
-
 class SearchStudy:
-    """An Optuna study in a folder. Several processes can share it, and it survives their death.
+    """An Optuna study whose trials several processes share, and may die in.
 
-    Each process holds the lock of the trial that it runs. The operating system releases the locks of a dead process, so
-    a running trial with a free lock was abandoned, and the next process to ask for work resumes it. Trial n draws from
-    a generator seeded by (seed, n): a study that is killed and continued tries the settings of an uninterrupted one.
+    Optuna's storage decides which process runs a trial. A running trial has a heartbeat: if it stops, another process,
+    or the next one, retries the trial as a new one with the same settings, whose run resumes the dead trial's folds and
+    checkpoint. A trial draws from a generator seeded by the position of its setting in the study: a study that is
+    killed and continued tries the settings of an uninterrupted one.
 
     Args:
-        folder: holds ``study.db`` and ``locks/``; created if it does not exist.
+        folder: of the study; created if it does not exist.
         cfg: the composed configuration of the search.
 
     Raises:
-        InputError: the folder cannot be written, the file of the study cannot be used, or a stored trial has settings
-            outside of the search space.
+        InputError: the folder cannot be written, the storage cannot be used, or a stored trial has settings outside of
+            the search space.
     """
 
     def __init__(self, folder: Path, cfg: DictConfig) -> None:
         self.folder, self.search, self.seed = folder, cfg.search, cfg.seed
+        self.location = describe_storage(cfg.search.storage, folder)
         try:
-            (folder / "locks").mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error}. Set paths.outputs=DIRECTORY.") from error
-        path = folder / "study.db"
+        # a server holds many studies
+        name = folder.name if "://" in cfg.search.storage else cfg.search.name
         # reading a damaged file raises errors of many types
-        with self._lock("study"), explain_study_errors(path, Exception):
-            self._storage = optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}")
+        with explain_study_errors(self.location, Exception):
+            self._storage = open_storage(cfg.search.storage, folder, RETRY)
             self.study = optuna.create_study(
-                storage=self._storage, study_name=cfg.search.name, direction="maximize", load_if_exists=True
+                storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
             )
             if self.study.direction != StudyDirection.MAXIMIZE:
                 raise ValueError("its direction is not to maximize")
-            for trial in self.study.get_trials(deepcopy=False):
-                _refuse_foreign_settings(trial, self.search.space, path)
+            self._start_heartbeats()
         self.study.pruner = optuna.pruners.NopPruner()
         if cfg.search.prune_after is not None:
             # the median needs a few complete trials to be meaningful
             self.study.pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=cfg.search.prune_after)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Return the trials in these states; all except the failed ones, which may be retried, if no state is given."""
-        wanted = states or tuple(state for state in TrialState if state != TrialState.FAIL)
-        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.state in wanted]
+        """Return the trials in these states; all that count toward ``search.trials``, if no state is given.
 
-    @contextmanager
-    def next_trial(self) -> Iterator[Trial | None]:
-        """Yield an abandoned or a new trial, locked; None once ``search.trials`` exist or the space is exhausted."""
-        with self._lock("study"):
-            trial, lock = self._abandoned_trial()
-            if trial is None and len(self.trials()) < self.search.trials:
-                trial = self._new_trial()
-                lock = None if trial is None else self._lock(f"trial{trial.number}", timeout=0)
-                if lock is not None:
-                    lock.acquire()
-        try:
-            yield trial
-        finally:
-            if lock is not None:
-                lock.release()
+        Of a retried trial this is the last attempt. Failed trials do not count, except a dead one that is about to be
+        retried.
 
-    def _lock(self, name: str, timeout: float = -1) -> FileLock:
-        return FileLock(self.folder / "locks" / f"{name}.lock", timeout=timeout)
+        Raises:
+            InputError: a stored trial has settings that the search cannot have drawn.
+        """
+        trials = self._last_attempts(self.study.get_trials(deepcopy=False))
+        return [trial for trial in trials if (trial.state in states if states else _counts(trial))]
 
-    def _abandoned_trial(self) -> tuple[Trial | None, FileLock | None]:
-        """Return a trial whose process died, with its lock held."""
-        for frozen in self.trials(TrialState.RUNNING):
-            lock = self._lock(f"trial{frozen.number}", timeout=0)
+    def _last_attempts(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        last = {}
+        for trial in trials:
+            refuse_foreign_settings(trial, self.search.space, self.location)
+            last[_first_attempt(trial)] = trial
+        return [trial for trial in last.values() if WITHDRAWN not in trial.user_attrs]
+
+    def run_trial(self, objective: Callable[[Trial], float]) -> TrialState | None:
+        """Run a trial that waits for its retry, or a new one, and store its result.
+
+        Args:
+            objective: returns the value of a trial, or raises `optuna.TrialPruned` or `TrialFailed`.
+
+        Returns:
+            The state of the finished trial; None if ``search.trials`` exist or the space is exhausted. Before that, it
+            waits until every running trial is finished, or for the time in which a dead one is noticed.
+        """
+        while self._find_work():
+            trials: list[Trial] = []
             try:
-                lock.acquire()
-            except Timeout:
+                self.study.optimize(
+                    lambda trial, trials=trials: self._run(trial, trials, objective),  # type: ignore[misc]
+                    n_trials=1,
+                    catch=(TrialFailed, _Withdrawn),
+                )
+            except SystemExit:
+                # SIGTERM or Ctrl-C: the next process need not wait for the heartbeat to stop
+                for trial in trials:
+                    RETRY(self.study, self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
+                raise
+            except InputError:
+                raise
+            except (AssertionError, ValueError, UpdateFinishedTrialError):
+                # Optuna stores no result of a trial that another process has failed because its heartbeat had stopped
+                if not trials or not self._was_taken_over(trials[0]):
+                    raise
+                console.print(f"Trial {trials[0].number} was paused for too long: another process retries it.")
                 continue
-            # its process may have finished it before releasing the lock
-            if self.study.get_trials(deepcopy=False)[frozen.number].state == TrialState.RUNNING:
-                study_id = self._storage.get_study_id_from_name(self.study.study_name)
-                trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
-                trial = Trial(self.study, trial_id)
-                self._suggest(trial)
-                return trial, lock
-            lock.release()
-        return None, None
+            except UnboundLocalError as error:
+                # raised by Optuna 5 if the storage fails when a result is stored; the context is the storage's error
+                raise error.__context__ or error from None
+            stored = self._stored(trials[0])
+            if WITHDRAWN not in stored.user_attrs:
+                return stored.state
+        return None
 
-    def _new_trial(self) -> Trial | None:
-        """Return a trial with settings that no other trial has; None if the space is exhausted."""
-        tried = [trial.params for trial in self.trials()]
-        untried = untried_settings(self.search.space, tried)
-        if untried == []:
+    def _run(self, trial: Trial, trials: list[Trial], objective: Callable[[Trial], float]) -> float:
+        trials.append(trial)
+        self._draw(trial)
+        try:
+            return objective(trial)
+        except TrialFailed as error:
+            trial.set_user_attr(ERROR, str(error))
+            raise
+
+    def _stored(self, trial: Trial) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[trial.number]
+
+    def _was_taken_over(self, trial: Trial) -> bool:
+        stored = self._stored(trial)
+        return stored.state == TrialState.FAIL and len(stored.params) == len(self.search.space)
+
+    def _start_heartbeats(self) -> None:
+        """Let running trials without a heartbeat count as dead after the grace period.
+
+        These are trials of earlier releases, and those whose process died before the first heartbeat. A process that is
+        alive replaces this one by its own.
+        """
+        optuna.storages.fail_stale_trials(self.study)
+        study_id = self._storage.get_study_id_from_name(self.study.study_name)
+        for trial in self.trials(TrialState.RUNNING):
+            trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+            self._storage.record_heartbeat(trial_id)
+
+    def _find_work(self) -> bool:
+        """Return whether a trial waits or is missing; False only after dead trials would have been noticed."""
+        deadline = None
+        while True:
+            optuna.storages.fail_stale_trials(self.study)
+            trials = self.trials()
+            if any(trial.state == TrialState.WAITING for trial in trials):
+                return True
+            missing = len(trials) < self.search.trials
+            if missing and untried_settings(self.search.space, [trial.params for trial in trials]) != []:
+                return True
+            running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+            if deadline is None:
+                deadline = time.monotonic() + study_storage.GRACE_PERIOD + 2 * study_storage.HEARTBEAT_INTERVAL
+                if running:
+                    numbers = ", ".join(map(str, running))
+                    console.print(f"Waiting up to {study_storage.GRACE_PERIOD} s for signs of life of trials {numbers}")
+            if not running or time.monotonic() > deadline:
+                break
+            time.sleep(study_storage.HEARTBEAT_INTERVAL / 2)
+        if missing:
             console.print("Every setting in the search space has been tried.")
-            return None
-        trial = self.study.ask()
-        self._suggest(trial)
-        if untried is not None and trial.params in tried:
-            # samplers repeat good settings, and would repeat those of a small grid again and again
-            self.study.tell(trial, state=TrialState.FAIL)
-            self.study.enqueue_trial(untried[np.random.default_rng([self.seed, trial.number]).integers(len(untried))])
-            trial = self.study.ask()
-            self._suggest(trial)
-        return trial
+        return False
 
-    def _suggest(self, trial: Trial) -> None:
-        """Draw the trial's settings; a resumed trial already has some or all."""
-        self.study.sampler = self._sampler(trial.number)
+    def _draw(self, trial: Trial) -> None:
+        """Draw the trial's settings; a retried trial has some or all of them.
+
+        Other processes start trials at the same moment, and no lock prevents it. The storage numbers trials in one
+        order for all, so a trial after the last one that is wanted withdraws itself.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        first = _first_attempt(trials[trial.number])
+        earlier = [other for other in self._last_attempts(trials) if _first_attempt(other) < first]
+        if WITHDRAWN in trial.user_attrs or sum(map(_counts, earlier)) >= self.search.trials:
+            self._withdraw(trial)
+        # retries have no settings of their own
+        position = sum(other.number == _first_attempt(other) for other in trials[:first])
+        self._suggest(trial, position)
+        if untried_settings(self.search.space, []) is None:
+            return
+        # read after the settings were stored: of two processes with the same ones, at least one sees the other's
+        tried = [other.params for other in self.trials() if other.number != trial.number]
+        if trial.params in tried:
+            # samplers repeat good settings, and would repeat those of a small grid again and again
+            if untried := untried_settings(self.search.space, tried):
+                rng = np.random.default_rng([self.seed, trial.number])
+                self.study.enqueue_trial(untried[rng.integers(len(untried))])
+            else:
+                # both processes with the last setting may withdraw: let one try again first
+                time.sleep(random.uniform(0, 0.5))
+            self._withdraw(trial)
+
+    def _withdraw(self, trial: Trial) -> None:
+        trial.set_user_attr(WITHDRAWN, True)
+        raise _Withdrawn
+
+    def _suggest(self, trial: Trial, position: int) -> None:
+        """Draw the settings that the trial lacks, by the generator of its position in the study."""
+        self.study.sampler = self._sampler(position)
         for key, values in self.search.space.items():
             parameter = Parameter(**values)
             if parameter.choices is not None:
@@ -181,66 +254,23 @@ class SearchStudy:
             else:
                 trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)
 
-    def _sampler(self, trial_number: int) -> optuna.samplers.BaseSampler:
-        seed = int(np.random.SeedSequence([self.seed, trial_number]).generate_state(1)[0])
+    def _sampler(self, position: int) -> optuna.samplers.BaseSampler:
+        seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
         if self.search.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         # constant_liar assumes a poor objective for running trials, so that parallel processes explore apart
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True)
 
 
-def _refuse_foreign_settings(trial: FrozenTrial, space: DictConfig, path: Path) -> None:
-    """Refuse a stored trial whose settings the search cannot have drawn: they become overrides of a configuration.
-
-    Raises:
-        InputError: the message has the trial and the setting.
-    """
-    # settings that were enqueued, but not yet drawn
-    enqueued = trial.system_attrs.get("fixed_params") or {}
-    drawn = list(trial.params.items())
-    for key, value in [*drawn, *(enqueued.items() if isinstance(enqueued, dict) else [("fixed_params", enqueued)])]:
-        if key not in space or not _is_in_range(value, Parameter(**space[key])):
-            raise InputError(
-                f"{path}: trial {trial.number} has {key}={value!r}, which is outside of the search space, so the file "
-                "was edited or is damaged. Delete it to start the study again."
-            )
-    folds = trial.user_attrs.get(OBJECTIVES, {})
-    if (trial.state == TrialState.COMPLETE and len(trial.params) < len(space)) or not _are_objectives(folds):
-        raise InputError(
-            f"{path}: trial {trial.number} lacks settings or scores of its folds, so the file was edited or is "
-            "damaged. Delete it to start the study again."
-        )
-    if trial.state == TrialState.COMPLETE and not _is_mean(trial.value, list(folds.values())):
-        raise InputError(
-            f"{path}: trial {trial.number} has the score {trial.value}, which is not the mean of its folds, so the "
-            "file was edited or is damaged. Delete it to start the study again; the finished folds are reused."
-        )
+def _counts(trial: FrozenTrial) -> bool:
+    """Return whether a trial counts toward ``search.trials``: a dead one does, since it is about to be retried."""
+    return trial.state != TrialState.FAIL or ERROR not in trial.user_attrs
 
 
-def _is_mean(score: float | None, folds: list[float]) -> bool:
-    """Return whether a score is finite, and the mean of the scores of the folds, if these are stored."""
-    if score is None or not math.isfinite(score):
-        return False
-    return not folds or math.isclose(score, float(np.mean(folds)), rel_tol=1e-6, abs_tol=1e-9)
-
-
-def _is_in_range(value: Any, parameter: Parameter) -> bool:
-    if parameter.choices is not None:
-        # 1, 1.0 and true are equal, but different overrides
-        return repr(value) in map(repr, parameter.choices)
-    if type(value) is not (int if parameter.integer else float):
-        return False
-    assert parameter.low is not None
-    assert parameter.high is not None
-    low, high = (round(parameter.low), round(parameter.high)) if parameter.integer else (parameter.low, parameter.high)
-    return low <= value <= high
-
-
-def _are_objectives(folds: Any) -> bool:
-    """Return whether a value is a mapping of fold numbers to numbers."""
-    return isinstance(folds, dict) and all(
-        fold.isdecimal() and isinstance(value, int | float) for fold, value in folds.items()
-    )
+def _first_attempt(trial: FrozenTrial) -> int:
+    """Return the number of the trial that this one retries, directly or not; its own number if there is none."""
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if first is None else first
 
 
 def untried_settings(space: DictConfig, tried: list[dict[str, Any]]) -> list[dict[str, Any]] | None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from soundfold.errors import InputError, TrainingError, printable
 from soundfold.io.atomic import write_text
@@ -107,7 +107,9 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
         return
     folder = Path(hydra.runtime.output_dir)
     values = {"protocol": cfg.split.protocol, "monitor": cfg.selection.monitor}
-    job = Job(hydra.job.num, list(hydra.overrides.task), cfg.fold, **values)
+    # reading an item would resolve an interpolation, which may be a secret
+    overrides: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    job = Job(hydra.job.num, overrides, cfg.fold, **values)
 
     def save() -> None:
         write_text(folder / RECORD, json.dumps(asdict(job), indent=1))

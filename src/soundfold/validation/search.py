@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
+from importlib.util import find_spec
 
 from omegaconf import DictConfig
 
-from soundfold.config import NOT_IDENTITY, refuse_unknown_keys
+from soundfold.config import NOT_IDENTITY, install_command, refuse_unknown_keys
 from soundfold.config.frozen import frozen_values
 from soundfold.errors import InputError
 
 # keys that decide what is scored, which random draw it is, where it is stored or how it is shown
 NOT_SEARCHED = ("fold", "seed", "split", "data", "search", "selection", "label", *NOT_IDENTITY)
 SEARCHED_DATA = ("data.batch_size", "data.sampler")
+# a password in a URL, before the host or as a parameter
+URL_PASSWORD = re.compile(r"://(?:[^/:@\s]*:.*@|.*[?&]\w*password=)")
+PASSWORD_REMEDY = (
+    "Logs and stored configurations would show it. Leave it out of the URL, and set the environment variable "
+    "PGPASSWORD or add a line to ~/.pgpass; change the password if it was a real one."
+)
 
 
 def validate_search(cfg: DictConfig) -> None:
@@ -38,9 +46,27 @@ def validate_search(cfg: DictConfig) -> None:
         raise InputError(f"fold={cfg.fold}: a search trains every fold of each setting; leave fold at all.")
     if not search.space:
         raise InputError(f"search={search.name} has an empty search.space. Add a key of the configuration to it.")
+    _check_storage(search.storage)
     refuse_unknown_keys(list(search.space), other_network=cfg.model._target_ != frozen_values()["model._target_"])
     for key, parameter in search.space.items():
         _check_parameter(key, parameter)
+
+
+def _check_storage(storage: str) -> None:
+    if storage in ("sqlite", "journal"):
+        return
+    # the message must not show a password
+    scheme, separator, _ = storage.partition("://")
+    if scheme != "postgresql" or not separator:
+        raise InputError(
+            f"search.storage={scheme}{separator and '://...'} must be sqlite, journal or "
+            "postgresql://USER@HOST/DATABASE."
+        )
+    if URL_PASSWORD.search(storage):
+        raise InputError(f"search.storage has a password. {PASSWORD_REMEDY}")
+    if find_spec("psycopg") is None:
+        install = install_command("postgresql")
+        raise InputError(f"search.storage=postgresql://... requires psycopg, which is not installed: {install}.")
 
 
 def _check_parameter(key: str, parameter: DictConfig) -> None:
