@@ -7,7 +7,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from soundfold.evaluation.results import FoldResult
-from soundfold.report.model_card import CardSource, escape, model_card, write_fold_cards
+from soundfold.io.console import escape_markdown
+from soundfold.report.model_card import CardSource, model_card, write_fold_cards
 
 
 def test_each_model_of_a_finished_run_has_a_card(tiny_run):
@@ -83,7 +84,7 @@ def test_class_names_are_no_markup(tiny_run, name):
     source = CardSource.load(tiny_run)
     result = replace(source.results["1"], classes=[name, "tone"], confusion=[[0, 2], [4, 1]])
     text = model_card(replace(source, results={"1": result}), ["1"], "")
-    assert f"| tone | {escape(name)} | 4 |" in text
+    assert f"| tone | {escape_markdown(name)} | 4 |" in text
     assert name not in text.partition("## Data")[2].partition("## Use")[0]
 
 

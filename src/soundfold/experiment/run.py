@@ -102,7 +102,15 @@ def cross_validate(
         results = _run_folds(run, folds, watch or watch_trial, show_scores=show_scores)
     if not (run.is_trial or cfg.debug):
         reporter.write_cards(run.folder)
-    if folds == [None]:
+    show_table = cfg.fold == "all" or record_folder is None
+    return _finish(run, results, reporter, show_table=show_table, show_scores=show_scores)
+
+
+def _finish(
+    run: RunContext, results: list[FoldResult], reporter: Reporter, *, show_table: bool, show_scores: bool
+) -> float | None:
+    """Report the run, print where its files are, and return its objective."""
+    if results[0].fold is None:
         console.print(f"Trained on every clip, so there is no score. Model: {run.fold_folder(None)}", soft_wrap=True)
         _print_upload(run)
         return None
@@ -110,7 +118,7 @@ def cross_validate(
     if run.is_trial:
         _print_trial(run, objective)
         return objective
-    _report(run, results, reporter, show_table=cfg.fold == "all" or record_folder is None, show_scores=show_scores)
+    _report(run, results, reporter, show_table=show_table, show_scores=show_scores)
     console.print(f"Outputs: {run.folder}", soft_wrap=True)
     _print_upload(run)
     return objective

@@ -19,14 +19,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from soundfold.evaluation.compare import RunResult, load_run
 from soundfold.evaluation.results import FoldResult, fold_folders, load_config, load_folds
 from soundfold.io.atomic import write_text
+from soundfold.io.console import escape_markdown
 from soundfold.report.page import display_name
 from soundfold.report.scores import mean_and_sd, score_label, score_text
 from soundfold.report.shortcuts import load_shortcuts
 
 WEIGHTS = Path("checkpoints") / "weights.pt"
 MAX_CONFUSIONS = 8
-# characters that Markdown or HTML would take for markup
-MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def model_card(source: CardSource, folds: Sequence[str], loading: str, tags: Seq
     confusion = single.confusion if single is not None and single.n else source.scored and source.scored.total.confusion
     card = environment.get_template("model_card.md.j2").render(
         header=yaml.safe_dump(_header(source, results, tags), sort_keys=False, allow_unicode=True).strip(),
-        title=escape(source.run.name) + _title_end(single),
+        title=escape_markdown(source.run.name) + _title_end(single),
         summary=_summary(source, results),
         scores=_scores(source, results),
         judgment=_judgment(source, results),
@@ -108,11 +107,6 @@ def model_card(source: CardSource, folds: Sequence[str], loading: str, tags: Seq
         training=_training(source, results),
     )
     return re.sub(r"\n{3,}", "\n\n", card)
-
-
-def escape(text: str) -> str:
-    """Return a text, such as a class name, without characters that Markdown or HTML would take for markup."""
-    return MARKUP.sub(r"\\\1", " ".join(text.split())).replace("\\-", "-")
 
 
 def _header(source: CardSource, results: Sequence[FoldResult], tags: Sequence[str]) -> dict[str, Any]:
@@ -164,8 +158,8 @@ def _summary(source: CardSource, results: Sequence[FoldResult]) -> str:
     subject = "A model" if len(results) == 1 else f"The mean of {len(results)} models, one per fold,"
     return (
         f"{subject} that assigns a recording to one of {len(classes)} classes of environmental sound. The network "
-        f"{escape(network)} reads log-mel spectrograms of {data['seconds']:g} s at {data['sample_rate']} Hz. Trained "
-        f"on {escape(str(data['name']))} with soundfold."
+        f"{escape_markdown(network)} reads log-mel spectrograms of {data['seconds']:g} s at {data['sample_rate']} Hz. "
+        f"Trained on {escape_markdown(str(data['name']))} with soundfold."
     )
 
 
@@ -213,12 +207,12 @@ def _data(source: CardSource, results: Sequence[FoldResult]) -> list[str]:
     counts = f"{train[0]}" if len(train) == 1 else f"{train[0]} to {train[-1]}"
     license_name = data.get("license")
     return [
-        f"Collection: {escape(str(data['name']))}; training clips: {counts}; folds: {len(results[0].folds)}.",
-        f"License of the clips: {escape(license_name)}. The header states it for the weights, too; change it if you "
-        "may."
+        f"Collection: {escape_markdown(str(data['name']))}; training clips: {counts}; folds: {len(results[0].folds)}.",
+        f"License of the clips: {escape_markdown(license_name)}. The header states it for the weights, too; "
+        "change it if you may."
         if license_name
         else "License of the clips: unknown (`data.license`). State one before you publish the model.",
-        f"Classes: {', '.join(escape(display_name(name)) for name in results[0].classes)}.",
+        f"Classes: {', '.join(escape_markdown(display_name(name)) for name in results[0].classes)}.",
     ]
 
 
@@ -243,7 +237,7 @@ def _confusions(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> l
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:MAX_CONFUSIONS]
     cells = [divmod(int(cell), len(classes)) for cell in order]
-    names = [escape(display_name(name)) for name in classes]
+    names = [escape_markdown(display_name(name)) for name in classes]
     return [(names[t], names[p], int(counts[t, p])) for t, p in cells if counts[t, p]]
 
 
