@@ -1,5 +1,5 @@
 """Measure speed: python scripts/benchmark.py what=train device=cpu; or folds, frontend, inference, launchers,
-loop, peers, scaling, speedrun."""
+loop, peers, scale, scaling, speedrun."""
 
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +20,7 @@ OPTIONS = {
     "launchers": (),
     "loop": ("device", "batch", "repeats"),
     "peers": ("device", "batch", "clips", "root", "peers_python"),
+    "scale": ("clips",),
     "scaling": ("device", "repeats"),
     "speedrun": ("device", "root", "collection", "steps", "repeats"),
     "train": ("device", "batch", "steps", "repeats"),

@@ -11,7 +11,18 @@ from soundfold.config.schema import Augment, Data, Features, Paths
 @dataclass
 class Benchmark:
     what: str = key(
-        choices=("folds", "frontend", "inference", "launchers", "loop", "peers", "scaling", "speedrun", "train")
+        choices=(
+            "folds",
+            "frontend",
+            "inference",
+            "launchers",
+            "loop",
+            "peers",
+            "scale",
+            "scaling",
+            "speedrun",
+            "train",
+        )
     )
     device: str = key(choices=("cpu", "cuda"))
     clips: int = key(low=1)
