@@ -173,10 +173,10 @@ def markdown(header: Row, rows: list[Row]) -> str:
         "ahead": "epoch read ahead",
     }
     lines = [
-        f"Microseconds per clip: of processor time, and for epochs of wall time. Clips of {SECONDS:g} s at {RATE} Hz, {CLASSES} classes, {CLIPS_PER_SOURCE} clips of "
-        f"each source. An epoch has batches of {BATCH}, each consumed in {1000 * STEP:g} ms, which is "
-        f"{1e6 * STEP / BATCH:.0f} a clip; mapped and read ahead from a file that was removed from the page cache. "
-        "Sizes marked * have no audio; their store is a sparse file, which reads no disk.",
+        f"Microseconds per clip: of processor time, and for epochs of wall time. Clips of {SECONDS:g} s at {RATE} Hz, "
+        f"{CLASSES} classes, {CLIPS_PER_SOURCE} clips of each source. An epoch has batches of {BATCH}, each consumed "
+        f"in {1000 * STEP:g} ms, which is {1e6 * STEP / BATCH:.0f} a clip; mapped and read ahead from a file that was "
+        "removed from the page cache. Sizes marked * have no audio; their store is a sparse file, which reads no disk.",
         f"{measured_on(header)}; available memory {(header['memory'] or 0) / 1e9:.1f} GB.",
         "",
         f"| clips | store, MB | {' | '.join(columns.values())} | peak memory so far, MB |",

@@ -17,7 +17,7 @@ from soundfold.eda.checks import UNUSABLE, FileReport, faults_by_kind, inspect
 from soundfold.eda.class_map import Projection, Thirds, class_means, project, thirds
 from soundfold.eda.collection_audit import SoundAudit, audit_sound
 from soundfold.eda.descriptors import Descriptors, describe
-from soundfold.eda.duplicates import fingerprints, near_pairs
+from soundfold.eda.duplicate_search import find_near_duplicates
 from soundfold.eda.shortcuts import ShortcutAudit, audit_shortcuts
 from soundfold.errors import InputError
 from soundfold.features.logmel import LogMel
@@ -222,12 +222,7 @@ def _find_duplicates(
     table: ClipTable, usable: np.ndarray, reports: list[FileReport], waves: Waveforms, progress: Progress
 ) -> SoundAudit:
     """Find identical and nearly identical clips, without the silent ones: those have a fault of their own."""
-    rows = [row for row, clip in enumerate(usable) if not reports[clip].silent]
-    prints = fingerprints(
-        waves.samples[rows],
-        waves.lengths[rows],
-        waves.sample_rate,
-        lambda items, total: progress("Fingerprinting", items, total),
-    )
-    pairs = near_pairs(prints, progress=lambda items, total: progress("Comparing clips", items, total))
-    return audit_sound(table.rows(usable[rows]), [waves.hashes[row] for row in rows], pairs, [])
+    rows = np.array([row for row, clip in enumerate(usable) if not reports[clip].silent])
+    audible = table.rows(usable[rows])
+    pairs, compared = find_near_duplicates(waves, rows, audible.targets, progress)
+    return audit_sound(audible, [waves.hashes[row] for row in rows], pairs, [], compared)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import soundfile
 from soundfold.eda.file_scan import CLIPPED_RUN, ZERO, FileScan
 from soundfold.io.audio import BLOCK_SIZE, open_sound
 from soundfold.io.audio_limits import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from soundfold.io.parallel import map_ahead
 from soundfold.io.pcm import FULL_SCALE as PCM_FULL_SCALE
 
 FULL_SCALE = 0.999
@@ -96,9 +96,8 @@ def inspect(
         files: names relative to ``root``.
         progress: wraps the loop, called with the items and their number.
     """
-    with ThreadPoolExecutor() as pool:
-        # libsndfile decodes without the GIL, so threads run in parallel
-        return list(progress(pool.map(lambda name: inspect_file(root, name), files), len(files)))
+    # libsndfile decodes without the GIL, so threads run in parallel
+    return list(progress(map_ahead(lambda name: inspect_file(root, name), files, ahead=64), len(files)))
 
 
 def inspect_file(root: Path, file: str) -> FileReport:

@@ -12,6 +12,7 @@ import numpy as np
 from soundfold.data.leakage import audit
 from soundfold.data.splits import Protocol, make_split
 from soundfold.data.tables import ClipTable
+from soundfold.eda.duplicate_search import MAX_COMPARED
 from soundfold.eda.duplicates import Pair
 from soundfold.eda.shortcuts import ShortcutAudit, shortcut_lines
 from soundfold.io.console import Terminal
@@ -86,15 +87,19 @@ class SoundAudit:
             short ones.
         across_folds: number of near pairs whose clips are in different folds.
         silent: files of digital silence.
+        compared: number of clips that were compared, within their class only; None if all clips were, with all.
     """
 
     identical: list[list[str]]
     near: list[dict[str, Any]]
     across_folds: int
     silent: list[str]
+    compared: int | None = None
 
 
-def audit_sound(table: ClipTable, hashes: Sequence[str], pairs: Sequence[Pair], silent: Sequence[int]) -> SoundAudit:
+def audit_sound(
+    table: ClipTable, hashes: Sequence[str], pairs: Sequence[Pair], silent: Sequence[int], compared: int | None = None
+) -> SoundAudit:
     """Look up files, folds, classes and sources of duplicate clips.
 
     Args:
@@ -102,6 +107,7 @@ def audit_sound(table: ClipTable, hashes: Sequence[str], pairs: Sequence[Pair], 
         hashes: (clips,), of the decoded samples.
         pairs: see `near_pairs`.
         silent: indices of silent clips.
+        compared: see `SoundAudit`.
     """
     by_hash: dict[str, list[str]] = defaultdict(list)
     for name, digest in zip(table.files, hashes, strict=True):
@@ -123,6 +129,7 @@ def audit_sound(table: ClipTable, hashes: Sequence[str], pairs: Sequence[Pair], 
         near=near,
         across_folds=sum(pair["folds"][0] != pair["folds"][1] for pair in near),
         silent=[table.files[i] for i in silent],
+        compared=compared,
     )
 
 
@@ -183,6 +190,11 @@ def _sound_lines(sound: SoundAudit) -> Iterator[str]:
     subject = _count(len(sound.near), "pair of clips is a near duplicate", "pairs of clips are near duplicates")
     across = f"; {sound.across_folds} of them {'is' if sound.across_folds == 1 else 'are'} across folds"
     yield f"{subject}{across if sound.near else ''}."
+    if sound.compared is not None:
+        yield (
+            f"  For its size, this collection was searched for near duplicates within each class only, and of classes "
+            f"with more than {MAX_COMPARED:,} clips in a random sample: {sound.compared:,} clips in total."
+        )
     for pair in sound.near[:MAX_PRINTED]:
         classes = dict.fromkeys(pair["classes"])
         of = f"{'class' if len(classes) == 1 else 'classes'} {_and(classes)}"

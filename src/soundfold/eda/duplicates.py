@@ -57,7 +57,7 @@ def _no_progress(items: Iterable, total: int) -> Iterable:
 
 @torch.no_grad()
 def fingerprints(
-    samples: np.ndarray,
+    samples: Iterable[np.ndarray],
     lengths: np.ndarray,
     sample_rate: int,
     progress: Callable[[Iterable, int], Iterable] = _no_progress,
@@ -68,7 +68,7 @@ def fingerprints(
     mostly change quieter parts.
 
     Args:
-        samples: int16 (clips, N).
+        samples: int16 (N,) of each clip.
         lengths: int64 (clips,), samples of each clip without the zero padding.
         sample_rate: Hz.
         progress: wraps the loop, called with the items and their number.
@@ -76,7 +76,7 @@ def fingerprints(
     window, hop = round(WINDOW_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
     logmel = LogMel(sample_rate, window, hop, BANDS, 50.0, min(16000.0, sample_rate / 2), top_db=RANGE_DB)
     log_mels = []
-    for wave in progress(samples, len(samples)):
+    for wave in progress(samples, len(lengths)):
         log_mels.append(logmel(pcm_to_float(torch.from_numpy(np.asarray(wave))[None]))[0, 0])
     # frame t is centered on sample t * hop: count the frames that end before the clip does
     n_frames = torch.from_numpy(np.maximum(0, (lengths - window // 2) // hop + 1))

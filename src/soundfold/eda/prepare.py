@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from soundfold.data.collection import Collection, open_collection
 from soundfold.data.layouts import find_layout
 from soundfold.data.tables import ClipTable
 from soundfold.eda.collection_audit import SoundAudit, audit_sound, audit_table, duplicates_csv, print_audit
-from soundfold.eda.duplicates import fingerprints, near_pairs
+from soundfold.eda.duplicate_search import find_near_duplicates
 from soundfold.eda.shortcuts import ShortcutAudit, audit_shortcuts
 from soundfold.errors import InputError
 from soundfold.experiment import build
@@ -61,11 +60,10 @@ def prepare(cfg: DictConfig) -> None:
 
 
 def _audit_audio(collection: Collection) -> SoundAudit:
-    waves = collection.waves
-    prints = fingerprints(waves.samples, waves.lengths, waves.sample_rate, partial(_progress, "Fingerprinting"))
-    pairs = near_pairs(prints, progress=partial(_progress, "Comparing clips"))
+    waves, table = collection.waves, collection.table
+    pairs, compared = find_near_duplicates(waves, np.arange(len(table)), table.targets, _progress)
     silent = np.flatnonzero([not row.any() for row in waves.samples])
-    return audit_sound(collection.table, waves.hashes, pairs, silent.tolist())
+    return audit_sound(table, waves.hashes, pairs, silent.tolist(), compared)
 
 
 def _write_audit(
