@@ -5,7 +5,19 @@ import time
 
 import pytest
 import torch
-from benchmarks import folds, frontend, frontend_peers, inference, launchers, loop, peers, scaling, speedrun, train
+from benchmarks import (
+    folds,
+    frontend,
+    frontend_peers,
+    inference,
+    launchers,
+    loop,
+    peers,
+    scale,
+    scaling,
+    speedrun,
+    train,
+)
 from benchmarks.timing import Timing
 from helpers.tiny import render
 from hydra import compose, initialize_config_dir
@@ -108,6 +120,24 @@ def test_growth_is_relative_to_the_smallest_value_of_its_axis():
     assert "| mels | 32 | 10.00 | 1.00 | 2 |" in table
     assert "| mels | 64 | 20.00 | 2.00 | ? |" in table
     assert "up to 9 clips" in table
+
+
+def test_scale_has_a_row_per_size_and_reads_the_larger_one_from_a_sparse_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(scale, "SIZES", (60, 80))
+    monkeypatch.setattr(scale, "CLASSES", 2)
+    monkeypatch.setattr(scale, "RATE", 8000)
+    scale.run(60, tmp_path)
+    real, simulated = json.loads((tmp_path / "scale.json").read_text())["rows"]
+    parts = {"table", "folds", "audit", "results", "mapped", "ahead"}
+    assert real["memory"] > 0
+    # 1 s at 8 kHz in 16 bits, and the header
+    assert (real["store_mb"], simulated["store_mb"]) == (60 * 0.016 + 128e-6, 80 * 0.016 + 128e-6)
+    assert {"clips", "is_real", "peak_mb", "epoch_peak_mb", "store_mb", *parts} == set(simulated)
+    assert all(0 <= row[part] < 1 for row in (real, simulated) for part in parts)
+    table = (tmp_path / "scale.md").read_text()
+    assert "| 60 | 1 |" in table
+    assert "| 80* | 1 |" in table
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scale.json", "scale.md"]
 
 
 @pytest.mark.slow
