@@ -15,10 +15,10 @@ from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.evaluation.results import REDO, FoldResult
 from soundfold.io.csv_text import csv_text
-from soundfold.io.reading import read_text
+from soundfold.io.reading import read_bytes
 
-# bytes; a million clips of fifty classes have 600 MB
-MAX_CSV = 1_000_000_000
+# bytes; a million clips of fifty classes have 600 MB, 400,000 clips of 527 classes 2.7 GB
+MAX_CSV = 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,11 @@ def load_predictions(path: Path, classes: Sequence[str], digest: str | None = No
     """
     index = {name: target for target, name in enumerate(classes)}
     try:
-        content = read_text(path, MAX_CSV)
-        if digest not in (None, hashlib.sha256(content.encode()).hexdigest()):
+        content = read_bytes(path, MAX_CSV)
+        if digest not in (None, hashlib.sha256(content).hexdigest()):
             raise ValueError("it is not the file that result.json refers to")
-        reader = csv.reader(io.StringIO(content, newline=""))
+        # StringIO would take four bytes for a character
+        reader = csv.reader(io.TextIOWrapper(io.BytesIO(content), "utf-8", newline=""))
         header = next(reader, [])
         names = ["filename", "source", "target", *(f"logit_{name}" for name in classes)]
         if missing := [name for name in names if name not in header]:

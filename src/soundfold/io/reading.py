@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
@@ -12,17 +13,27 @@ def read_text(path: Path, max_bytes: int) -> str:
     """Read a UTF-8 file, without changing its line ends.
 
     Raises:
+        OSError, ValueError: see `read_bytes`; or the file is not UTF-8.
+    """
+    return read_bytes(path, max_bytes).decode()
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Read a file.
+
+    Raises:
         OSError: the file cannot be read.
-        ValueError: it is larger than ``max_bytes``, not UTF-8, or not a regular file.
+        ValueError: it is larger than ``max_bytes``, or not a regular file.
     """
     # reading a pipe could block forever
     if path.exists() and not path.is_file():
         raise ValueError("it is not a regular file")
     with path.open("rb") as stream:
-        content = stream.read(max_bytes + 1)
+        # Python allocates as much as it is asked for
+        content = stream.read(min(os.fstat(stream.fileno()).st_size, max_bytes) + 1)
     if len(content) > max_bytes:
         raise ValueError(f"it is larger than {max_bytes / 1e6:.0f} MB, the limit for such a file")
-    return content.decode()
+    return content
 
 
 def check_types(cls: type, values: dict[str, Any]) -> None:
