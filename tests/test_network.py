@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -144,3 +145,37 @@ def test_command_connects_nowhere_and_writes_only_its_own_files(tiny_run, strace
     assert created_files(traced, tmp_path) == set()
     files = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
     assert [path for path in files if not path.startswith(FONTS)] == []
+
+
+RAY_APP = """import os
+import hydra
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(cfg):
+    print(os.environ["HOME"])
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_ray_connects_to_no_other_machine(strace, tmp_path):
+    """Ray asks for no cloud's metadata, and sends no report. A UDP socket to 8.8.8.8 shows it the machine's address."""
+    (tmp_path / "app.py").write_text(RAY_APP)
+    options = {"address": "null", "num_cpus": 1, "num_gpus": 0, "n_jobs": 1, "max_retries": 0}
+    options["object_store_memory"] = 80_000_000
+    launcher = [f"hydra.launcher.{key}={value}" for key, value in options.items()]
+    command = [sys.executable, "app.py", "-m", "+x=1,2", "hydra/launcher=ray_types", *launcher]
+    done = subprocess.run([*strace, "-o", "trace", *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # the jobs have the user's home folder, and not that of Ray's processes
+    assert os.environ["HOME"] in done.stdout + done.stderr
+    lines = (tmp_path / "trace").read_text().splitlines()
+    own = {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None)}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("8.8.8.8", 53))
+        own |= {probe.getsockname()[0], f"::ffff:{probe.getsockname()[0]}"}
+    connects = "\n".join(line for line in lines if "connect(" in line)
+    assert foreign_addresses(connects) - own <= {"8.8.8.8"}
+    assert "8.8.8.8" not in "".join(line for line in lines if "sendto(" in line)

@@ -7,11 +7,12 @@ import logging
 import os
 import secrets
 import signal
+import site
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,7 +102,8 @@ class RayLauncher(Launcher):
         # within bytes, so that a worker can import the modules before it reads them
         job = cloudpickle.dumps(partial(execute_job, *arguments))
         variables = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "CUDA_"))}
-        task = ray.remote(_worker_function(list(sys.path), variables, os.getcwd(), job))
+        is_local = self.options.address is None
+        task = ray.remote(_worker_function(list(sys.path), variables, is_local, os.getcwd(), job))
         options, n_jobs = self.options, self.options.n_jobs
         resources = {"num_cpus": options.num_cpus, "num_gpus": self._gpus(), "max_retries": options.max_retries}
         started: dict[int, Any] = {}
@@ -171,7 +173,8 @@ def connect_to_ray(address: str | None, **local: Any) -> Iterator[None]:
             options = {"address": address}
         stack.callback(ray.shutdown)
         try:
-            ray.init(logging_level=logging.ERROR, **options)
+            with _home_with_cluster_file(folder) if address is None else nullcontext():
+                ray.init(logging_level=logging.ERROR, **options)
         except Exception as error:
             if address is None:
                 raise
@@ -182,12 +185,32 @@ def connect_to_ray(address: str | None, **local: Any) -> Iterator[None]:
         yield
 
 
-def _worker_function(path: list[str], variables: dict[str, str], folder: str, job: bytes) -> Callable[..., JobReturn]:
+@contextmanager
+def _home_with_cluster_file(folder: str) -> Iterator[None]:
+    """Let Ray's processes start with another home folder, which has the file of a cluster.
+
+    Without that file Ray asks the metadata servers of clouds where it runs, also if its usage statistics are off.
+    """
+    Path(folder, "ray_bootstrap_config.yaml").write_text("{}")
+    own = {name: os.environ.get(name) for name in ("HOME", "PYTHONUSERBASE")}
+    # packages that were installed into the own home folder are still found
+    os.environ.update(HOME=folder, PYTHONUSERBASE=site.getuserbase())
+    try:
+        yield
+    finally:
+        for name, value in own.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _worker_function(
+    path: list[str], variables: dict[str, str], is_local: bool, folder: str, job: bytes
+) -> Callable[..., JobReturn]:
     """Return the task of Ray. A nested function is pickled with its code, so that a worker need not import this module.
 
     Args:
         path: the import path of this process, which replaces a worker's: Ray puts the current folder first there.
         variables: of this process, for a worker that lacks them; a node's own stay.
+        is_local: all variables are set, because the workers are on this machine.
         folder: the current folder, which relative paths of the configuration refer to.
         job: the pickled function that the task calls with its arguments.
     """
@@ -199,7 +222,8 @@ def _worker_function(path: list[str], variables: dict[str, str], folder: str, jo
 
         sys.path[:] = [*path, *(entry for entry in sys.path if entry not in (*path, folder))]
         for name, value in variables.items():
-            os.environ.setdefault(name, value)
+            if is_local or name not in os.environ:
+                os.environ[name] = value
         os.chdir(folder)
         return pickle.loads(job)(number, overrides)
 
