@@ -284,4 +284,6 @@ def test_a_launcher_with_other_results_is_an_error(trained, tmp_path, monkeypatc
     monkeypatch.setattr(launchers, "_has_slurm", lambda: True)
     with pytest.raises(TrainingError, match="The results of launcher=slurm differ"):
         launchers.run(tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    table = (tmp_path / "out" / "launchers.md").read_text()
+    assert "| `ray` |" in table
+    assert "slurm" not in table
