@@ -14,7 +14,7 @@ import numpy as np
 
 DRAWS = 10_000
 # with more sources, those with equal clips are drawn together: a draw of each would take minutes
-MAX_DRAWN = 20_000
+MAX_DRAWN = 5_000
 LEVEL = 0.95
 
 
