@@ -126,6 +126,8 @@ def test_identity_is_stable():
     assert cv_id(composed(), DIGESTS) == "033de466"
     # with the defaults before trainer.precision=auto and channels-last weights, of which `auto` itself is hashed
     assert cv_id(composed("trainer.precision=32-true", "model.channels_last=false"), DIGESTS) == "42e7ab88"
+    # as a run with trainer.micro_batches=2, the first name of the option
+    assert cv_id(composed("trainer.accumulate_grad_batches=2"), DIGESTS) == "fcb37a8d"
 
 
 def with_key(cfg: DictConfig, key: str, value) -> DictConfig:

@@ -132,11 +132,11 @@ def test_out_of_memory_is_explained(tmp_path):
             trained(collection, tmp_path, device, -1, *options)
         # the first remedy of the message; 4 if activations are not the larger part
         message = str(caught.value)
-        assert "trainer.micro_batches=2" in message
+        assert "trainer.accumulate_grad_batches=2" in message
         del caught  # its traceback holds the batch
         gc.collect()
         torch.cuda.empty_cache()
-        trained(collection, tmp_path, device, -1, *options, "trainer.micro_batches=4")
+        trained(collection, tmp_path, device, -1, *options, "trainer.accumulate_grad_batches=4")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "Out of memory with 64 clips at once: CUDA out of memory. Tried to allocate" in message

@@ -18,6 +18,7 @@ FEATURES = {"n_fft": 2048, "hop_length": 441, "f_max": 20000.0}
         ("data", DATA, {"download": "esc50", "on_device": None, "sample_rate": 44100}),
         ("model", {"rate_decay": 0.63}, {"layer_decay": 0.63}),
         ("trainer", {"devices": 2, "halve_on_oom": True}, {"devices": 2}),
+        ("trainer", {"micro_batches": 4}, {"accumulate_grad_batches": 4}),
         ("augment", {"roll": None, "polarity": 0.5}, {"time_shift": None, "polarity": 0.5}),
         (
             "augment",
@@ -40,6 +41,11 @@ def test_graphs_of_the_compiled_network_are_a_graph_of_the_step():
     migrated = migrate({"schema_version": 2, "model": {"compile": "graphs"}, "trainer": {}})
     assert (migrated["model"]["compile"], migrated["trainer"]["cuda_graph"]) == ("default", True)
     assert migrate({"schema_version": 2, "model": {"compile": "graphs"}})["model"]["compile"] == "default"
+
+
+def test_accumulation_has_the_name_of_lightnings_argument():
+    migrated = migrate({"schema_version": 2, "trainer": {"micro_batches": 4, "devices": 2}})
+    assert migrated["trainer"] == fill_missing({"trainer": {"accumulate_grad_batches": 4, "devices": 2}})["trainer"]
 
 
 def test_callbacks_are_the_selection():
@@ -100,7 +106,8 @@ def test_a_version_that_cannot_be_read_is_refused(version):
         ("callbacks.patience", r"callbacks\.patience was renamed: set selection\.patience"),
         ("augment.roll.whole", r"augment\.roll\.whole was renamed: set augment\.time_shift\.integer"),
         ("augment.noise_std.probability", r"was renamed: set augment\.noise_std\.p "),
-        ("trainer.halve_on_oom", r"trainer\.halve_on_oom was removed: set trainer\.micro_batches"),
+        ("trainer.micro_batches", r"was renamed: set trainer\.accumulate_grad_batches"),
+        ("trainer.halve_on_oom", r"trainer\.halve_on_oom was removed: set trainer\.accumulate_grad_batches"),
     ],
 )
 def test_an_old_key_names_its_successor(old, message):

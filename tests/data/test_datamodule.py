@@ -155,7 +155,7 @@ def test_images_do_not_depend_on_the_number_of_shards(world, micro):
         expected |= {clip: (image[i], target[i]) for i, clip in enumerate(number.tolist())}
     loaded, weights = [], []
     for rank in range(world):
-        data = module(**options, micro_batches=micro)
+        data = module(**options, accumulate_grad_batches=micro)
         data.trainer = SimpleNamespace(global_rank=rank, world_size=world, training=True, current_epoch=1)
         batches = data.train_dataloader()
         batches.set_epoch(1)

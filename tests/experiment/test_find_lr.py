@@ -72,7 +72,7 @@ def test_micro_batches_are_one_step(tiny_run, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     options = ("trainer.deterministic=true", "augment=none", "find_lr.high=1e-3")
-    curves = [find_lr(config(tiny_run, tmp_path, *options, f"trainer.micro_batches={n}")) for n in (1, 1, 2)]
+    curves = [find_lr(config(tiny_run, tmp_path, *options, f"trainer.accumulate_grad_batches={n}")) for n in (1, 1, 2)]
     torch.set_num_threads(threads)
     assert np.array_equal(curves[0].loss, curves[1].loss)
     assert curves[0].fold == 1

@@ -171,12 +171,12 @@ class BatchPlot(pl.Callback):
 
 def fit(**changes):
     """Return what `find_obstacle` reads of a trainer."""
-    values = {"micro_batches": 1, "precision": "bf16-mixed", "reads": True, "fused": True}
+    values = {"accumulate": 1, "precision": "bf16-mixed", "reads": True, "fused": True}
     values |= {"callbacks": [FiniteLoss(1, "32-true"), pl.callbacks.LearningRateMonitor()]} | changes
     optimizer = SimpleNamespace(param_groups=[{"fused": values["fused"]}])
     return SimpleNamespace(
         strategy=SimpleNamespace(optimizers=[optimizer]),
-        accumulate_grad_batches=values["micro_batches"],
+        accumulate_grad_batches=values["accumulate"],
         precision=values["precision"],
         datamodule=SimpleNamespace(reads_on_device=values["reads"]),
         callbacks=values["callbacks"],
@@ -186,7 +186,7 @@ def fit(**changes):
 @pytest.mark.parametrize(
     ("changes", "obstacle"),
     [
-        ({"micro_batches": 2}, r"trainer\.micro_batches=2"),
+        ({"accumulate": 2}, r"trainer\.accumulate_grad_batches=2"),
         ({"precision": "16-mixed"}, r"trainer\.precision=16-mixed"),
         ({"reads": False}, r"data\.on_device"),
         ({"fused": False}, r"optim\.fused=false"),
@@ -205,7 +205,7 @@ def test_what_prevents_a_capture_is_named(changes, obstacle):
 
 
 @pytest.mark.parametrize(
-    "option", ["trainer.devices=2", "trainer.micro_batches=2", "data.on_device=false", "optim.fused=false"]
+    "option", ["trainer.devices=2", "trainer.accumulate_grad_batches=2", "data.on_device=false", "optim.fused=false"]
 )
 def test_options_that_exclude_a_graph_are_refused(option):
     validate(compose_config(option))

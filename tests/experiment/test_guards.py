@@ -87,14 +87,14 @@ def test_out_of_memory_is_explained_with_remedies(root, tmp_path, monkeypatch):
     message = str(caught.value)
     explained = "Fold 1: Out of memory with 8 clips at once: CUDA out of memory. Tried to allocate 2.00 GiB. Any of"
     assert explained in message
-    for remedy in ("trainer.micro_batches=2", "data.batch_size=8", "bf16-mixed", "data.on_device=false"):
+    for remedy in ("trainer.accumulate_grad_batches=2", "data.batch_size=8", "bf16-mixed", "data.on_device=false"):
         assert remedy in message
 
 
 @pytest.mark.parametrize(
     ("error", "size", "micro_batches", "message"),
     [
-        (torch.OutOfMemoryError(CUDA_MESSAGE), 64, 4, "with 16 clips at once.*set trainer.micro_batches=8"),
+        (torch.OutOfMemoryError(CUDA_MESSAGE), 64, 4, "with 16 clips at once.*set trainer.accumulate_grad_batches=8"),
         # four clips per micro-batch are required
         (torch.OutOfMemoryError(CUDA_MESSAGE), 16, 4, "with 4 clips at once.*lower data.batch_size"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: tried 1 byte"), 64, 1, "enforce"),
@@ -107,7 +107,7 @@ def test_out_of_memory_is_explained_with_remedies(root, tmp_path, monkeypatch):
     ids=["CUDA", "small batch", "CPU", "Python", "oneDNN", "C++", "threads", "system"],
 )
 def test_every_allocator_is_recognized(error, size, micro_batches, message):
-    trainer = {"micro_batches": micro_batches, "devices": 1, "precision": "16-mixed"}
+    trainer = {"accumulate_grad_batches": micro_batches, "devices": 1, "precision": "16-mixed"}
     cfg = OmegaConf.create({"data": {"batch_size": size}, "trainer": trainer})
     with pytest.raises(TrainingError, match=message), explain_oom(cfg, 1):
         raise error

@@ -30,7 +30,7 @@ WITHOUT_EFFECT = (
 
 
 def test_every_argument_of_the_installed_trainer_is_a_key_or_is_refused():
-    keys = set(get_type_hints(Trainer)) - {"micro_batches", "tf32", "cuda_graph"}
+    keys = set(get_type_hints(Trainer)) - {"tf32", "cuda_graph"}
     assert keys.isdisjoint(REFUSED_ARGUMENTS)
     assert keys | set(REFUSED_ARGUMENTS) == set(inspect.signature(pl.Trainer).parameters)
 

@@ -184,7 +184,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(root, tmp_path, op
             ("split=nested", "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2"), (3,), marks=pytest.mark.slow
         ),
         pytest.param(
-            ("split=nested", "trainer.val_check_interval=1", "trainer.micro_batches=2", EPOCH_LOG),
+            ("split=nested", "trainer.val_check_interval=1", "trainer.accumulate_grad_batches=2", EPOCH_LOG),
             (1,),
             marks=pytest.mark.slow,
         ),

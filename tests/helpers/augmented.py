@@ -30,7 +30,7 @@ def collection(clips: int = 20, samples: int = 4000) -> Collection:
 def module(front, shard=(0, 1, 1), **options) -> SoundDataModule:
     """Return fold 1 for a rank, a number of ranks and of micro-batches."""
     rank, world, micro = shard
-    data = SoundDataModule(collection(), front, fold=1, batch_size=16, micro_batches=micro, **options)
+    data = SoundDataModule(collection(), front, fold=1, batch_size=16, accumulate_grad_batches=micro, **options)
     data.setup()
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world, training=True, current_epoch=0)
     return data

@@ -182,7 +182,7 @@ def small(words: tuple[str, ...], cfg: DictConfig, collection: Path, cache: Path
 
 
 def _small_training(cfg: DictConfig, keys: set[str], is_sweep: bool) -> list[str]:
-    batch_size = max(8, 4 * cfg.trainer.micro_batches)
+    batch_size = max(8, 4 * cfg.trainer.accumulate_grad_batches)
     settings = ["trainer.accelerator=cpu", "trainer.precision=32-true", f"data.batch_size={batch_size}"]
     settings += ["report.page=none", "trainer.enable_progress_bar=false"]
     settings += ["trainer.max_epochs=1"] if cfg.trainer.max_epochs != -1 else ["trainer.max_steps=2"]

@@ -28,6 +28,7 @@ from soundfold.errors import (
     printable,
 )
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
+from soundfold.io.ranks import find_rank
 from soundfold.io.signals import Stopped, handle_stop_signals
 
 
@@ -62,11 +63,14 @@ def run(main: Callable[[], None], schema: type = Config, description: str | None
             if Sweep.folder is not None and not read_jobs(Sweep.folder):
                 raise InputError("This sweep has no jobs: a glob() or range() selects nothing. Correct it.")
     except Stopped as stop:
+        # imported here, and of several ranks only the first prints
+        from soundfold.io.console import console
+
         command = "the same command without rerun=true" if "rerun=true" in sys.argv else "the same command"
-        print(
+        console.print(
             f"Stopped by {stop}: finished folds and the last checkpoint of an unfinished one are saved; "
             f"{command} goes on from there.",
-            file=sys.stderr,
+            soft_wrap=True,
         )
         raise
     except JobError:
@@ -142,7 +146,8 @@ def hydra_task(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]
 def _exit(message: str, code: int) -> NoReturn:
     # Hydra describes some errors in several lines, with tabs before the options of a group
     message = printable(message, "\n\t")
-    print(f"error: {message}", file=sys.stderr)
+    if find_rank().is_first:
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -60,10 +60,18 @@ NOT_IDENTITY = (
     "optim.fused",
 )
 
+# keys that count under an earlier name, so that a renamed option renames no run
+FIRST_NAMES = {"trainer.accumulate_grad_batches": "trainer.micro_batches"}
+
 
 def identity_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values that change results: of the metrics, only one that selects weights by another definition."""
+    """Return the values that change results: of the metrics, only one that selects weights by another definition.
+
+    The names of strategies mean the same computation; a class may change it, such as by compressed gradients.
+    """
     kept = drop_keys(values, NOT_IDENTITY)
+    if isinstance((values.get("trainer") or {}).get("strategy"), str):
+        kept = drop_keys(kept, ["trainer.strategy"])
     name = (values.get("selection") or {}).get("monitor", "").removeprefix("val/")
     metric = (values.get("metrics") or {}).get(name)
     return kept if metric == first_metrics().get(name) else {**kept, "metrics": {name: metric}}
@@ -85,6 +93,8 @@ def cv_id(cfg: DictConfig, digests: dict[str, str]) -> str:
     values["callbacks"] = {name: entry for name, entry in values["callbacks"].items() if entry is not None}
     values["model"]["weights"] = digests["weights"]
     frozen, missing = frozen_table(values["model"]["_target_"]), object()
-    changed = {key: value for key, value in flatten(values).items() if frozen.get(key, missing) != value}
+    changed = {
+        FIRST_NAMES.get(key, key): value for key, value in flatten(values).items() if frozen.get(key, missing) != value
+    }
     text = json.dumps([SCHEMA_VERSION, changed, digests], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

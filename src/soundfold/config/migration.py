@@ -27,13 +27,14 @@ RENAMED = {
     "data.resident": "data.on_device",
     "features.hop_length": "features.hop",
     "model.rate_decay": "model.layer_decay",
+    "trainer.micro_batches": "trainer.accumulate_grad_batches",
 }
 # of the entries of `augment`
 RENAMED_OPTIONS = {"probability": "p", "whole": "integer"}
 SECTIONS = {
     name for name, hint in get_type_hints(Config).items() if any(map(is_dataclass, (hint, *get_args(hint))))
 } | {"callbacks", "logger", "metrics"}
-REMOVED = {"trainer.halve_on_oom": "set trainer.micro_batches instead."}
+REMOVED = {"trainer.halve_on_oom": "set trainer.accumulate_grad_batches instead."}
 
 
 def new_name(key: str) -> str:
@@ -71,13 +72,22 @@ def migrate(values: dict[str, Any]) -> dict[str, Any]:
         raise InputError(
             f"{VERSION_KEY}={version} is not supported: this soundfold reads up to {SCHEMA_VERSION}. Update soundfold."
         )
-    migrated = _graphs_of_the_trainer(fill_missing(_from_first_edition(values) if version == 1 else values))
+    values = _from_first_edition(values) if version == 1 else _accumulation_of_lightning(values)
+    migrated = _graphs_of_the_trainer(fill_missing(values))
     for section in SECTIONS & migrated.keys():
         if not isinstance(migrated[section], dict | NoneType):
             raise ValueError(f"{section} is {migrated[section]!r:.60}, and must be a section")
     if "data" in migrated and not isinstance((migrated["data"] or {}).get("name", ""), str):
         raise ValueError("data.name is not text")
     return migrated
+
+
+def _accumulation_of_lightning(values: dict[str, Any]) -> dict[str, Any]:
+    """Rename ``trainer.micro_batches``, which had no name of Lightning's, in configurations of this edition."""
+    trainer = values.get("trainer")
+    if not isinstance(trainer, dict):
+        return values
+    return {**values, "trainer": {new_name(f"trainer.{key}").split(".", 1)[1]: trainer[key] for key in trainer}}
 
 
 def _graphs_of_the_trainer(values: dict[str, Any]) -> dict[str, Any]:

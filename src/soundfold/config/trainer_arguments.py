@@ -14,10 +14,12 @@ from soundfold.config.declaration import key
 
 @dataclass
 class Trainer:
-    # cuda_graph, micro_batches and tf32 are no arguments of Lightning's
+    # cuda_graph and tf32 are no arguments of Lightning's
     accelerator: str = key(choices=("auto", "cpu", "gpu", "cuda", "mps"))
     devices: int = key(low=1)
-    micro_batches: int = key(low=1)
+    num_nodes: int = key(low=1)
+    strategy: Any = key()
+    accumulate_grad_batches: int = key(low=1)
     precision: str = key(choices=("auto", "32-true", "16-mixed", "bf16-mixed"))
     max_epochs: int = key()
     max_steps: int = key()
@@ -44,9 +46,6 @@ class Trainer:
 
 
 REFUSED_ARGUMENTS = {
-    "accumulate_grad_batches": (
-        "data.batch_size is the number of clips per optimizer step; trainer.micro_batches divides it"
-    ),
     "barebones": "it disables checkpoints and metrics, so a run could not be resumed",
     "callbacks": "set an entry of callbacks, see conf/callbacks",
     "default_root_dir": "each fold has its own folder; set paths.outputs",
@@ -61,15 +60,11 @@ REFUSED_ARGUMENTS = {
         "the end would depend on the machine's speed, but runs of one id have one result; set trainer.max_steps"
     ),
     "model_registry": "it uploads checkpoints; set logger.wandb.artifact=true to upload weights",
-    "num_nodes": "a fold is trained on one machine, whose process of rank 0 writes its files",
     "overfit_batches": "it replaces the validation clips by training clips; set trainer.limit_train_batches",
     "plugins": (
         "they write and read the checkpoints that a run is resumed from; set trainer.precision for the precision"
     ),
     "reload_dataloaders_every_n_epochs": "augment.copies sets it; otherwise every epoch has the same clips",
-    "strategy": (
-        "trainer.devices above 1 selects DDP; with other strategies no process has all the weights that are saved"
-    ),
     "sync_batchnorm": "it is on with several GPUs, so that a result does not depend on their number",
     "use_distributed_sampler": "the loader itself gives each device its slice of a batch",
 }

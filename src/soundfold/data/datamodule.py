@@ -49,8 +49,8 @@ class SoundDataModule(pl.LightningDataModule):
         copies: augment once, before training; None augments in every epoch. The trainer then requires
             ``reload_dataloaders_every_n_epochs=1``.
         batch_size: clips in a training batch, over all devices.
-        micro_batches: per device and batch, to fit its memory. The trainer requires ``accumulate_grad_batches`` of
-            the same number.
+        accumulate_grad_batches: parts of a batch that a device trains on one after the other, to fit its memory. The
+            trainer requires the same number: each part is a batch of its loader.
         sampler: ``shuffle`` loads every training clip once an epoch; ``balanced`` as many clips of each class, see
             `ClipBatches`.
         seed: all randomness is a function of the seed, the fold and the epoch.
@@ -78,7 +78,7 @@ class SoundDataModule(pl.LightningDataModule):
         mixing: Mixing | None = None,
         copies: OfflineCopies | None = None,
         batch_size: int = 64,
-        micro_batches: int = 1,
+        accumulate_grad_batches: int = 1,
         sampler: str = "shuffle",
         seed: int = 0,
         on_device: bool | None = None,
@@ -96,7 +96,8 @@ class SoundDataModule(pl.LightningDataModule):
         self.sampler = sampler
         self._open = collection if callable(collection) else lambda: collection
         self.front_end, self.fold, self.protocol, self.crops, self.mixing = front_end, fold, protocol, crops, mixing
-        self.copies, self.batch_size, self.micro_batches, self.seed = copies, batch_size, micro_batches, seed
+        self.copies, self.batch_size, self.seed = copies, batch_size, seed
+        self.accumulate_grad_batches = accumulate_grad_batches
         self.on_device, self.read_ahead, self.seen, self.compile = on_device, read_ahead, seen, compile
         self._is_set_up = self._indices_only = False
         self._train_loader: ClipBatches | None = None
@@ -220,7 +221,7 @@ class SoundDataModule(pl.LightningDataModule):
     @property
     def _shard(self) -> BatchShard:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return BatchShard(rank, world_size, self.micro_batches)
+        return BatchShard(rank, world_size, self.accumulate_grad_batches)
 
     @property
     def _indices(self) -> Split | Copies:

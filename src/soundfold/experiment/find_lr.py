@@ -106,7 +106,7 @@ def find_lr(cfg: DictConfig) -> LrCurve:
     check_folds(run, [fold])
     test = LrRangeTest(cfg.find_lr.low, cfg.find_lr.high, cfg.find_lr.steps)
     with explain_oom(cfg, fold):
-        job = prepare_fold(run, fold, BatchShard(accumulate=cfg.trainer.micro_batches))
+        job = prepare_fold(run, fold, BatchShard(accumulate=cfg.trainer.accumulate_grad_batches))
         trainer = _make_trainer(cfg, [EpochSeed(cfg.seed, fold or 0, 3), test])
         trainer.fit(job.model, job.data)
     if not np.isfinite(test.loss[0]):
@@ -144,7 +144,7 @@ def _make_trainer(cfg: DictConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
         accelerator=choose_accelerator(cfg),
         precision=choose_precision(cfg),  # type: ignore[arg-type]
         devices=1,
-        accumulate_grad_batches=cfg.trainer.micro_batches,
+        accumulate_grad_batches=cfg.trainer.accumulate_grad_batches,
         max_epochs=-1,
         max_steps=cfg.find_lr.steps,
         limit_val_batches=0,

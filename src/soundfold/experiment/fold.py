@@ -105,7 +105,7 @@ def prepare_fold(run: RunContext, fold: int | None, shard: BatchShard) -> FoldJo
         mixing=build.mixing(cfg),
         copies=build.copies(cfg),
         batch_size=cfg.data.batch_size,
-        micro_batches=shard.accumulate,
+        accumulate_grad_batches=shard.accumulate,
         sampler=cfg.data.sampler,
         seed=cfg.seed,
         on_device=cfg.data.on_device,
@@ -188,7 +188,7 @@ def _score(
         environment={
             **environment.describe(trainer.strategy.root_device, run.packages),
             "devices": job.shard.world_size,
-            "micro_batches": job.shard.accumulate,
+            "accumulate_grad_batches": job.shard.accumulate,
         },
         predictions=None if predictions is None else _sha256(predictions),
         config=_sha256(to_yaml(run.cfg)),

@@ -11,7 +11,7 @@ from soundfold.data.splits import Split, make_split
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.setup import RunContext
-from soundfold.validation import config_keys
+from soundfold.validation import config_keys, count_processes
 
 
 @config_keys("split", "model")
@@ -56,7 +56,7 @@ def _check_validated(cfg: DictConfig, n_clips: int) -> None:
 
 
 def _check_sizes(cfg: DictConfig, split: Split) -> None:
-    devices, micro_batches = cfg.trainer.devices, cfg.trainer.micro_batches
+    devices, micro_batches = count_processes(cfg), cfg.trainer.accumulate_grad_batches
     for name, clips, least in (
         ("training", split.train, 2 * devices * micro_batches),  # batch norm needs two clips per micro-batch
         ("validation", split.val, devices),
@@ -64,6 +64,6 @@ def _check_sizes(cfg: DictConfig, split: Split) -> None:
     ):
         if 0 < len(clips) < least:
             raise InputError(
-                f"A fold has {len(clips)} {name} clips, but trainer.devices={devices} and "
-                f"trainer.micro_batches={micro_batches} require at least {least}. Set lower values."
+                f"A fold has {len(clips)} {name} clips, but {devices} devices and "
+                f"trainer.accumulate_grad_batches={micro_batches} require at least {least}. Set lower values."
             )

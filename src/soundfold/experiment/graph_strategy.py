@@ -119,8 +119,8 @@ def choose_strategy(cfg: DictConfig, accelerator: str, averaging: Averaging | No
 def find_obstacle(trainer: pl.Trainer) -> str | None:
     """Return why the iterations of a fit cannot be captured, or None."""
     groups = trainer.strategy.optimizers[0].param_groups
-    if trainer.accumulate_grad_batches > 1:
-        return f"trainer.micro_batches={trainer.accumulate_grad_batches} accumulates gradients over several calls"
+    if (parts := trainer.accumulate_grad_batches) > 1:
+        return f"trainer.accumulate_grad_batches={parts} accumulates gradients over several calls"
     if trainer.precision == "16-mixed":
         return "trainer.precision=16-mixed reads from the device in each step whether gradients are finite"
     if not trainer.datamodule.reads_on_device:  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from soundfold.errors import InputError, TrainingError, is_out_of_memory
 from soundfold.experiment.device import choose_precision
+from soundfold.validation import count_processes
 
 
 @contextmanager
@@ -29,11 +30,11 @@ def explain_oom(cfg: DictConfig, fold: int | None) -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        micro_batches, size = cfg.trainer.micro_batches, cfg.data.batch_size
-        n_shards = micro_batches * cfg.trainer.devices
+        micro_batches, size = cfg.trainer.accumulate_grad_batches, cfg.data.batch_size
+        n_shards = micro_batches * count_processes(cfg)
         advice = ["lower data.batch_size, which changes the recipe"]
         if size >= 8 * n_shards:  # validation requires four clips per micro-batch
-            advice = [f"set trainer.micro_batches={2 * micro_batches}, which keeps data.batch_size={size}"]
+            advice = [f"set trainer.accumulate_grad_batches={2 * micro_batches}, which keeps data.batch_size={size}"]
         if choose_precision(cfg) == "32-true":
             advice.append("set trainer.precision=bf16-mixed, which halves the memory of activations")
         advice.append("set data.on_device=false, which keeps the waveforms in host memory")

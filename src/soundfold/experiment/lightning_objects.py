@@ -1,4 +1,4 @@
-"""Lightning loggers, callbacks and profilers that the configuration names by their class.
+"""Lightning loggers, callbacks, profilers and strategies that the configuration names by their class.
 
 In a text option ``{folder}`` is the fold's folder, ``{run}`` the run's name, and ``{fold}`` the fold's number or
 ``none``. For the run of the cross-validation, ``fold {fold}`` becomes ``cv``. Loggers that take a ``save_dir``, and
@@ -15,6 +15,7 @@ from typing import Any
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.strategies.ddp import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold import config
@@ -24,7 +25,7 @@ PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": 
 
 
 def check_entries(cfg: DictConfig) -> None:
-    """Check the entries of ``logger``, ``callbacks`` and ``trainer.profiler`` without building them.
+    """Check the entries that name a class, of loggers, callbacks, the profiler and the strategy, without building them.
 
     Raises:
         InputError: a class cannot be imported, is of another kind, or rejects the names of its options.
@@ -72,18 +73,30 @@ def make_profiler(cfg: DictConfig, folder: Path) -> Profiler | None:
     return next(iter(_build(cfg, folder, Profiler)), None)
 
 
+def make_ddp_strategy(cfg: DictConfig) -> DDPStrategy | str:
+    """Return the strategy of several devices: Lightning's by name, or built from ``trainer.strategy``."""
+    strategy: Any = cfg.trainer.strategy
+    if isinstance(strategy, str):
+        return "ddp" if strategy == "auto" else strategy
+    entry: Any = OmegaConf.to_container(strategy, resolve=True)
+    return build_target("trainer.strategy", entry, DDPStrategy)
+
+
 def _entries(cfg: DictConfig) -> Iterator[tuple[str, dict[str, Any], type, str]]:
     """Yield key, entry, kind and name of the argument for a folder, of each entry that names a class."""
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     sections = {
         "logger": ({n: e for n, e in values["logger"].items() if n not in config.LOGGERS}, Logger, "save_dir"),
         "callbacks": (values["callbacks"], Callback, "dirpath"),
-        "trainer": ({"profiler": values["trainer"]["profiler"]}, Profiler, "dirpath"),
     }
+    trainer = values["trainer"]
+    found: list[tuple[str, Any, type, str]] = [
+        ("trainer.profiler", trainer["profiler"], Profiler, "dirpath"),
+        ("trainer.strategy", trainer["strategy"], DDPStrategy, ""),
+    ]
     for section, (entries, kind, folder_argument) in sections.items():
-        for name, entry in entries.items():
-            if isinstance(entry, dict):
-                yield f"{section}.{name}", entry, kind, folder_argument
+        found += [(f"{section}.{name}", entry, kind, folder_argument) for name, entry in entries.items()]
+    yield from (item for item in found if isinstance(item[1], dict))
 
 
 def _build(cfg: DictConfig, folder: Path, wanted: type, names: dict[str, str] | None = None) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Training of one fold in this process, or in one process per device."""
+"""Training of one fold in this process, or in one process per device, each of which Lightning finds started."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from omegaconf import DictConfig
 from soundfold.data.loader import BatchShard
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.results import FoldResult
-from soundfold.experiment.callbacks.checkpoints import can_resume
 from soundfold.experiment.fold import train_fold
 from soundfold.experiment.setup import RunContext, open_run
 from soundfold.io.console import console
 from soundfold.io.signals import ends_on_sigterm, handle_stop_signals
+from soundfold.validation import launched_rank
 
 SECONDS_TO_END = 10
 
@@ -35,21 +35,24 @@ SECONDS_TO_END = 10
 def run_fold(run: RunContext, fold: int | None, watchers: Sequence[pl.Callback] = ()) -> FoldResult:
     """Train one fold on ``trainer.devices`` devices, score its test clips once, and write its files.
 
+    Starts a process per device, unless torchrun or srun has. They are not started by Lightning, whose launcher repeats
+    the command line: a job of a launcher has none, and one of a sweep or a search would do all the others, too. It
+    also kills this process if another ends, so that no message, and no further fold, would follow.
+
     Args:
         run, fold, watchers: see `train_fold`. With several devices the watchers are pickled, and every rank has a copy.
 
     Raises:
         TrainingError: training cannot continue.
     """
-    if run.cfg.trainer.devices > 1:
+    rank, accumulate = launched_rank(run.cfg), run.cfg.trainer.accumulate_grad_batches
+    if rank.count == 1 and run.cfg.trainer.devices > 1:
         return _run_ranks(run, fold, watchers)
-    return train_fold(run, fold, BatchShard(accumulate=run.cfg.trainer.micro_batches), watchers)
+    return train_fold(run, fold, BatchShard(rank.number, rank.count, accumulate), watchers)
 
 
 def _run_ranks(run: RunContext, fold: int | None, watchers: Sequence[pl.Callback]) -> FoldResult:
     """Train a fold in one process per device. If one fails, terminate the others, which would wait for it."""
-    # delete damaged checkpoints before several processes read them
-    can_resume(run.fold_folder(fold) / "checkpoints")
     context = multiprocessing.get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -59,7 +62,7 @@ def _run_ranks(run: RunContext, fold: int | None, watchers: Sequence[pl.Callback
     processes: list[BaseProcess] = []
     try:
         for rank in range(options.devices):
-            shard = BatchShard(rank, options.devices, options.micro_batches)
+            shard = BatchShard(rank, options.devices, options.accumulate_grad_batches)
             args = (run.cfg, fold, shard, watchers, port, sender, HydraConfig.instance().cfg, ends_on_sigterm())
             process: BaseProcess = context.Process(target=_rank_main, args=args, name=f"rank {rank}")
             process.start()

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
 
 from soundfold.errors import InputError, TrainingError
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.results import FoldResult
 from soundfold.evaluation.summary import finished_folds, write_summary
-from soundfold.experiment import environment
 from soundfold.experiment.callbacks.progress import duration
 from soundfold.experiment.computed import check_computed
+from soundfold.experiment.finished import check_modules, find_result
 from soundfold.experiment.fold_checks import check_folds
 from soundfold.experiment.loggers import log_cv
-from soundfold.experiment.metrics import add_metrics, flip_objective
+from soundfold.experiment.metrics import flip_objective
 from soundfold.experiment.processes import run_fold
+from soundfold.experiment.ranks import Ranks, join_ranks
 from soundfold.experiment.setup import RunContext, open_run
 from soundfold.experiment.trainer import fold_name
-from soundfold.experiment.user_modules import read_modules, refuse_changed_modules
-from soundfold.io.atomic import explain_write_errors, remove_partial_files
+from soundfold.io.atomic import explain_write_errors
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
 from soundfold.validation import is_wandb_trial, parse_fold, wandb_options
@@ -87,29 +87,36 @@ def cross_validate(
             "fold=each makes a job of every fold: `soundfold train -m fold=each` does, on the command line and with "
             "Hydra's own sweeper. Set fold=all, which trains every fold here."
         )
+    with join_ranks(cfg) as ranks:
+        run, folds = ranks.agree(partial(_open, cfg))
+        if record_folder is not None and ranks.is_first:
+            record_folder(run.folder)
+        show_scores = record_folder is None or cfg.split.protocol != "nested"
+        with _open_trial(run) as watch_trial:
+            results = _run_folds(run, folds, ranks, watch or watch_trial, show_scores=show_scores)
+        show_table = cfg.fold == "all" or record_folder is None
+        return ranks.share(lambda: _finish(run, results, reporter, show_table=show_table, show_scores=show_scores))
+
+
+def _open(cfg: DictConfig) -> tuple[RunContext, list[int | None]]:
+    """Return the run and the folds to train, after all checks, and with a folder."""
     run = open_run(cfg)
     folds = _select_folds(run)
-    for check in (check_folds, _check_modules, check_computed):
+    for check in (check_folds, check_modules, check_computed):
         check(run, folds)
     with explain_write_errors(run.folder, REMEDY):
         run.folder.mkdir(parents=True, exist_ok=True)
-    if record_folder is not None:
-        record_folder(run.folder)
     if not run.is_trial:
         console.print(f"{run.group}: {len(run.collection.table)} clips, {len(run.collection.table.classes)} classes")
-    show_scores = record_folder is None or cfg.split.protocol != "nested"
-    with _open_trial(run) as watch_trial:
-        results = _run_folds(run, folds, watch or watch_trial, show_scores=show_scores)
-    if not (run.is_trial or cfg.debug):
-        reporter.write_cards(run.folder)
-    show_table = cfg.fold == "all" or record_folder is None
-    return _finish(run, results, reporter, show_table=show_table, show_scores=show_scores)
+    return run, folds
 
 
 def _finish(
     run: RunContext, results: list[FoldResult], reporter: Reporter, *, show_table: bool, show_scores: bool
 ) -> float | None:
-    """Report the run, print where its files are, and return its objective."""
+    """Write the models' cards, report the run, print where its files are, and return its objective."""
+    if not (run.is_trial or run.cfg.debug):
+        reporter.write_cards(run.folder)
     if results[0].fold is None:
         console.print(f"Trained on every clip, so there is no score. Model: {run.fold_folder(None)}", soft_wrap=True)
         _print_upload(run)
@@ -139,6 +146,7 @@ def _select_folds(run: RunContext) -> list[int | None]:
 def _run_folds(
     run: RunContext,
     folds: list[int | None],
+    ranks: Ranks,
     watch: Callable[[list[FoldResult]], None] | None,
     *,
     show_scores: bool,
@@ -148,10 +156,10 @@ def _run_folds(
     errors: list[TrainingError] = []
     for fold in folds:
         try:
-            results.append(_reuse_or_train(run, fold, show_scores=show_scores))
+            results.append(_reuse_or_train(run, fold, ranks, show_scores=show_scores))
         except TrainingError as error:
-            # a search has no use for the other folds of a failed trial
-            if watch is not None or len(folds) == 1:
+            # a search has no use for the other folds of a failed trial, and other ranks may wait within this fold
+            if watch is not None or len(folds) == 1 or ranks.group is not None:
                 raise
             errors.append(error)
             console.print(f"Fold {fold} failed: {error}", style="red")
@@ -167,52 +175,19 @@ def _run_folds(
     return results
 
 
-def _reuse_or_train(run: RunContext, fold: int | None, *, show_scores: bool) -> FoldResult:
+def _reuse_or_train(run: RunContext, fold: int | None, ranks: Ranks, *, show_scores: bool) -> FoldResult:
     """Return the fold's result. If another process is training it, wait for it and reuse its result."""
-    folder = run.fold_folder(fold)
+    path = run.folder / f"{run.fold_folder(fold).name}.lock"
     with (
         explain_write_errors(run.folder, REMEDY),
-        exclusive_lock(run.folder / f"{folder.name}.lock", f"is training {folder.name} of this run"),
+        exclusive_lock(path, f"is training {path.stem} of this run") if ranks.is_first else nullcontext(),
     ):
-        remove_partial_files(folder.rglob("*"))
-        if run.cfg.rerun:
-            _discard(run, folder)
-        _check_modules(run, [fold])  # another process may have trained it
-        path = folder / "result.json"
-        if run.cfg.debug or not path.is_file():
-            result = run_fold(run, fold)
-            if not run.is_trial:
-                _print_result(run, result, show_scores=show_scores)
-            return result
-        result = FoldResult.load(path)
-        if run.is_trial:
-            return result
-        console.print(f"Fold {fold or 'none'} is finished; its result is reused (rerun=true trains it again).")
-        result = add_metrics(run.cfg, run.folder, result)
-        if run.cfg.checkpoints.keep != "none" and not (folder / "checkpoints" / "weights.pt").is_file():
-            console.print(
-                "warning: It has no weights.pt: it was trained with checkpoints.keep=none, or the file was removed. "
-                "rerun=true trains it again and saves one.",
-                style="yellow",
-            )
-        changed = environment.differences(result.environment, environment.describe(torch.device("cpu"), run.packages))
-        if changed:
-            console.print(f"warning: Its result was made with other code: {'; '.join(changed)}.", style="yellow")
+        if (finished := ranks.share(partial(find_result, run, fold))) is not None:
+            return finished
+        result = run_fold(run, fold)
+        if not run.is_trial:
+            _print_result(run, result, show_scores=show_scores)
         return result
-
-
-def _check_modules(run: RunContext, folds: Sequence[int | None]) -> None:
-    """Refuse to reuse finished and interrupted folds that other code of the user's trained."""
-    if run.cfg.debug or run.cfg.rerun:
-        return
-    for fold in folds:
-        folder = run.fold_folder(fold)
-        stored: dict[str, str] | None = {}
-        if (path := folder / "result.json").is_file():
-            stored = FoldResult.load(path).modules
-        elif (folder / "checkpoints" / "last.ckpt").is_file():
-            stored = read_modules(folder)
-        refuse_changed_modules(stored or {}, run.modules, f"fold {fold or 'none'} of {run.group}")
 
 
 def _print_result(run: RunContext, result: FoldResult, *, show_scores: bool) -> None:
@@ -229,14 +204,6 @@ def _print_result(run: RunContext, result: FoldResult, *, show_scores: bool) -> 
         scores.append(f"accuracy {100 * result.accuracy:.2f} %{' LEAKY' if result.leaky else ''}")
     end = f"epoch {result.epochs}, {result.steps} steps, {duration(result.seconds)}"
     console.print(f"{name.capitalize()}: {', '.join([*scores, end])}.", highlight=False, soft_wrap=True)
-
-
-def _discard(run: RunContext, folder: Path) -> None:
-    """Delete a fold's result, the run's summary, and the checkpoints, which an interrupted rerun would resume from."""
-    for path in (folder / "result.json", run.folder / "cv.json", run.folder / "report.html"):
-        path.unlink(missing_ok=True)
-    for path in (folder / "checkpoints").glob("*"):
-        path.unlink()
 
 
 def _open_trial(run: RunContext) -> AbstractContextManager[Callable[[list[FoldResult]], None] | None]:

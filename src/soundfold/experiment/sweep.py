@@ -21,6 +21,7 @@ from soundfold.errors import InputError, TrainingError, printable
 from soundfold.io.atomic import write_text
 from soundfold.io.reading import check_types, read_text
 from soundfold.io.signals import handle_stop_signals
+from soundfold.validation import count_processes, launched_rank
 
 RECORD, TRACEBACK = "job.json", "traceback.txt"
 MAX_RECORD = 1_000_000  # bytes
@@ -112,6 +113,8 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
     job = Job(hydra.job.num, overrides, cfg.fold, **values)
 
     def save() -> None:
+        if not launched_rank(cfg).is_first:
+            return
         write_text(folder / RECORD, json.dumps(asdict(job), indent=1))
 
     def record_folder(run: Path) -> None:
@@ -125,7 +128,7 @@ def record_job(cfg: DictConfig) -> Iterator[Callable[[Path], None] | None]:
     try:
         # the process of a launcher has not been through the command line
         with handle_stop_signals():
-            if cfg.trainer.devices == 1:
+            if count_processes(cfg) == 1:
                 claim_gpu(folder.parent, job.number)
             yield record_folder
     except Exception as error:

@@ -11,8 +11,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.data.datamodule import SoundDataModule
@@ -32,11 +30,13 @@ from soundfold.experiment.device import choose_accelerator
 from soundfold.experiment.fold_checks import count_epochs
 from soundfold.experiment.graph_strategy import choose_strategy
 from soundfold.experiment.lightning_compat import disable_signal_handlers, resume_at_epoch_end
-from soundfold.experiment.lightning_objects import make_callbacks, make_profiler
+from soundfold.experiment.lightning_objects import make_callbacks, make_ddp_strategy, make_profiler
 from soundfold.experiment.metrics import monitor_mode
+from soundfold.experiment.ranks import cluster_environment
 from soundfold.experiment.setup import RunContext
 from soundfold.models.averaging import Averaging
 from soundfold.models.classifier import Classifier
+from soundfold.validation import launched_rank
 
 
 @dataclass(frozen=True)
@@ -99,17 +99,16 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
     """Return the trainer of a fold, with ``watchers`` beside the run's own callbacks."""
     cfg, shard = job.cfg, job.shard
     options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
-    del options["micro_batches"], options["tf32"], options["cuda_graph"]  # no options of Lightning's
+    del options["strategy"], options["tf32"], options["cuda_graph"]  # no options of Lightning's
     options |= {"accelerator": choose_accelerator(cfg), "precision": job.computed["precision"]}
     options["enable_progress_bar"] = False  # Lightning's; see `FoldProgress`
     # also if trainer.max_steps ends the run, because the progress bar counts epochs
     n_clips = len(make_split(job.run.collection.table, job.protocol, job.fold, cfg.seed).train)
     options["max_epochs"] = count_epochs(cfg, n_clips)
     if shard.world_size > 1:
-        is_gpu = options["accelerator"] == "gpu"
-        options["strategy"] = DDPStrategy(process_group_backend="nccl" if is_gpu else "gloo")
+        options["strategy"] = make_ddp_strategy(cfg)
         # statistics of the entire batch; PyTorch has no synchronized batch norm on the CPU
-        options["sync_batchnorm"] = is_gpu
+        options["sync_batchnorm"] = options["accelerator"] == "gpu"
     elif strategy := choose_strategy(cfg, options["accelerator"], job.averaging):
         options["strategy"] = strategy
     for key in ("limit_train_batches", "val_check_interval"):
@@ -123,9 +122,7 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
     trainer = pl.Trainer(
         **options,
         callbacks=_make_callbacks(job, watchers),
-        accumulate_grad_batches=shard.accumulate,
-        # in a SLURM job Lightning would save within an epoch and requeue the job, which is the launcher's task
-        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
+        plugins=[AtomicCheckpointIO(), cluster_environment(launched_rank(cfg))],
         logger=loggers,
         default_root_dir=job.folder,
         # Lightning counts from the start of the fit, so with any other period `augment.copies.after` would be late in a

@@ -9,6 +9,7 @@ from soundfold.validation.collection import validate_data, validate_features
 from soundfold.validation.loggers import is_wandb_trial, wandb_options, wandb_sweep
 from soundfold.validation.metrics import metric_entries
 from soundfold.validation.options import report_options, validate_benchmark, validate_explore
+from soundfold.validation.ranks import count_processes, launched_rank
 from soundfold.validation.rules import parse_fold, validate
 from soundfold.validation.search import validate_search
 from soundfold.validation.values import check_values
@@ -16,7 +17,9 @@ from soundfold.validation.values import check_values
 __all__ = [
     "check_values",
     "config_keys",
+    "count_processes",
     "is_wandb_trial",
+    "launched_rank",
     "metric_entries",
     "parse_fold",
     "report_options",

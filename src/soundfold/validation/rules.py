@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -12,11 +11,13 @@ from soundfold.errors import InputError
 from soundfold.validation.collection import validate_data, validate_features
 from soundfold.validation.loggers import check_logger_packages, check_loggers, check_wandb, check_wandb_trial
 from soundfold.validation.metrics import check_metrics, check_monitor
+from soundfold.validation.ranks import check_batch_size, check_ranks, count_processes
 from soundfold.validation.search import validate_search
 from soundfold.validation.trainer import (
     check_class_entries,
     check_determinism,
     check_find_lr,
+    check_strategy,
     check_trainer_keys,
     check_validation_interval,
 )
@@ -77,8 +78,8 @@ def _check_cuda_graph(cfg: DictConfig) -> None:
     if trainer.cuda_graph is not True:
         return
     obstacles = {
-        f"trainer.devices={trainer.devices}": trainer.devices > 1,
-        f"trainer.micro_batches={trainer.micro_batches}": trainer.micro_batches > 1,
+        f"trainer.devices={trainer.devices}": count_processes(cfg) > 1,
+        f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}": trainer.accumulate_grad_batches > 1,
         f"trainer.precision={trainer.precision}": trainer.precision == "16-mixed",
         "data.on_device=false": cfg.data.on_device is False,
         "optim.fused=false": not cfg.optim.fused,
@@ -96,23 +97,6 @@ def _check_clipping(cfg: DictConfig) -> None:
         raise InputError(
             f"trainer.gradient_clip_val={trainer.gradient_clip_val:g} with trainer.precision=16-mixed "
             "requires optim.fused=false: Lightning cannot clip gradients that a fused optimizer unscales."
-        )
-
-
-def _check_devices(cfg: DictConfig) -> None:
-    trainer = cfg.trainer
-    shards = trainer.devices * trainer.micro_batches
-    if shards > 1 and cfg.data.batch_size < 4 * shards:
-        raise InputError(
-            f"data.batch_size={cfg.data.batch_size} must be at least {4 * shards}: trainer.devices={trainer.devices} "
-            f"times trainer.micro_batches={trainer.micro_batches} micro-batches require four clips each."
-        )
-    if trainer.devices > 1 and trainer.accelerator == "mps":
-        raise InputError(f"trainer.devices={trainer.devices} is not available: trainer.accelerator=mps has one device.")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise InputError(
-            "WORLD_SIZE is set, so this is one of several processes, as torchrun starts them. Start one process: "
-            "trainer=ddp trainer.devices=N starts the others, and the jobs of a launcher are one process each."
         )
 
 
@@ -196,7 +180,9 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     _check_name,
     _check_cuda_graph,
     _check_clipping,
-    _check_devices,
+    check_batch_size,
+    check_ranks,
+    check_strategy,
     check_class_entries,
     check_validation_interval,
     check_determinism,

@@ -9,8 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 from soundfold.config import refuse_unknown_keys
 from soundfold.config.trainer_arguments import Trainer
 from soundfold.errors import InputError
+from soundfold.validation.ranks import count_processes
 
 PROFILERS = ("simple", "advanced", "pytorch")
+# with the others no process has all the weights that are saved, or they start processes for each stage of a fold
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
 
 
 def check_trainer_keys(cfg: DictConfig) -> None:
@@ -37,6 +40,18 @@ def check_class_entries(cfg: DictConfig) -> None:
         )
 
 
+def check_strategy(cfg: DictConfig) -> None:
+    strategy = cfg.trainer.strategy
+    if isinstance(strategy, DictConfig):
+        if not isinstance(strategy.get("_target_"), str):
+            raise InputError("trainer.strategy requires _target_, a class derived from Lightning's DDPStrategy.")
+    elif strategy not in STRATEGIES:
+        raise InputError(
+            f"trainer.strategy={strategy} must be one of {', '.join(STRATEGIES)}, or an entry with the _target_ of a "
+            "DDPStrategy: a run saves the weights of its first process, which has all of them with these only."
+        )
+
+
 def check_validation_interval(cfg: DictConfig) -> None:
     for key in ("limit_val_batches", "val_check_interval"):
         value = cfg.trainer[key]
@@ -59,7 +74,7 @@ def check_find_lr(cfg: DictConfig) -> None:
         raise InputError(f"find_lr.low={find_lr.low:g} must be below find_lr.high={find_lr.high:g}.")
     if cfg.fold == "each":
         raise InputError("find_lr with fold=each: the learning rate is tried on one fold. Set its number, or fold=all.")
-    if cfg.search is not None or cfg.trainer.devices > 1:
+    if cfg.search is not None or count_processes(cfg) > 1:
         raise InputError("find_lr requires trainer.devices=1 and no search: it is a single short training.")
 
 
