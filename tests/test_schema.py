@@ -78,7 +78,9 @@ def section(values: dict) -> None:
 BASE = {f.name: None for f in fields(schemas.Trainer)} | {
     "accelerator": "cpu",
     "precision": "32-true",
-    **dict.fromkeys(("devices", "accumulate_grad_batches", "max_epochs", "max_steps", "log_every_n_steps"), 1),
+    **dict.fromkeys(
+        ("devices", "num_nodes", "accumulate_grad_batches", "max_epochs", "max_steps", "log_every_n_steps"), 1
+    ),
     **dict.fromkeys(("deterministic", "tf32", "enable_progress_bar", "inference_mode", "detect_anomaly"), False),
     **dict.fromkeys(("enable_model_summary", "enable_autolog_hparams", "num_sanity_val_steps"), 0),
     "check_val_every_n_epoch": 1,

@@ -107,7 +107,7 @@ def test_out_of_memory_is_explained_with_remedies(root, tmp_path, monkeypatch):
     ids=["CUDA", "small batch", "CPU", "Python", "oneDNN", "C++", "threads", "system"],
 )
 def test_every_allocator_is_recognized(error, size, micro_batches, message):
-    trainer = {"accumulate_grad_batches": micro_batches, "devices": 1, "precision": "16-mixed"}
+    trainer = {"accumulate_grad_batches": micro_batches, "devices": 1, "num_nodes": 1, "precision": "16-mixed"}
     cfg = OmegaConf.create({"data": {"batch_size": size}, "trainer": trainer})
     with pytest.raises(TrainingError, match=message), explain_oom(cfg, 1):
         raise error

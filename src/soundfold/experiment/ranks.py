@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -71,7 +71,7 @@ class Ranks:
             value = prepare()
         except InputError as raised:
             error = raised
-        messages: list[str | None] = [None] * self.rank.count
+        messages: list[Any] = [None] * self.rank.count
         distributed.all_gather_object(messages, error and str(error), group=self.group)
         failed = [number for number, message in enumerate(messages) if message is not None]
         if not failed:
@@ -119,8 +119,9 @@ def cluster_environment(rank: Rank) -> ClusterEnvironment:
     Without torchrun and srun it is `LightningEnvironment`: in a SLURM job, Lightning would otherwise save within an
     epoch and requeue the job, which is the launcher's task.
     """
-    known = {"torchrun": TorchElasticEnvironment, "srun": partial(SLURMEnvironment, auto_requeue=False)}
-    return known.get(rank.launcher, LightningEnvironment)()
+    if rank.launcher == "srun":
+        return SLURMEnvironment(auto_requeue=False)
+    return TorchElasticEnvironment() if rank.launcher else LightningEnvironment()
 
 
 @cache
