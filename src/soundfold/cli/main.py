@@ -25,6 +25,7 @@ FLAGGED = {
     "explain": "explain predictions as pictures and sound, and measure the explanations",
     "probe": "score simple classifiers on frozen embeddings, also of other models",
     "label": "serve a web page to label recordings, the most useful windows first",
+    "similar": "find the sounds of an index that are similar to a recording",
     "export": "write a model as one file, raw waveform to probabilities",
     "demo": "serve a web page to try a model",
     "wandb": "upload offline W&B runs",

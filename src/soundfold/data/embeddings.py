@@ -251,9 +251,11 @@ def _npz_header(path: Path) -> tuple[list[str], str | None]:
 
 def _parquet_blocks(path: Path, columns: Sequence[str], vector: str) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
     with parquet().ParquetFile(path) as file:
-        for batch in file.iter_batches(BLOCK, columns=[*columns, vector]):
-            flat = batch.column(vector).flatten().to_numpy(zero_copy_only=False)
-            yield batch.select([*columns]).to_pandas(), flat.reshape(len(batch), -1)
+        for group in range(file.num_row_groups):
+            # several groups at once would be read ahead, into memory
+            for batch in file.iter_batches(BLOCK, [group], [*columns, vector]):
+                flat = batch.column(vector).flatten().to_numpy(zero_copy_only=False)
+                yield batch.select([*columns]).to_pandas(), flat.reshape(len(batch), -1)
 
 
 def _npz_blocks(path: Path, columns: Sequence[str], vector: str) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:

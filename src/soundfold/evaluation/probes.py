@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,8 +72,12 @@ def log_probabilities(
     Returns:
         Natural logarithms of the class probabilities, float32 (m, classes).
     """
-    probe = make_probe(kind, min(neighbors, len(train))).fit(train, targets)
+    probe = make_probe(kind, min(neighbors, len(train)))
     probabilities = np.zeros((len(test), classes))
+    with warnings.catch_warnings():
+        # with one clip of each class, scikit-learn suspects a regression
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        probe.fit(train, targets)
     probabilities[:, probe.classes_] = probe.predict_proba(test)
     return np.log(np.maximum(probabilities, FLOOR)).astype(np.float32)
 

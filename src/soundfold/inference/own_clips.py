@@ -20,9 +20,10 @@ from soundfold.inference.fold_models import FoldModel
 
 @dataclass(frozen=True)
 class OwnClips:
-    """A table of clips and the folder of their audio."""
+    """A table of clips, the folder of its collection, and that of the audio."""
 
     table: ClipTable
+    root: Path
     audio: Path
 
     @property
@@ -63,4 +64,5 @@ def read_own_clips(bundle: ModelBundle, root: Path | None = None) -> OwnClips:
     options = build.table_options(cfg)
     layout = find_layout(cfg.data.layout, options)
     paths: dict[str, Any] = values.get("paths") or {}
-    return OwnClips(layout.read(root, Path(paths.get("cache") or "cache"), options), root / layout.audio)
+    table = layout.read(root, Path(paths.get("cache") or "cache"), options)
+    return OwnClips(table, root, root / layout.audio)
