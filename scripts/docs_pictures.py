@@ -1,7 +1,8 @@
 """Make the pictures of README and docs from a finished run: python scripts/docs_pictures.py outputs/synthetic-1a2b3c4d
 
-Writes docs/images/terminal.svg, the output of `soundfold report`, and report.png, the top of the run's report.html in a
-headless Chromium. The run must be of the synthetic collection, whose sounds are rendered by this project.
+Writes docs/images/terminal.svg, the output of `soundfold report`, and report.png and explanation.png, the tops of the run's
+report.html and of an explanation of a rendered sound in a headless Chromium. The run must be of the synthetic
+collection, whose sounds are rendered by this project.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from soundfold.errors import InputError, exit_code_of
@@ -30,7 +32,8 @@ def main() -> int:
         raise InputError(f"{run} is no finished run of data=synthetic. Train one: soundfold train experiment=demo.")
     (IMAGES / "terminal.svg").write_text(terminal_svg(run, "soundfold train experiment=demo"))
     (IMAGES / "report.png").write_bytes(page_png(run / "report.html"))
-    for name in ("terminal.svg", "report.png"):
+    (IMAGES / "explanation.png").write_bytes(explanation_png(run))
+    for name in ("terminal.svg", "report.png", "explanation.png"):
         size = (IMAGES / name).stat().st_size
         if size > MAX_BYTES:
             raise InputError(f"{name} has {size:,} bytes; a page must load fast. Reduce HEIGHT or COLUMNS.")
@@ -54,6 +57,24 @@ def terminal_svg(run: Path, command: str) -> str:
     svg = console.export_svg(title="soundfold", unique_id="soundfold")
     # Rich embeds links to a font on another server
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+
+
+def explanation_png(run: Path) -> bytes:
+    """Return the top of the page that explains a beep sound followed by low noise, as beeps."""
+    # imported here: arrays are not needed for --help
+    import numpy as np
+    import soundfile
+
+    from soundfold.data.synthetic import RATE, RECIPES
+
+    rng, half = np.random.default_rng(0), np.arange(RATE) / RATE
+    events = [RECIPES[name](rng, half, 350.0, 6.0) for name in ("beeps", "low_noise")]
+    with tempfile.TemporaryDirectory() as folder:
+        sound = Path(folder) / "beeps_then_noise.wav"
+        soundfile.write(sound, np.concatenate([0.05 * event / event.std() for event in events]), RATE)
+        command = [sys.executable, str(ROOT / "scripts" / "explain.py"), str(run), str(sound), "--class", "beeps"]
+        subprocess.run([*command, "--fold", "1", "--output", folder], capture_output=True, check=True)
+        return page_png(Path(folder) / "explain.html")
 
 
 def page_png(page: Path) -> bytes:

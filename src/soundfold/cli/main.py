@@ -26,6 +26,7 @@ FLAGGED = {
     "probe": "score simple classifiers on frozen embeddings, also of other models",
     "label": "serve a web page to label recordings, the most useful windows first",
     "similar": "find the sounds of an index that are similar to a recording",
+    "novelty": "fit and measure the detection of unknown sounds",
     "export": "write a model as one file, raw waveform to probabilities",
     "demo": "serve a web page to try a model",
     "wandb": "upload offline W&B runs",

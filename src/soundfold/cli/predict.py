@@ -20,6 +20,16 @@ def main() -> int:
     parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
     parser.add_argument("--top", type=int, default=3, help="number of classes listed per file; default 3")
     parser.add_argument("--format", choices=("table", "csv", "jsonl"), default="table", help="default table")
+    parser.add_argument(
+        "--novelty",
+        choices=("softmax", "energy", "distance"),
+        help="report files and windows below a threshold of this score as unknown: the largest probability, the "
+        "energy of the logits, or the distance to training clips, which `soundfold novelty` must have stored; the "
+        "threshold is fitted on the scored clips of the run's other folds",
+    )
+    parser.add_argument(
+        "--threshold", type=float, help="of --novelty, instead of the fitted one; without --novelty, of softmax"
+    )
     parser.add_argument("--hop", type=float, metavar="SECONDS", help="between windows; default half a window")
     parser.add_argument(
         "--timelines",

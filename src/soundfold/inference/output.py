@@ -12,7 +12,7 @@ from rich.text import Text
 
 from soundfold.errors import printable
 from soundfold.inference.fold_models import FoldModel
-from soundfold.inference.prediction import Prediction
+from soundfold.inference.prediction import UNKNOWN, Prediction
 from soundfold.io.console import Terminal, escape_bytes
 from soundfold.io.csv_text import csv_text
 
@@ -50,9 +50,12 @@ def print_predictions(results: Sequence[FileResult], top: int) -> None:
         if isinstance(result, str):
             table.add_row(Text(printable(path.name)), "", "", Text("not predicted, see the error"))
             continue
-        classes = "\n".join(f"{100 * value:5.1f}  {printable(name)}" for name, value in result.top(top))
+        lines = [f"{100 * value:5.1f}  {printable(name)}" for name, value in result.top(top)]
+        classes = "\n".join([*([UNKNOWN] if result.is_unknown else []), *lines])
         notes = [f"mean over {len(result.windows)} windows"] if len(result.windows) > 1 else []
         notes += result.notes
+        if result.mean_familiarity is not None:
+            notes.append(f"familiarity {result.mean_familiarity:.4g}, threshold {result.threshold:.4g}")
         cells = Text(printable(path.name)), f"{result.seconds:.1f}", Text(classes), Text(printable("; ".join(notes)))
         table.add_row(*cells)
     Terminal().print(table)
@@ -61,14 +64,19 @@ def print_predictions(results: Sequence[FileResult], top: int) -> None:
 def predictions_as_csv(results: Sequence[FileResult], classes: Sequence[str]) -> str:
     """Return a CSV row per predicted file, with the probability of every class."""
     header = ["file", "seconds", "windows", "calibrated", "seen_in_training", "notes", "prediction", "probability"]
+    novelty = any(not isinstance(result, str) and result.threshold is not None for _, result in results)
+    header += ["familiarity", "threshold"] if novelty else []
     rows: list[list[object]] = [[*header, *(f"p_{name}" for name in classes)]]
     for path, result in results:
         if isinstance(result, str):
             continue
-        name, value = result.top(1)[0]
+        value = result.top(1)[0][1]
         about: list[object] = [path, f"{result.seconds:.3f}", len(result.windows), result.calibrated]
         about += [" ".join(result.seen_in_training), "; ".join(result.notes)]
-        rows.append([*about, name, f"{value:.6f}", *(f"{p:.6f}" for p in result.probabilities)])
+        about += [result.label, f"{value:.6f}"]
+        if result.mean_familiarity is not None:
+            about += [f"{result.mean_familiarity:.6g}", f"{result.threshold:.6g}"]
+        rows.append([*about, *(f"{p:.6f}" for p in result.probabilities)])
     return csv_text(rows)
 
 
@@ -90,4 +98,7 @@ def prediction_as_json(
         "notes": list(result.notes),
         "timeline": [escape_bytes(str(file)) for file in timeline],
     }
+    if result.mean_familiarity is not None:
+        novelty = {"unknown": result.is_unknown, "familiarity": result.mean_familiarity, "threshold": result.threshold}
+        content |= novelty
     return json.dumps(content)

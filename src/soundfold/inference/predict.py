@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from soundfold.errors import InputError, printable
 from soundfold.experiment.device import choose_device
+from soundfold.inference.fold_models import run_folder
+from soundfold.inference.novelty import Novelty, read_novelty
 from soundfold.inference.output import (
     FileResult,
     describe_models,
@@ -43,10 +45,14 @@ def predict(args: Namespace) -> int:
     """
     predictor = Predictor.load(args.run, args.fold, choose_device(args.device, "--device"))
     predictor.hop_samples(args.hop)  # refuse an invalid hop once, not for every file
+    predictor.novelty = _novelty(predictor, args)
     files = audio_files(args.files)
     err = Terminal(stderr=True, soft_wrap=True)
     for line in describe_models(predictor.models):
         err.print(line)
+    if predictor.novelty is not None:
+        novelty = predictor.novelty
+        err.print(f"Unknown below {novelty.threshold:.4g} of {novelty.score}, {novelty.fitted}.")
     results: list[FileResult] = []
     exit_code = 0
     timeline_names: set[str] = set()
@@ -69,6 +75,22 @@ def predict(args: Namespace) -> int:
         text = predictions_as_csv(results, predictor.classes)
         print(printable(text, "\n") if sys.stdout.isatty() else text, end="")
     return exit_code
+
+
+def _novelty(predictor: Predictor, args: Namespace) -> Novelty | None:
+    """Return the score by which sounds are reported as unknown; None without ``--novelty`` and ``--threshold``."""
+    if args.novelty is None and args.threshold is None:
+        return None
+    score = args.novelty or "softmax"
+    if args.threshold is not None and score != "distance":
+        return Novelty(score, args.threshold, "given")
+    run = run_folder(args.run)
+    if run is None:
+        raise InputError(
+            f"{args.run} is outside a run's folder, whose scored clips --novelty={score} requires. Name the run's "
+            "folder, or set --threshold of softmax or energy."
+        )
+    return read_novelty(run, predictor.models, score, args.threshold)
 
 
 def _predict_file(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import escape
 
+UNKNOWN = "unknown"
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -33,6 +35,8 @@ class Prediction:
         notes: remarks that affect how the probabilities should be read.
         log_mel_db: log-mel of the entire recording (M, columns); None if it was not requested.
         seconds_per_column: of `log_mel_db`.
+        familiarity: float64 (W,), the score of novelty of each window; None if none was requested.
+        threshold: of the familiarity; below it, a window is unknown, and so is a recording by the mean of its windows.
     """
 
     classes: tuple[str, ...]
@@ -46,6 +50,33 @@ class Prediction:
     notes: tuple[str, ...]
     log_mel_db: np.ndarray | None = None
     seconds_per_column: float = 0.0
+    familiarity: np.ndarray | None = None
+    threshold: float | None = None
+
+    @property
+    def mean_familiarity(self) -> float | None:
+        """The mean of `familiarity` over windows."""
+        return None if self.familiarity is None else float(self.familiarity.mean())
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the recording is unlike the training clips; False without a threshold."""
+        score = self.mean_familiarity
+        return score is not None and self.threshold is not None and score < self.threshold
+
+    @property
+    def label(self) -> str:
+        """The most probable class, or `UNKNOWN`."""
+        return UNKNOWN if self.is_unknown else self.top(1)[0][0]
+
+    @property
+    def window_labels(self) -> list[str]:
+        """The most probable class of each window, or `UNKNOWN`."""
+        names = [self.classes[best] for best in self.windows.argmax(axis=1)]
+        if self.familiarity is None or self.threshold is None:
+            return names
+        known = self.familiarity >= self.threshold
+        return [name if is_known else UNKNOWN for name, is_known in zip(names, known, strict=True)]
 
     def top(self, n: int = 5) -> list[tuple[str, float]]:
         """Return the ``n`` most probable classes with their probabilities, in descending order."""

@@ -16,12 +16,13 @@ from torch import Tensor
 from soundfold.errors import ArgumentError, InputError
 from soundfold.features.logmel import LogMel
 from soundfold.inference.fold_models import FoldModel, read_models
+from soundfold.inference.notes import model_notes, recording_notes
+from soundfold.inference.novelty import Novelty
 from soundfold.inference.prediction import EmbeddedWindows, Prediction
 from soundfold.inference.scoring import rebuild_scorer
 from soundfold.inference.streaming import SpectrogramSketch, windows
 from soundfold.inference.waveforms import PcmStream, to_channels
 from soundfold.io.audio import Recording, is_canceled, to_mono
-from soundfold.io.pcm import FULL_SCALE
 
 BATCH = 8
 
@@ -47,6 +48,7 @@ class Predictor:
         samples: length of a training clip.
         scorer: see `soundfold.models.scoring.ClipScorer`.
         calibrated: whether every model has a temperature.
+        novelty: by which sounds are reported as unknown, see `read_novelty`; None, the default, reports none.
 
     Raises:
         InputError: a model cannot be rebuilt, or the models differ in more than weights and statistics.
@@ -60,6 +62,7 @@ class Predictor:
         self.sample_rate = int(sections.data.sample_rate)
         self.samples = round(sections.data.seconds * sections.data.sample_rate)
         self.calibrated = all(model.temperature is not None for model in models)
+        self.novelty: Novelty | None = None
         temperatures = [model.temperature or 1.0 for model in models]
         self.temperatures = torch.tensor(temperatures, dtype=torch.float64, device=self.device)[:, None, None]
 
@@ -93,7 +96,10 @@ class Predictor:
         Raises:
             InputError: a probability is not finite.
         """
-        logits = self.scorer(wave.to(self.device)).double()
+        return self._probabilities(self.scorer(wave.to(self.device)))
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        logits = logits.double()
         probabilities = (logits / self.temperatures).softmax(dim=-1).mean(dim=0).cpu()
         if not probabilities.isfinite().all():
             raise InputError("The model's outputs are not finite: its weights are damaged. Train the fold again.")
@@ -213,12 +219,16 @@ class Predictor:
     ) -> Prediction:
         stream = PcmStream(blocks, sample_rate, self.sample_rate, sketch)
         starts: list[int] = []
-        scored = []
+        scored, familiar = [], []
         seen: tuple[str, ...] = ()
         for batch in self._batches(stream, hop):
             seen = seen or batch.seen
             starts += batch.starts
-            scored.append(self.probabilities(batch.pcm).numpy())
+            pcm = batch.pcm.to(self.device)
+            logits = self.scorer(pcm)
+            scored.append(self._probabilities(logits).numpy())
+            if self.novelty is not None:
+                familiar.append(self._familiarity(self.novelty, pcm, logits))
         probabilities = np.concatenate(scored)
         start_seconds = np.array(starts) / self.sample_rate
         seconds = stream.n_samples / self.sample_rate
@@ -232,10 +242,21 @@ class Predictor:
             seconds=seconds,
             calibrated=self.calibrated,
             seen_in_training=seen,
-            notes=tuple(self._notes(sample_rate, seconds, stream.peak, cancels, seen, header_seconds)),
+            notes=(
+                *model_notes(len(self.models), len(seen), self.band_centers, sample_rate),
+                *recording_notes(seconds, self.seconds, stream.peak, cancels, header_seconds),
+            ),
             log_mel_db=log_mel_db,
             seconds_per_column=seconds_per_column,
+            familiarity=np.concatenate(familiar) if familiar else None,
+            threshold=None if self.novelty is None else self.novelty.threshold,
         )
+
+    def _familiarity(self, novelty: Novelty, pcm: Tensor, logits: Tensor) -> np.ndarray:
+        def embed() -> list[np.ndarray]:
+            return [vectors.cpu().numpy() for vectors in self.scorer.embeddings(pcm)]
+
+        return novelty.familiarity(logits.cpu().numpy(), self.temperatures.flatten().tolist(), embed)
 
     def _batches(self, stream: PcmStream, hop: float | None) -> Iterator[_Batch]:
         """Yield the windows of a recording, a few at a time."""
@@ -249,37 +270,6 @@ class Predictor:
     def _seen(self, pcm: np.ndarray) -> tuple[str, ...]:
         clip_hash = hashlib.sha256(pcm.tobytes()).hexdigest()
         return tuple(model.fold for model in self.models if clip_hash in model.bundle.seen.hashes)
-
-    def _notes(
-        self,
-        sample_rate: int,
-        seconds: float,
-        peak: float,
-        cancels: Callable[[float], bool],
-        seen: tuple[str, ...],
-        header_seconds: float | None,
-    ) -> Iterator[str]:
-        if seen:
-            n_models = len(self.models)
-            subject = "the model was" if n_models == 1 else f"{len(seen)} of {n_models} models were"
-            yield f"{subject} trained on this clip, so the probabilities are no evidence of skill"
-        centers = self.band_centers
-        if n_empty := int((centers > sample_rate / 2).sum()):
-            yield (
-                f"sampled at {sample_rate} Hz, so {n_empty} of the model's {len(centers)} mel bands, those above "
-                f"{sample_rate // 2} Hz, are empty"
-            )
-        if cancels(peak):
-            yield "the channels cancel when they are averaged (antiphase), so the model gets almost silence"
-        elif peak < 0.5 / FULL_SCALE:
-            yield "digital silence"
-        # decoders and resamplers exceed full scale slightly; a higher peak means samples on another scale
-        elif peak > 1.5:
-            yield f"far above full scale (peak {peak:.3g}), so it was clipped"
-        if seconds < self.seconds:
-            yield f"shorter than the training clips, so padded with silence to {self.seconds:g} s"
-        if header_seconds is not None and header_seconds - seconds > 0.1:
-            yield f"truncated: the header announces {header_seconds:,.1f} s"
 
 
 @dataclass(frozen=True)

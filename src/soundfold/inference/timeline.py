@@ -17,10 +17,10 @@ def timeline_csv(prediction: Prediction) -> str:
     """Return a row per window: start and end in seconds, top class and its probability, probability of every class."""
     names = (f"p_{name}" for name in prediction.classes)
     rows: list[list[object]] = [["start", "end", "prediction", "probability", *names]]
-    for start, end, row in zip(prediction.starts, prediction.ends, prediction.windows, strict=True):
-        best = int(row.argmax())
-        values = [f"{value:.6f}" for value in (row[best], *row)]
-        rows.append([f"{start:.3f}", f"{end:.3f}", prediction.classes[best], *values])
+    windows = zip(prediction.starts, prediction.ends, prediction.window_labels, prediction.windows, strict=True)
+    for start, end, label, row in windows:
+        values = [f"{value:.6f}" for value in (row.max(), *row)]
+        rows.append([f"{start:.3f}", f"{end:.3f}", label, *values])
     return csv_text(rows)
 
 
@@ -31,9 +31,9 @@ def labels(prediction: Prediction) -> list[tuple[float, float, str]]:
     """
     centers = (prediction.starts + prediction.ends) / 2
     bounds = [0.0, *((centers[1:] + centers[:-1]) / 2), prediction.seconds]
-    best = prediction.windows.argmax(axis=1)
-    changes = [0, *(np.flatnonzero(np.diff(best)) + 1), len(best)]
-    return [(float(bounds[a]), float(bounds[b]), prediction.classes[best[a]]) for a, b in pairwise(changes)]
+    names = prediction.window_labels
+    changes = [0, *(i for i in range(1, len(names)) if names[i] != names[i - 1]), len(names)]
+    return [(float(bounds[a]), float(bounds[b]), names[a]) for a, b in pairwise(changes)]
 
 
 def audacity(prediction: Prediction) -> str:

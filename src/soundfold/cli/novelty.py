@@ -1,0 +1,25 @@
+"""Fit and measure scores of novelty: soundfold novelty outputs/esc50-1a2b3c4d"""
+
+from pathlib import Path
+
+from soundfold.cli.flags import add_trust, flag_parser, trust_modules
+
+
+def main() -> int:
+    """Run the command on the arguments of this process."""
+    parser = flag_parser(
+        "novelty",
+        "Fit the thresholds below which `soundfold predict --novelty` reports a sound as unknown, and store the "
+        "training embeddings of each fold's model for its score `distance`. Of a run that was trained without some "
+        "classes (data.leave_out), measure how well each score separates them from known ones: AUROC of the clips of "
+        "each fold, by the model that saw none of them.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    add_trust(parser)
+    args = parser.parse_args()
+    trust_modules(args.trust)
+    # imported here, so that --help answers at once
+    from soundfold.inference.measure_novelty import novelty
+
+    return novelty(args)

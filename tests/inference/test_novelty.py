@@ -1,0 +1,119 @@
+"""Unknown sounds: fitted thresholds, files and windows that are reported, and a model that finds clicks novel."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from helpers import tiny
+from helpers.command import run_here
+from helpers.tiny import RATE
+
+from soundfold.errors import InputError
+from soundfold.evaluation.novelty import max_softmax
+from soundfold.evaluation.predictions import load_fold_predictions
+from soundfold.evaluation.results import load_folds
+from soundfold.inference.novelty import Novelty, read_novelty
+from soundfold.inference.output import prediction_as_json, predictions_as_csv
+from soundfold.inference.predictor import Predictor
+from soundfold.inference.timeline import labels, timeline_csv
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run):
+    return Predictor.load(tiny_run)
+
+
+def test_a_threshold_is_fitted_without_the_fold_that_its_model_is_tested_on(tiny_run, predictor):
+    results = {str(result.fold): result for result in load_folds(tiny_run)}
+    expected = []
+    for model in predictor.models:
+        others = [load_fold_predictions(tiny_run, results[name]).logits for name in results if name != model.fold]
+        expected.append(np.quantile(max_softmax(np.concatenate(others), model.temperature), 0.05))
+    novelty = read_novelty(tiny_run, predictor.models, "softmax")
+    assert novelty.threshold == pytest.approx(np.mean(expected))
+    assert read_novelty(tiny_run, predictor.models[:1], "softmax").threshold == pytest.approx(expected[0])
+    assert read_novelty(tiny_run, predictor.models, "energy", 1.5).threshold == 1.5
+    with pytest.raises(InputError, match="Run `soundfold novelty"):
+        read_novelty(tiny_run, predictor.models, "distance")
+
+
+def test_files_and_windows_below_the_threshold_are_unknown(predictor, monkeypatch):
+    wave = np.random.default_rng(0).uniform(-0.3, 0.3, 3 * RATE // 2)
+    wave[: RATE // 2] = 0
+    plain = predictor(wave, RATE)
+    assert (plain.familiarity, plain.is_unknown, plain.label) == (None, False, plain.top(1)[0][0])
+    monkeypatch.setattr(predictor, "novelty", Novelty("energy", -np.inf, "given"))
+    scores = predictor(wave, RATE).familiarity
+    assert len(scores) == len(plain.windows) == 5
+    np.testing.assert_allclose(predictor(wave, RATE).windows, plain.windows)
+    # between the least and the most familiar window
+    threshold = float((scores.min() + scores.max()) / 2)
+    monkeypatch.setattr(predictor, "novelty", Novelty("energy", threshold, "given"))
+    prediction = predictor(wave, RATE)
+    assert [name == "unknown" for name in prediction.window_labels] == (scores < threshold).tolist()
+    assert prediction.is_unknown == (scores.mean() < threshold)
+    shown = [row["prediction"] for row in csv.DictReader(io.StringIO(timeline_csv(prediction)))]
+    assert shown == prediction.window_labels
+    assert "unknown" in {name for *_, name in labels(prediction)}
+    (row,) = csv.DictReader(io.StringIO(predictions_as_csv([(Path("a.wav"), prediction)], predictor.classes)))
+    assert row["prediction"] == prediction.label
+    assert float(row["familiarity"]) == pytest.approx(scores.mean(), rel=1e-4)
+    content = json.loads(prediction_as_json(Path("a.wav"), prediction, predictor.models, 1, []))
+    assert (content["unknown"], content["threshold"]) == (prediction.is_unknown, threshold)
+    assert "unknown" not in json.loads(prediction_as_json(Path("a.wav"), plain, predictor.models, 1, []))
+
+
+def clicks(rng: np.random.Generator) -> np.ndarray:
+    wave = rng.normal(0, 1e-3, RATE // 2)
+    wave[rng.integers(0, RATE // 2, 8)] = 0.9
+    return wave
+
+
+@pytest.fixture(scope="module")
+def run_without_clicks(tmp_path_factory) -> Path:
+    """Return two folds of a run that was trained on tones and noises, of a collection that also has clicks."""
+    folder = tmp_path_factory.mktemp("novelty")
+    root, rng = tiny.render(folder / "tiny"), np.random.default_rng(1)
+    rows = []
+    for number in range(12):
+        soundfile.write(root / "audio" / f"click{number}.wav", clicks(rng), RATE)
+        rows.append(f"click{number}.wav,{number % 3 + 1},2,click,click{number}\n")
+    with (root / "meta" / "esc50.csv").open("a") as table:
+        table.writelines(rows)
+    options = ("data.leave_out=[click]", "trainer.max_epochs=10", "report.page=none")
+    for fold in (1, 2):
+        tiny.cross_validate(root, folder / "outputs", *options, f"fold={fold}")
+    return tiny.only(folder / "outputs")
+
+
+@pytest.mark.slow
+def test_a_model_of_tones_and_noises_finds_clicks_novel(run_without_clicks, monkeypatch, tmp_path, capsys):
+    run = str(run_without_clicks)
+    assert run_here(monkeypatch, "novelty", run) == 0
+    content = json.loads((run_without_clicks / "novelty.json").read_text())
+    assert content["unknown_classes"] == ["click"]
+    assert (content["known_clips"], content["unknown_clips"]) == (20, 8)
+    for score in ("energy", "distance"):
+        assert content["scores"][score]["auroc"]["auroc"] > 0.8
+    for values in content["scores"].values():
+        assert values["unknown_rejected"] > values["known_rejected"]
+    assert set(content["scores"]["softmax"]["thresholds"]) == {"1", "2"}
+    soundfile.write(tmp_path / "click.wav", clicks(np.random.default_rng(7)), RATE)
+    tone = 0.3 * np.sin(2 * np.pi * 900 * np.arange(RATE // 2) / RATE)
+    soundfile.write(tmp_path / "tone.wav", tone, RATE)
+    capsys.readouterr()
+    files = [str(tmp_path / name) for name in ("click.wav", "tone.wav")]
+    assert run_here(monkeypatch, "predict", run, *files, "--novelty", "distance", "--format", "jsonl") == 0
+    click, tone_file = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert click["familiarity"] < tone_file["familiarity"]
+    assert [file["unknown"] for file in (click, tone_file)] == [
+        file["familiarity"] < file["threshold"] for file in (click, tone_file)
+    ]
+    # an explicit threshold of the probability needs no run
+    weights = str(run_without_clicks / "fold1" / "checkpoints" / "weights.pt")
+    assert run_here(monkeypatch, "predict", weights, files[1], "--threshold", "1.1", "--format", "csv") == 0
+    assert ",unknown," in capsys.readouterr().out
