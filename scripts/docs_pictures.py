@@ -1,7 +1,7 @@
 """Make the pictures of README and docs from a finished run: python scripts/docs_pictures.py outputs/synthetic-1a2b3c4d
 
-Writes docs/images/terminal.svg, the output of `soundfold report`, and report.png and explanation.png, the tops of the run's
-report.html and of an explanation of a rendered sound in a headless Chromium. The run must be of the synthetic
+Writes docs/images/terminal.svg, the output of `soundfold report`, report.png, the top of the run's report.html in a
+headless Chromium, and explanation.png, that of the explanation of a rendered sound. The run must be of the synthetic
 collection, whose sounds are rendered by this project.
 """
 
@@ -74,10 +74,10 @@ def explanation_png(run: Path) -> bytes:
         soundfile.write(sound, np.concatenate([0.05 * event / event.std() for event in events]), RATE)
         command = [sys.executable, str(ROOT / "scripts" / "explain.py"), str(run), str(sound), "--class", "beeps"]
         subprocess.run([*command, "--fold", "1", "--output", folder], capture_output=True, check=True)
-        return page_png(Path(folder) / "explain.html")
+        return page_png(Path(folder) / "explain.html", height=1260)
 
 
-def page_png(page: Path) -> bytes:
+def page_png(page: Path, height: int = HEIGHT) -> bytes:
     """Return the top of a page as a PNG of 256 colors."""
     # imported here: only pictures need a browser
     from PIL import Image
@@ -88,7 +88,7 @@ def page_png(page: Path) -> bytes:
         raise InputError("A picture of a page needs Chromium on the PATH, such as Debian's package chromium.")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        view = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        view = browser.new_page(viewport={"width": WIDTH, "height": height}, color_scheme="light")
         view.goto(page.resolve().as_uri())
         png = view.screenshot()
         browser.close()

@@ -37,6 +37,7 @@ NOT_RUN = {
     "how-to/share-a-model.md": 1,
     "how-to/slurm.md": 2,
     "how-to/sweeps.md": 1,
+    "how-to/unknown-sounds.md": 1,
     "how-to/wandb.md": 3,
     "tutorials/cluster.md": 2,
     "tutorials/first-run.md": 1,
