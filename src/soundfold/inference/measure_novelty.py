@@ -24,7 +24,7 @@ from soundfold.evaluation.results import load_folds
 from soundfold.experiment import build
 from soundfold.experiment.device import choose_device
 from soundfold.inference.fold_models import FoldModel, read_models
-from soundfold.inference.novelty import FILE, SCORES, fold_scores, read_novelty, weights_hash
+from soundfold.inference.novelty import FILE, SCORES, fold_scores, read_novelty
 from soundfold.inference.own_clips import read_own_clips
 from soundfold.inference.predictor import BATCH, Predictor
 from soundfold.io.atomic import atomic_file, explain_write_errors, write_text
@@ -148,7 +148,7 @@ def _write_distances(path: Path, folds: Sequence[FoldNovelty]) -> None:
     for fold in folds:
         name = fold.model.fold
         arrays[f"training{name}"], arrays[f"test{name}"] = fold.training, fold.known["distance"]
-        arrays[f"weights{name}"] = np.array(weights_hash(fold.model))
+        arrays[f"weights{name}"] = np.array(fold.model.bundle.digest())
     with atomic_file(path) as stream:
         np.savez(stream, **arrays)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,14 +107,6 @@ def fold_scores(score: str, logits: np.ndarray, temperature: float) -> np.ndarra
     return max_softmax(logits, temperature) if score == "softmax" else energy(logits)
 
 
-def weights_hash(model: FoldModel) -> str:
-    """Return the SHA-256 of a model's weights, to bind other files to it."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.bundle.network.items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def load_distances(run: Path, models: Sequence[FoldModel]) -> dict[str, np.ndarray]:
     """Read the file that ``soundfold novelty`` wrote.
 
@@ -132,6 +123,6 @@ def load_distances(run: Path, models: Sequence[FoldModel]) -> dict[str, np.ndarr
     except (OSError, ValueError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}). {remedy}") from None
     for model in models:
-        if str(content.get(f"weights{model.fold}")) != weights_hash(model):
+        if str(content.get(f"weights{model.fold}")) != model.bundle.digest():
             raise InputError(f"{path} does not belong to the model of fold {model.fold}. {remedy}")
     return content
