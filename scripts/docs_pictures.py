@@ -74,7 +74,7 @@ def explanation_png(run: Path) -> bytes:
         soundfile.write(sound, np.concatenate([0.05 * event / event.std() for event in events]), RATE)
         command = [sys.executable, str(ROOT / "scripts" / "explain.py"), str(run), str(sound), "--class", "beeps"]
         subprocess.run([*command, "--fold", "1", "--output", folder], capture_output=True, check=True)
-        return page_png(Path(folder) / "explain.html", height=1260)
+        return page_png(Path(folder) / "explain.html", height=1290)
 
 
 def page_png(page: Path, height: int = HEIGHT) -> bytes:
