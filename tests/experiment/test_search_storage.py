@@ -1,6 +1,7 @@
 """The storages of a search: processes that share a study and die, and errors of storages."""
 
 import copy
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from unittest import mock
 import optuna
 import pytest
 from helpers.killable import server
+from helpers.killable import start as start_training
 from helpers.study_workers import CONTINUOUS, GRID, PASSWORD, logged, postgresql, study_config, work
 from helpers.tiny import ROOT, overrides, render
 from optuna.trial import TrialState
@@ -21,9 +23,11 @@ from soundfold.cli.overrides import parse_arguments
 from soundfold.config import compose_config
 from soundfold.errors import InputError
 from soundfold.experiment import study_storage
+from soundfold.experiment.search import search
 from soundfold.experiment.study import RETRY, SearchStudy, TrialFailed
 from soundfold.experiment.study_storage import HeartbeatJournal
 from soundfold.io.signals import Stopped
+from soundfold.report.reporter import RunReporter
 from soundfold.validation import validate
 
 SERVER = "PostgreSQL"
@@ -245,6 +249,24 @@ def test_a_server_that_refuses_is_explained(name, password, message, database, t
         SearchStudy(tmp_path / "study", cfg)
     assert "\n" not in str(refused.value)
     assert str(password) not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_a_retried_trial_resumes_the_checkpoint_of_the_dead_one(tmp_path, monkeypatch, capsys):
+    args = overrides(render(tmp_path / "root"), tmp_path / "out", "search=lr_wd", "search.trials=1", "report.page=none")
+    args += ["search.storage=journal", "model.width=8"]
+    process = start_training(args, tmp_path / "log", at=("last.ckpt", "renamed", 1))
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
+    monkeypatch.setattr(study_storage, "HEARTBEAT_INTERVAL", 1)
+    monkeypatch.setattr(study_storage, "GRACE_PERIOD", 1)
+    search(compose_config(*args), args, RunReporter())
+    assert "Fold 1 resumes from its last checkpoint." in capsys.readouterr().err
+    (folder,) = (tmp_path / "out").glob("tiny-search-*")
+    # one run, although Optuna has two trials
+    assert len(list(folder.glob("trials/tiny-*/fold*/result.json"))) == 3
+    lines = [json.loads(line) for line in (folder / "study.journal").read_text().splitlines()]
+    assert sum("datetime_start" in line and "trial_id" not in line for line in lines) == 2
 
 
 @pytest.mark.slow
