@@ -94,16 +94,18 @@ def value_of(trial) -> float:
     return -trial.params["x"]
 
 
-@file_storages
-def test_a_stopped_trial_is_retried_at_once_with_its_settings(storage, tmp_path):
+@pytest.mark.parametrize(
+    ("storage", "error"), [("sqlite", Stopped(143)), ("journal", Stopped(143)), ("journal", KeyboardInterrupt())]
+)
+def test_a_stopped_trial_is_retried_at_once_with_its_settings(storage, error, tmp_path):
     stopped = []
 
     def stop(trial):
         stopped.append(trial.params)
-        raise Stopped(143)
+        raise error
 
     study = SearchStudy(tmp_path, study_config(storage, 2, CONTINUOUS))
-    with pytest.raises(Stopped):
+    with pytest.raises(type(error)):
         study.run_trial(stop)
     study = SearchStudy(tmp_path, study_config(storage, 2, CONTINUOUS))
     assert study.run_trial(value_of) == study.run_trial(value_of) == TrialState.COMPLETE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from soundfold.config import Parameter
 from soundfold.errors import InputError
 from soundfold.experiment import study_storage
 from soundfold.experiment.study_checks import refuse_foreign_settings
-from soundfold.experiment.study_storage import describe_storage, explain_study_errors, open_storage
+from soundfold.experiment.study_storage import STORAGE_ERRORS, describe_storage, explain_study_errors, open_storage
 from soundfold.io.console import console
 
 # larger grids are not enumerated: no search exhausts them
@@ -134,13 +135,6 @@ class SearchStudy:
                     n_trials=1,
                     catch=(TrialFailed, _Withdrawn),
                 )
-            except SystemExit:
-                # SIGTERM or Ctrl-C: the next process need not wait for the heartbeat to stop
-                for trial in trials:
-                    RETRY(self.study, self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
-                raise
-            except InputError:
-                raise
             except (AssertionError, ValueError, UpdateFinishedTrialError):
                 # Optuna stores no result of a trial that another process has failed because its heartbeat had stopped
                 if not trials or not self._was_taken_over(trials[0]):
@@ -149,7 +143,13 @@ class SearchStudy:
                 continue
             except UnboundLocalError as error:
                 # raised by Optuna 5 if the storage fails when a result is stored; the context is the storage's error
-                raise error.__context__ or error from None
+                cause = error.__context__ or error
+                raise cause from cause.__cause__
+            except BaseException:
+                # SIGTERM, Ctrl-C, a fault of the storage: the next process need not wait for the heartbeat to stop
+                with suppress(*STORAGE_ERRORS):
+                    self._give_back(trials)
+                raise
             stored = self._stored(trials[0])
             if WITHDRAWN not in stored.user_attrs:
                 return stored.state
@@ -166,6 +166,14 @@ class SearchStudy:
 
     def _stored(self, trial: Trial) -> FrozenTrial:
         return self.study.get_trials(deepcopy=False)[trial.number]
+
+    def _give_back(self, trials: list[Trial]) -> None:
+        """Let a trial that has no result be retried, unless another process does so already."""
+        for trial in trials:
+            stored = self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            histories = map(RetryHeartbeatStaleTrialCallback.retry_history, self.study.get_trials(deepcopy=False))
+            if stored.state == TrialState.FAIL and not any(trial.number in history for history in histories):
+                RETRY(self.study, stored)
 
     def _was_taken_over(self, trial: Trial) -> bool:
         stored = self._stored(trial)
@@ -199,7 +207,8 @@ class SearchStudy:
                 deadline = time.monotonic() + study_storage.GRACE_PERIOD + 2 * study_storage.HEARTBEAT_INTERVAL
                 if running:
                     numbers = ", ".join(map(str, running))
-                    console.print(f"Waiting up to {study_storage.GRACE_PERIOD} s for signs of life of trials {numbers}")
+                    wait = f"waiting up to {deadline - time.monotonic():.0f} s, in case one has died"
+                    console.print(f"Other processes run trials {numbers}; {wait}.", highlight=False, soft_wrap=True)
             if not running or time.monotonic() > deadline:
                 break
             time.sleep(study_storage.HEARTBEAT_INTERVAL / 2)
