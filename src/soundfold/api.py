@@ -52,8 +52,8 @@ def cross_validate(config: Sequence[str] | DictConfig = (), *, config_dir: str |
         raise ArgumentError(f"`config`={config!r} must be a list of overrides, such as [{config!r}].")
     if not isinstance(config, DictConfig):
         config = _compose(config, config_dir)
-    if config.search is not None or config.find_lr is not None:
-        raise ArgumentError("`config` has a search or find_lr. Run these on the command line.")
+    if config.search is not None or config.find_lr is not None or config.dry_run:
+        raise ArgumentError("`config` has a search, find_lr or dry_run. Run these on the command line.")
     reporter = _FolderReporter()
     experiment.cross_validate(config, reporter)
     return None if reporter.folder is None else load_run(reporter.folder)

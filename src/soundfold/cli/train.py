@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from soundfold.cli.hydra_app import hydra_task, run
 from soundfold.config import CONF
+from soundfold.errors import InputError
 from soundfold.experiment.sweep import record_job
 from soundfold.validation import validate
 
@@ -21,6 +22,9 @@ def task(cfg: DictConfig) -> float | None:
         # imported here, so that --help, a misspelled key and an invalid value answer at once
         from soundfold.report.reporter import RunReporter
 
+        if cfg.dry_run:
+            _print_plan(cfg, is_job=record_folder is not None)
+            return None
         if cfg.find_lr is not None:
             from soundfold.experiment.find_lr import find_lr
             from soundfold.report.lr_curve import report_lr_curve
@@ -36,6 +40,24 @@ def task(cfg: DictConfig) -> float | None:
         objective = cross_validate(cfg, RunReporter(), record_folder=record_folder)
         # must not be the score of test clips
         return objective if cfg.split.protocol == "nested" else None
+
+
+def _print_plan(cfg: DictConfig, *, is_job: bool) -> None:
+    """Print what a single run would train.
+
+    Raises:
+        InputError: the run would be refused, or this is a job of a sweeper of another kind.
+    """
+    if is_job:
+        raise InputError(
+            "dry_run lists the jobs of hydra/sweeper=jobs; other sweepers start them. Remove one of the two."
+        )
+    from soundfold.experiment.plan import PlannedSetting, plan_run
+    from soundfold.report.plan_table import print_plan
+
+    print_plan(
+        [PlannedSetting(list(HydraConfig.get().overrides.task), 1, plan_run(cfg))], as_json=cfg.dry_run == "json"
+    )
 
 
 def main() -> None:

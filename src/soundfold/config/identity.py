@@ -21,6 +21,7 @@ NOT_IDENTITY = (
     "fold",
     "name",
     "rerun",
+    "dry_run",
     "allow_leakage",
     "paths",
     "logger",

@@ -216,6 +216,7 @@ class Config:
     rerun: bool = key()
     allow_leakage: bool = key()
     debug: bool = key()
+    dry_run: Any = key(choices=(False, True, "json"))
 
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}

@@ -47,6 +47,11 @@ class Waveforms:
     sample_rate: int
     digest: str
 
+    @property
+    def is_built(self) -> bool:
+        """Return False for a store that `open_store` was not to build: its clips have no samples."""
+        return self.samples.shape[1] > 0
+
 
 def open_store(
     root: Path,
@@ -55,6 +60,7 @@ def open_store(
     seconds: float,
     sample_rate: int,
     cache: Path,
+    build: bool = True,
     progress: Progress = lambda items, total: items,
 ) -> Waveforms:
     """Open the packed store of these files; build it if it does not exist.
@@ -70,6 +76,8 @@ def open_store(
         seconds: length of a stored clip.
         sample_rate: Hz.
         cache: folder of the stores; created if it does not exist.
+        build: if false, nothing is written, and clips of a missing or damaged store have no samples, no length and no
+            equal hashes.
         progress: wraps the loop over clips, given an iterable and their number.
 
     Raises:
@@ -83,6 +91,9 @@ def open_store(
     path = cache / key
     if store := _load_intact(path):
         return store
+    if not build:
+        unknown = np.zeros((len(files), 0), dtype=np.int16)
+        return Waveforms(unknown, np.zeros(len(files), dtype=np.int64), tuple(files), sample_rate, digest)
     need = f"The packed store requires {2 * frames * len(files) / 1e6:.1f} MB"
     with explain_write_errors(cache, f"{need}. Free some space, or set `cache` to another folder."):
         cache.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,14 @@ def count_epochs(cfg: DictConfig, n_clips: int) -> int:
     return min(limit for limit in limits if limit > 0)  # -1 is no limit
 
 
+def count_steps(cfg: DictConfig, n_clips: int) -> int | None:
+    """Return the greatest number of steps over ``n_clips`` training clips; None if augmented copies decide on it."""
+    if cfg.augment.copies is not None:
+        return None
+    steps = count_epochs(cfg, n_clips) * _count_batches(cfg, n_clips)
+    return steps if cfg.trainer.max_steps == -1 else min(steps, cfg.trainer.max_steps)
+
+
 def _count_batches(cfg: DictConfig, n_clips: int) -> int:
     return min(-(-n_clips // cfg.data.batch_size), cfg.trainer.limit_train_batches or n_clips)
 

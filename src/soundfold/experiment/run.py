@@ -101,7 +101,7 @@ def cross_validate(
 def _open(cfg: DictConfig) -> tuple[RunContext, list[int | None]]:
     """Return the run and the folds to train, after all checks, and with a folder."""
     run = open_run(cfg)
-    folds = _select_folds(run)
+    folds = select_folds(run)
     for check in (check_folds, check_modules, check_computed):
         check(run, folds)
     with explain_write_errors(run.folder, REMEDY):
@@ -131,7 +131,12 @@ def _finish(
     return objective
 
 
-def _select_folds(run: RunContext) -> list[int | None]:
+def select_folds(run: RunContext) -> list[int | None]:
+    """Return the numbers of the folds of ``cfg.fold``; None is the model trained on every clip.
+
+    Raises:
+        InputError: the collection has one fold only.
+    """
     fold, numbers = parse_fold(run.cfg.fold), run.collection.table.fold_numbers
     if fold == "none":
         return [None]

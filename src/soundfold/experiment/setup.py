@@ -65,8 +65,12 @@ class RunContext:
         return self.folder / f"fold{fold or 'none'}"
 
 
-def open_run(cfg: DictConfig) -> RunContext:
+def open_run(cfg: DictConfig, *, build_store: bool = True) -> RunContext:
     """Check the configuration, open the collection and compute the run's id.
+
+    Args:
+        cfg: the composed configuration.
+        build_store: download the collection and decode its clips if needed; otherwise nothing is written.
 
     Raises:
         InputError: the configuration or the data is invalid.
@@ -75,7 +79,7 @@ def open_run(cfg: DictConfig) -> RunContext:
     protocol = build.protocol(cfg)
     with config_keys("model"):
         weights = weights_digest(cfg.model.weights)
-    collection = _open_collection(cfg)
+    collection = _open_collection(cfg, build_store)
     table = collection.table
     check_metrics(cfg, len(table.classes))
     build.class_weights(cfg, table)
@@ -153,7 +157,7 @@ def _audited_recordings(cfg: DictConfig, protocol: Protocol, collection: Collect
     return recordings
 
 
-def _open_collection(cfg: DictConfig) -> Collection:
+def _open_collection(cfg: DictConfig, build_store: bool) -> Collection:
     data = cfg.data
     with config_keys("data", "paths"):
         return open_collection(
@@ -164,4 +168,5 @@ def _open_collection(cfg: DictConfig) -> Collection:
             download=data.download,
             layout=data.layout,
             options=build.table_options(cfg),
+            build=build_store,
         )

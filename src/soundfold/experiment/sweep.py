@@ -84,6 +84,8 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Remember the folder, and delete records of an earlier sweep in the same folder."""
+        if config.dry_run:
+            return
         # submitit starts `python -m`, which would put the current folder first on the import path
         os.environ["PYTHONSAFEPATH"] = "1"
         Sweep.folder, Sweep.settings = Path(config.hydra.sweep.dir).resolve(), []

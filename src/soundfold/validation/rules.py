@@ -64,6 +64,14 @@ def _check_fold(cfg: DictConfig) -> None:
     parse_fold(cfg.fold)
 
 
+def _check_dry_run(cfg: DictConfig) -> None:
+    if cfg.dry_run and (cfg.search is not None or cfg.find_lr is not None):
+        raise InputError(
+            f"dry_run={str(cfg.dry_run).lower()} lists trainings whose settings are known beforehand, which those of a "
+            "search and of find_lr are not. Remove dry_run."
+        )
+
+
 def _check_name(cfg: DictConfig) -> None:
     name = cfg.name
     if not name or name.startswith(".") or {*"/\\\n\r"} & {*name} or len(name.encode()) > 200:
@@ -175,6 +183,7 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     check_metrics,
     check_monitor,
     _check_fold,
+    _check_dry_run,
     validate_data,
     validate_features,
     _check_name,

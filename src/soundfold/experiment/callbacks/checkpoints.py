@@ -127,6 +127,16 @@ def can_resume(folder: Path, model: pl.LightningModule | None = None) -> bool:
     return bool(paths) and paths[0].name == "last.ckpt"
 
 
+def resume_point(folder: Path) -> tuple[int, int] | None:
+    """Return the epochs and steps that are completed at the checkpoint to resume from; None without an intact one."""
+    path = folder / "last.ckpt"
+    if not path.is_file() or any(find_damage(other) for other in folder.glob("*.ckpt")):
+        return None
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # a checkpoint is saved within the epoch that it completes
+    return content["epoch"] + 1, content["global_step"]
+
+
 def read_computed(path: Path) -> dict[str, Any] | None:
     """Return the properties of the computation in a checkpoint: empty in an older one, None without a readable one."""
     try:
