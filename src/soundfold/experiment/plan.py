@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -130,9 +131,10 @@ def plan_run(cfg: DictConfig, *, elsewhere: bool = False) -> PlannedRun:
     changed: dict[str, Any] = {"fold": "all"} if cfg.fold == "each" else {}
     if elsewhere:
         changed["trainer"] = {"accelerator": "auto", "cuda_graph": "auto"}
-    merged = OmegaConf.merge(cfg, changed)
-    assert isinstance(merged, DictConfig)
-    run = open_run(merged, build_store=False)
+    with TemporaryDirectory() as scratch:
+        merged = OmegaConf.merge(cfg, changed, {"paths": {"cache": scratch}})
+        assert isinstance(merged, DictConfig)
+        run = open_run(merged, existing=Path(cfg.paths.cache))
     numbers = select_folds(run)
     # precision may be chosen by the device
     for check in (check_folds, check_modules, *([] if elsewhere else [check_computed])):

@@ -65,12 +65,13 @@ class RunContext:
         return self.folder / f"fold{fold or 'none'}"
 
 
-def open_run(cfg: DictConfig, *, build_store: bool = True) -> RunContext:
+def open_run(cfg: DictConfig, *, existing: Path | None = None) -> RunContext:
     """Check the configuration, open the collection and compute the run's id.
 
     Args:
         cfg: the composed configuration.
-        build_store: download the collection and decode its clips if needed; otherwise nothing is written.
+        existing: folder of packed stores; the collection is neither downloaded nor decoded if it has none there, and
+            only recordings that augment clips are decoded, to ``paths.cache``. None builds what is missing.
 
     Raises:
         InputError: the configuration or the data is invalid.
@@ -79,7 +80,7 @@ def open_run(cfg: DictConfig, *, build_store: bool = True) -> RunContext:
     protocol = build.protocol(cfg)
     with config_keys("model"):
         weights = weights_digest(cfg.model.weights)
-    collection = _open_collection(cfg, build_store)
+    collection = _open_collection(cfg, existing)
     table = collection.table
     check_metrics(cfg, len(table.classes))
     build.class_weights(cfg, table)
@@ -157,16 +158,16 @@ def _audited_recordings(cfg: DictConfig, protocol: Protocol, collection: Collect
     return recordings
 
 
-def _open_collection(cfg: DictConfig, build_store: bool) -> Collection:
+def _open_collection(cfg: DictConfig, existing: Path | None) -> Collection:
     data = cfg.data
     with config_keys("data", "paths"):
         return open_collection(
             Path(data.root),
-            Path(cfg.paths.cache),
+            Path(cfg.paths.cache) if existing is None else existing,
             seconds=data.seconds,
             sample_rate=data.sample_rate,
             download=data.download,
             layout=data.layout,
             options=build.table_options(cfg),
-            build=build_store,
+            build=existing is None,
         )
