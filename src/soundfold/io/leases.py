@@ -42,6 +42,9 @@ def lease(path: Path, activity: str) -> Iterator[None]:
         own.write_text(holder)
         _wait_for(path, own, activity)
         _remove_leftovers(path, own)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         own.unlink(missing_ok=True)
     ended = threading.Event()
