@@ -32,7 +32,8 @@ class JobSweeper(BasicSweeper):
         from soundfold.experiment.sweep import JobError
         from soundfold.report.plan_table import print_plan
 
-        parser = OverridesParser.create(config_loader=self.hydra_context and self.hydra_context.config_loader)
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         (settings,) = self.split_arguments(overrides, None)
         launcher = str(self.config.hydra.launcher._target_).lower()
