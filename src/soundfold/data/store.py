@@ -76,8 +76,7 @@ def open_store(
         seconds: length of a stored clip.
         sample_rate: Hz.
         cache: folder of the stores; created if it does not exist.
-        build: if false, nothing is written, and clips of a missing or damaged store have no samples, no length and no
-            equal hashes.
+        build: if false, nothing is written, and the clips of a missing or damaged store have no samples.
         progress: wraps the loop over clips, given an iterable and their number.
 
     Raises:
@@ -89,11 +88,8 @@ def open_store(
     frames = round(seconds * sample_rate)
     key = hashlib.sha256(f"{FORMAT} {digest} {frames} {sample_rate}".encode()).hexdigest()[:16]
     path = cache / key
-    if store := _load_intact(path):
-        return store
-    if not build:
-        unknown = np.zeros((len(files), 0), dtype=np.int16)
-        return Waveforms(unknown, np.zeros(len(files), dtype=np.int64), tuple(files), sample_rate, digest)
+    if (store := _load_intact(path)) or not build:
+        return store or _unbuilt(files, sample_rate, digest)
     need = f"The packed store requires {2 * frames * len(files) / 1e6:.1f} MB"
     with explain_write_errors(cache, f"{need}. Free some space, or set `cache` to another folder."):
         cache.mkdir(parents=True, exist_ok=True)
@@ -106,6 +102,12 @@ def open_store(
             with resumable_folder(path) as folder:
                 _build(folder, root, hashed, frames, sample_rate, progress)
     return _load(path)
+
+
+def _unbuilt(files: Sequence[str], sample_rate: int, digest: str) -> Waveforms:
+    """Return a store of clips without samples, none of which is a duplicate of another."""
+    samples, lengths = np.zeros((len(files), 0), dtype=np.int16), np.zeros(len(files), dtype=np.int64)
+    return Waveforms(samples, lengths, tuple(files), sample_rate, digest)
 
 
 def decode(path: Path, sample_rate: int, frames: int) -> np.ndarray:
