@@ -20,9 +20,9 @@ from soundfold.experiment import build, environment
 from soundfold.experiment.callbacks.checkpoints import resume_point
 from soundfold.experiment.computed import check_computed
 from soundfold.experiment.device import choose_accelerator
+from soundfold.experiment.finished import check_modules
 from soundfold.experiment.fold_checks import check_folds, count_epochs, count_steps
 from soundfold.experiment.past_speeds import Speed, find_speed
-from soundfold.experiment.finished import check_modules
 from soundfold.experiment.run import select_folds
 from soundfold.experiment.setup import RunContext, open_run
 from soundfold.models.networks import on_meta
