@@ -76,6 +76,12 @@ def test_probabilities_equal_scikit_learn_s(tmp_path):
         logits = log_probabilities(kind, vectors[~test], targets[~test], vectors[test], 4)
         expected = estimator.fit(vectors[~test], targets[~test]).predict_proba(vectors[test])
         assert np.abs(np.exp(logits) - np.pad(expected, ((0, 0), (0, 1)))).max() < 1e-6
+        few = np.flatnonzero(~test)[:9]  # fewer than values
+        wide = np.random.default_rng(1).normal(size=(len(frame), 40)) + np.repeat(vectors, 40 // 6 + 1, axis=1)[:, :40]
+        logits = log_probabilities(kind, wide[few], targets[few], wide[test], 3)
+        expected = estimator.fit(wide[few], targets[few]).predict_proba(wide[test])
+        # both to the tolerance of the solver
+        assert np.abs(np.exp(logits) - expected).max() < 5e-3
         # a class without training clips, and those without a vote, have a finite logarithm
         assert np.isfinite(logits).all()
 

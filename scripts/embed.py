@@ -1,0 +1,9 @@
+"""Embed recordings: the command `soundfold embed`, for a checkout."""
+
+import sys
+
+from soundfold.cli.embed import main
+from soundfold.errors import exit_code_of
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(main))
