@@ -107,9 +107,9 @@ def _fold(
     left_out = unknown_clips(audio, predictor.classes)
     new = left_out.rows(np.flatnonzero(left_out.folds == result.fold))
     advance = track(f"Fold {model.fold}", len(trained) + len(test.files) + len(new.files))
-    training, known_vectors, unknown_vectors = (
-        unit_vectors(_embed(predictor, audio, files, advance)) for files in (trained, test.files, new.files)
-    )
+    # there may be no new clips, so the three parts are embedded together
+    vectors = unit_vectors(_embed(predictor, audio, [*trained, *test.files, *new.files], advance))
+    training, known_vectors, unknown_vectors = np.split(vectors, np.cumsum([len(trained), len(test.files)]))
     temperature = model.temperature or 1.0
     logits = {"known": test.logits, "unknown": _logits(predictor, audio, new.files)}
     known, unknown = (
@@ -121,12 +121,12 @@ def _fold(
 
 
 def _embed(predictor: Predictor, audio: RunAudio, files: Sequence[str], advance: Callable[[int], None]) -> np.ndarray:
-    vectors = [np.zeros((0, 1), np.float32)]
+    vectors = []
     for names in _batches(files):
         (batch,) = predictor.scorer.embeddings(_pcm(audio, names).to(predictor.device))
         vectors.append(batch.cpu().numpy())
         advance(len(names))
-    return np.concatenate(vectors[1:] or vectors)
+    return np.concatenate(vectors)
 
 
 def _logits(predictor: Predictor, audio: RunAudio, files: Sequence[str]) -> np.ndarray:
