@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
-from soundfold.cli.explain import explain
+from soundfold.cli.hydra_errors import explain
 from soundfold.config import CONF, register
 from soundfold.data.collection import open_collection
 from soundfold.data.folder import read_folder
