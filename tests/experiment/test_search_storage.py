@@ -49,7 +49,9 @@ def storage(request, monkeypatch):
 
 
 every_storage = pytest.mark.parametrize("storage", ["sqlite", "journal", SERVER], indirect=True)
-file_storages = pytest.mark.parametrize("storage", ["sqlite", "journal"])
+# SQLAlchemy takes a second to create the tables
+SQLITE = pytest.param("sqlite", marks=pytest.mark.slow)
+file_storages = pytest.mark.parametrize("storage", [SQLITE, "journal"])
 
 
 def start(folder: Path, cfg, number: int, **options):
@@ -94,9 +96,8 @@ def value_of(trial) -> float:
     return -trial.params["x"]
 
 
-@pytest.mark.parametrize(
-    ("storage", "error"), [("sqlite", Stopped(143)), ("journal", Stopped(143)), ("journal", KeyboardInterrupt())]
-)
+@file_storages
+@pytest.mark.parametrize("error", [Stopped(143), KeyboardInterrupt()], ids=["SIGTERM", "Ctrl-C"])
 def test_a_stopped_trial_is_retried_at_once_with_its_settings(storage, error, tmp_path):
     stopped = []
 
@@ -155,6 +156,7 @@ def test_a_journal_notices_a_trial_whose_heartbeat_stops(tmp_path, monkeypatch):
     assert stale[study_storage.GRACE_PERIOD // 10 + 1 :] == [[dead._trial_id]] * (len(stale) - 7)
 
 
+@pytest.mark.slow
 def test_a_running_trial_of_an_earlier_release_is_retried(tmp_path, monkeypatch):
     monkeypatch.setattr(study_storage, "HEARTBEAT_INTERVAL", 1)
     cfg = study_config("sqlite", 1, CONTINUOUS)
