@@ -20,8 +20,8 @@ from soundfold.experiment.sweep import Job, read_jobs
 
 LAUNCHER = ("hydra/launcher=slurm_cpu", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=1")
 EPOCHS = 4
-# the launcher asks for the states of jobs every 20 s, and twice
-LOST_AFTER = 120  # seconds
+# seconds: of a part; until a job that was cancelled or killed is listed, see POLL_EVERY
+LIMIT, LOST_AFTER = 600, 120
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def sweep(slurm: Slurm, root: Path, folder: Path, *options: str) -> Iterator[sub
             raise
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen | None, seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen | None, seconds: float = LIMIT) -> None:
     """Wait while ``process`` runs, if there is one."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -103,13 +103,13 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen | None, 
         time.sleep(0.2)
 
 
-def end_of(process: subprocess.Popen, seconds: float) -> tuple[str, str]:
+def end_of(process: subprocess.Popen) -> tuple[str, str]:
     """Wait for a sweep; return its standard output and standard error."""
     try:
-        return process.communicate(timeout=seconds)
+        return process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
         process.kill()
-        pytest.fail(f"the sweep has not ended within {seconds} s: {''.join(process.communicate())}")
+        pytest.fail(f"the sweep has not ended within {LIMIT} s: {''.join(process.communicate())}")
 
 
 def job_ids(folder: Path) -> dict[int | str, str]:
@@ -140,6 +140,10 @@ def statuses(folder: Path) -> dict[int | str, Job]:
     return {job.fold: job for job in read_jobs(folder / "sweep")}
 
 
+def failed_folds(folder: Path) -> set[int | str]:
+    return {fold for fold, job in statuses(folder).items() if job.status == "failed"}
+
+
 def predictions(run: Path) -> dict[str, str]:
     return {path.parent.name: path.read_text() for path in run.glob("fold*/predictions.csv")}
 
@@ -168,7 +172,7 @@ def processes_of(job: str) -> list[int]:
 def test_a_sweep_equals_one_process_and_a_job_that_fails_is_listed(slurm, root, local, tmp_path):
     open_gates(tmp_path)
     with sweep(slurm, root, tmp_path, "fold=1,9,2,3") as process:
-        out, err = end_of(process, 240)
+        out, err = end_of(process)
     assert process.returncode == 1, err
     assert "error: job 1 (fold=9): fold=9 has no clips" in err
     assert "Traceback" not in err
@@ -199,7 +203,8 @@ def test_cancelled_and_killed_jobs_end_and_the_others_finish(slurm, root, local,
         (killed,) = processes_of(jobs[2])
         slurm.command("scancel", jobs[1])
         os.kill(killed, signal.SIGKILL)
-        out, err = end_of(process, LOST_AFTER)
+        wait_until(lambda: failed_folds(tmp_path) == {1, 2}, process, LOST_AFTER)
+        out, err = end_of(process)
     assert process.returncode == 1, err
     assert {fold: job.status for fold, job in statuses(tmp_path).items()} == {1: "failed", 2: "failed", 3: "finished"}
     assert f"Job {jobs[1]} ended without a result: SLURM's state CANCELLED." in err
@@ -220,7 +225,7 @@ def test_a_requeued_job_ends_at_once_and_resumes(slurm, root, local, tmp_path):
         slurm.command("scontrol", "requeue", job)
         wait_until(lambda: not processes_of(job), process, KILL_WAIT)
         open_gates(tmp_path)
-        _, err = end_of(process, 180)
+        _, err = end_of(process)
     assert process.returncode == 0, err
     log = log_of(tmp_path, job)
     assert log.count("Starting with JobEnvironment") == 2
@@ -236,14 +241,14 @@ def test_a_job_out_of_time_is_requeued_and_fails_after_the_last_time(slurm, root
     again = sweep(slurm, root, tmp_path / "again", *once_more)
     once = sweep(slurm, root, tmp_path / "once", *last_time)
     with again as resumed, once as failed:
-        _, err = end_of(failed, 180)
+        _, err = end_of(failed)
         assert failed.returncode == 1, err
         assert "SLURM's time limit (hydra.launcher.timeout_min=1) is reached." in err
         assert "Traceback" not in err
         assert [job.status for job in read_jobs(tmp_path / "once" / "sweep")] == ["failed"]
-        wait_until(lambda: "Requeued job" in log_of(tmp_path / "again", "*"), resumed, 180)
+        wait_until(lambda: "Requeued job" in log_of(tmp_path / "again", "*"), resumed)
         open_gates(tmp_path / "again")
-        _, err = end_of(resumed, 240)
+        _, err = end_of(resumed)
         assert resumed.returncode == 0, err
     assert predictions(only(tmp_path / "again" / "outputs"))["fold1"] == predictions(local)["fold1"]
     assert exit_codes(tmp_path / "once") == [[143]]
@@ -257,7 +262,8 @@ def test_a_killed_job_ends_without_accounting(slurm_without_accounting, root, tm
         wait_until(lambda: reached_gates(tmp_path) >= {1}, process)
         (killed,) = processes_of(job_ids(tmp_path)[1])
         os.kill(killed, signal.SIGKILL)
-        _, err = end_of(process, LOST_AFTER)
+        wait_until(lambda: failed_folds(tmp_path) == {1}, process, LOST_AFTER)
+        _, err = end_of(process)
     assert process.returncode == 1, err
     assert {fold: job.status for fold, job in statuses(tmp_path).items()} == {1: "failed", 2: "finished"}
     assert "sacct" not in err
