@@ -236,14 +236,14 @@ def test_a_requeued_job_ends_at_once_and_resumes(slurm, root, local, tmp_path):
 
 
 def test_a_job_out_of_time_is_requeued_and_fails_after_the_last_time(slurm, root, local, tmp_path):
-    once_more = ("fold=1", "hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=5")
-    last_time = ("fold=2", "hydra.launcher.timeout_min=1", *once_more[2:], "hydra.launcher.max_num_timeout=0")
-    again = sweep(slurm, root, tmp_path / "again", *once_more)
-    once = sweep(slurm, root, tmp_path / "once", *last_time)
+    # SLURM checks limits every 30 s, and sends the signal that much earlier
+    limit = ("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=5")
+    again = sweep(slurm, root, tmp_path / "again", "fold=1", *limit)
+    once = sweep(slurm, root, tmp_path / "once", "fold=2", *limit, "hydra.launcher.max_num_timeout=0")
     with again as resumed, once as failed:
         _, err = end_of(failed)
         assert failed.returncode == 1, err
-        assert "SLURM's time limit (hydra.launcher.timeout_min=1) is reached." in err
+        assert "SLURM's time limit (hydra.launcher.timeout_min=2) is reached." in err
         assert "Traceback" not in err
         assert [job.status for job in read_jobs(tmp_path / "once" / "sweep")] == ["failed"]
         wait_until(lambda: "Requeued job" in log_of(tmp_path / "again", "*"), resumed)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from hydra_plugins.hydra_submitit_launcher import submitit_launcher
+from omegaconf import OmegaConf
 from submitit import SlurmJob
 from submitit.core.utils import UncompletedJobError
 
@@ -71,6 +72,19 @@ def test_only_a_job_that_stays_ended_without_a_result_is_lost(tmp_path, monkeypa
     assert [results[index].status for index in range(3)] == [JobStatus.COMPLETED, JobStatus.COMPLETED, JobStatus.FAILED]
     assert capfd.readouterr().err == "error: Job 7_2 ended without a result: SLURM's state FAILED.\n"
     assert str(results[2]._return_value).endswith("Its log: " + str(jobs[2].paths.stderr))
+
+
+def test_an_interrupted_sweep_names_the_jobs_that_go_on(tmp_path, monkeypatch, capsys):
+    def interrupted_wait(jobs, _):
+        yield 1, finish(jobs[1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(slurm, "_submit", lambda *_: jobs_in(tmp_path, 3))
+    monkeypatch.setattr(slurm, "_wait", interrupted_wait)
+    launcher = SimpleNamespace(config=OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    with pytest.raises(KeyboardInterrupt):
+        slurm._launch(launcher, "slurm", [["seed=1"]] * 3, 0, None)
+    assert capsys.readouterr().err.endswith("to end them: scancel 7_0 7_2\n")
 
 
 def test_an_error_outside_of_the_task_is_the_job_s_failure(tmp_path):
