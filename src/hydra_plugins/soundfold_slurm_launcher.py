@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import signal
 import subprocess
@@ -195,10 +196,10 @@ def _result(job: Any) -> JobReturn | None:
     try:
         return job.results()[0]
     except UncompletedJobError as error:
-        # an exception before or after Hydra ran the job; the traceback ends with it
-        trace = str(error).split("-" * 22)
-        reason = trace[1].strip().splitlines()[-1] if len(trace) > 2 else str(error).splitlines()[0]
-        return _failed(f"{reason} Its log: {job.paths.stderr}")
+        # an exception before or after Hydra ran the job; submitit puts its traceback between two lines
+        trace = str(error).split("-" * 22)[1 if "-" * 22 in str(error) else 0]
+        start = max((found.start() for found in re.finditer(r"^[\w.]+: ", trace, re.MULTILINE)), default=0)
+        return _failed(f"{' '.join(trace[start:].split())} Its log: {job.paths.stderr}")
 
 
 def _failed(message: str) -> JobReturn:

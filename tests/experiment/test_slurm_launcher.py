@@ -89,11 +89,11 @@ def test_an_interrupted_sweep_names_the_jobs_that_go_on(tmp_path, monkeypatch, c
 
 def test_an_error_outside_of_the_task_is_the_job_s_failure(tmp_path):
     (job,) = jobs_in(tmp_path, 1)
-    trace = "Traceback (most recent call last):\n  File ...\nModuleNotFoundError: No module named 'mine'\n"
+    trace = "Traceback (most recent call last):\n  File ...\nConfigKeyError: Key 'x' not in 'Config'\n    full_key: x\n"
     job.paths.result_pickle.write_bytes(pickle.dumps(("error", trace)))
     failed = slurm._result(job)
     assert failed.status == JobStatus.FAILED
-    assert str(failed._return_value).startswith("ModuleNotFoundError: No module named 'mine' Its log: ")
+    assert str(failed._return_value).startswith("ConfigKeyError: Key 'x' not in 'Config' full_key: x Its log: ")
 
 
 def test_a_missing_slurm_is_named(tmp_path, monkeypatch):
