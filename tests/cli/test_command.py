@@ -77,7 +77,7 @@ def test_scripts_are_the_commands(name):
             [f"average={name}" for name in ("ema", "none", "swa", "of_mine")],
         ),
         ("soundfold train --config-dir=mine average=of", ["average=of_mine"]),
-        ("soundfold train trainer.acc", ["trainer.accelerator="]),
+        ("soundfold train trainer.acce", ["trainer.accelerator="]),
         ("soundfold report outputs/", []),
     ],
 )
