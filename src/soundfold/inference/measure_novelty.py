@@ -68,12 +68,12 @@ def novelty(args: Namespace) -> int:
     audio, device = RunAudio(args.run, run), choose_device(args.device, "--device")
     with Progress(console=Terminal(stderr=True), transient=True) as progress:
 
-        def track(label: str, total: int) -> Callable[[int], None]:
+        def start_bar(label: str, total: int) -> Callable[[int], None]:
             task = progress.add_task(label, total=total)
             return lambda done: progress.advance(task, done)
 
         folds = [
-            _fold(args.run, audio, Predictor([model], device), track)
+            _fold(args.run, audio, Predictor([model], device), start_bar)
             for model in read_models(args.run)
             if model.fold.isdigit()
         ]
@@ -97,7 +97,7 @@ def unknown_clips(audio: RunAudio, classes: Sequence[str]) -> ClipTable:
 
 
 def _fold(
-    run: Path, audio: RunAudio, predictor: Predictor, track: Callable[[str, int], Callable[[int], None]]
+    run: Path, audio: RunAudio, predictor: Predictor, start_bar: Callable[[str, int], Callable[[int], None]]
 ) -> FoldNovelty:
     (model,) = predictor.models
     own = read_own_clips(model.bundle)
@@ -106,7 +106,7 @@ def _fold(
     test = load_fold_predictions(run, result)
     left_out = unknown_clips(audio, predictor.classes)
     new = left_out.rows(np.flatnonzero(left_out.folds == result.fold))
-    advance = track(f"Fold {model.fold}", len(trained) + len(test.files) + len(new.files))
+    advance = start_bar(f"Fold {model.fold}", len(trained) + len(test.files) + len(new.files))
     # there may be no new clips, so the three parts are embedded together
     vectors = unit_vectors(_embed(predictor, audio, [*trained, *test.files, *new.files], advance))
     training, known_vectors, unknown_vectors = np.split(vectors, np.cumsum([len(trained), len(test.files)]))
