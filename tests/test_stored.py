@@ -63,7 +63,7 @@ def test_a_hostile_configuration_is_refused_in_one_sentence(tmp_path, monkeypatc
         assert "\n" not in message
     # it does not hide the other runs of a folder
     shutil.copytree(GOLDEN, tmp_path / "other")
-    finished, unfinished = list_runs(tmp_path)
+    finished, unfinished = list_runs([tmp_path])
     assert [run.name for run in finished] == ["other"]
     assert len(unfinished) == 1
     assert reason in unfinished[0]

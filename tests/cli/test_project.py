@@ -22,6 +22,7 @@ from soundfold.experiment import environment, search_summary
 from soundfold.experiment import run as runs
 from soundfold.experiment.sweep import read_jobs
 from soundfold.experiment.user_modules import module_digests, package_versions
+from soundfold.report.reporter import RunReporter
 
 OPTIMIZER = """import sys
 import torch
@@ -167,7 +168,7 @@ def test_a_fold_of_changed_code_is_not_reused(state, project, tmp_path, monkeypa
     )
 
     def train(*more: str) -> None:
-        runs.cross_validate(compose_config(*args, *more), None)
+        runs.cross_validate(compose_config(*args, *more), RunReporter())
 
     render(root)
     monkeypatch.setattr(runs, "_report", lambda *_, **__: None)

@@ -191,7 +191,7 @@ def test_a_finished_fold_gets_the_metrics_that_it_lacks(tmp_path, capsys):
     page = write_run_page(folder, load_run(folder), OmegaConf.create({"page": "plain", "mistakes": 0})).read_text()
     for text in ('<th scope="col">surprise</th>', "balanced accuracy, %", f"<td>{np.mean(values):.4f} ± "):
         assert text in page
-    runs, _ = list_runs(tmp_path)
+    runs, _ = list_runs([tmp_path])
     assert sort_runs(runs, "surprise") == runs
     assert ",surprise,surprise_sd,balanced_accuracy,balanced_accuracy_sd" in as_csv(runs)
 

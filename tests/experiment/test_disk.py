@@ -300,7 +300,7 @@ def test_a_summary_edited_by_hand_is_ignored(reference, tmp_path):
     folder = copy_run(reference, tmp_path)
     values = json.loads((folder / "cv.json").read_text())
     (folder / "cv.json").write_text(json.dumps({**values, "interval": [0.98, 0.99]}))
-    ((run,), _) = list_runs(tmp_path)
+    ((run,), _) = list_runs([tmp_path])
     assert run.interval == tuple(values["interval"])
 
 
