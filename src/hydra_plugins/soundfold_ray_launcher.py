@@ -217,15 +217,16 @@ def _worker_function(
 
     def run(number: int, overrides: list[str]) -> JobReturn:
         import os
-        import pickle
         import sys
+
+        from ray import cloudpickle
 
         sys.path[:] = [*path, *(entry for entry in sys.path if entry not in (*path, folder))]
         for name, value in variables.items():
             if is_local or name not in os.environ:
                 os.environ[name] = value
         os.chdir(folder)
-        return pickle.loads(job)(number, overrides)
+        return cloudpickle.loads(job)(number, overrides)
 
     return run
 

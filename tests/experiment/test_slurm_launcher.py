@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
-from hydra_plugins.hydra_submitit_launcher import submitit_launcher
 from omegaconf import OmegaConf
 from submitit import SlurmJob
 from submitit.core.utils import UncompletedJobError
@@ -135,7 +134,8 @@ def interrupted(monkeypatch, *received: signal.Signals, handler) -> JobReturn:
 
     signal.signal(signal.SIGTERM, lambda *_: None)  # submitit ignores it
     signal.signal(signal.SIGUSR2, handler)
-    monkeypatch.setattr(submitit_launcher.SlurmLauncher, "__call__", run)
+    # Hydra executes the modules of plugins again, so submitit's class of this name may be another by now
+    monkeypatch.setattr(slurm.SlurmLauncher.__base__, "__call__", run)
     return slurm.SlurmLauncher(timeout_min=240)(["fold=1"])
 
 

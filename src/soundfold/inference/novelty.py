@@ -118,7 +118,7 @@ def load_distances(run: Path, models: Sequence[FoldModel]) -> dict[str, np.ndarr
     if not path.is_file():
         raise InputError(f"There is no {path}, which the distance to training clips requires. {remedy}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(path) as archive:
             content = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}). {remedy}") from None
