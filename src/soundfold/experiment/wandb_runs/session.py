@@ -124,11 +124,15 @@ def wandb_environment(mode: str, group: Path, *, remedy: str = REMEDY) -> Iterat
         InputError: W&B refuses a setting or the key, or cannot be reached.
     """
     before = _wandb_variables()
-    is_outermost = wandb.run is None
+    is_outermost, exit_code = wandb.run is None, 1
     try:
         if is_outermost:
             _start_service(mode, group)
         yield
+        exit_code = 0
+    except SystemExit as stop:
+        exit_code = int(stop.code or 0)
+        raise
     except ValidationError as error:
         # not with the value, which may be a key
         fault = error.errors()[0]
@@ -140,7 +144,8 @@ def wandb_environment(mode: str, group: Path, *, remedy: str = REMEDY) -> Iterat
         raise InputError(f"W&B: {error} {remedy}") from error
     finally:
         if is_outermost:
-            wandb.teardown()
+            # also of a run that `wandb.init` was opening when the process was stopped
+            wandb.teardown(exit_code)
             for name in _wandb_variables():
                 del os.environ[name]
             os.environ.update(before)
