@@ -51,8 +51,8 @@ class Sandbox:
         (folder / "scripts").symlink_to(ROOT / "scripts")
 
     def place_runs(self, text: str) -> None:
-        """Put a copy of the finished run wherever a text names one, and into ``outputs`` if it names only that."""
-        listed = ["outputs/earlier-1a2b3c4d"] if re.search(r"(^| )outputs( |$)", text) else []
+        """Put a copy of the finished run wherever a text names one, and into each folder ``outputs`` that it names."""
+        listed = [f"{name}/earlier-1a2b3c4d" for name in re.findall(r"(?:^| )((?:\w+/)?outputs)(?= |$)", text)]
         for name in [*RUN.findall(text), *listed]:
             path = self.cwd / name
             if not path.exists():
