@@ -109,7 +109,7 @@ def test_several_processes_share_a_study(root, tmp_path):
     args = ("search.trials=8", "search.prune_after=null")
     workers = [start_search(root, tmp_path, *args, f"search.worker={k}", pause=0.2) for k in range(3)]
     for worker in workers:
-        worker.join(60)
+        worker.join(300)
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     trials = trials_of(tmp_path)
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 8
