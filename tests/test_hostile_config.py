@@ -102,6 +102,7 @@ INVALID_CONFIGS = (
     ("plain", [("seed", 2**70)]),
     ("plain", [("trainer.gradient_clip_val", math.nan)]),
     ("search", [("model.weights", "/dev/zero")]),  # endless read
+    ("image", [("augment.noise_colours", "${seed}")]),  # TypeError: a reference to a value that is no list
     ("image", [("data.reader", "${name}")]),  # AttributeError: a reference to a value of another type
 )
 

@@ -71,7 +71,10 @@ def write_fold_cards(run: Path) -> None:
     source = CardSource.load(run)
     for name in source.results:
         if (weights := run / f"fold{name}" / WEIGHTS).is_file():
-            write_text(weights.with_suffix(".md"), model_card(source, [name], loading_text(weights.name)))
+            # not beside its place: a process that opens the fold removes partial files there
+            part = run / "card.part"
+            write_text(part, model_card(source, [name], loading_text(weights.name)))
+            part.replace(weights.with_suffix(".md"))
 
 
 def model_card(source: CardSource, folds: Sequence[str], loading: str, tags: Sequence[str] = ()) -> str:

@@ -74,7 +74,6 @@ class RunReporter:
 
         remedy = "Free some space, or copy the run to a folder that is writable."
         with explain_write_errors(folder, remedy), lease(folder / "cv.lock", "is reporting this run"):
-            remove_partial_files(folder.glob("fold*/checkpoints/*.md*"))
             write_fold_cards(folder)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from soundfold.config import flatten
 from soundfold.errors import InputError
@@ -34,13 +34,16 @@ def check_values(cfg: DictConfig, prefix: str = "") -> None:
 
 def _check_section(cfg: DictConfig, prefix: str) -> None:
     schema: Any = OmegaConf.get_type(cfg)
-    declared = {f.name: f.metadata for f in fields(schema)} if hasattr(schema, "__dataclass_fields__") else {}
+    declared = {f.name: f for f in fields(schema)} if hasattr(schema, "__dataclass_fields__") else {}
     for name in map(str, cfg):
         value, key = cfg[name], f"{prefix}{name}"
         if isinstance(value, DictConfig):
             _check_section(value, f"{key}.")
-        elif value is not None and (metadata := declared.get(name)):
-            _check_declared(key, value, metadata)
+        elif value is not None and (field := declared.get(name)):
+            # OmegaConf does not check the type of a list that a reference replaces
+            if str(field.type).startswith("list[") and not isinstance(value, ListConfig):
+                raise InputError(f"{key}={value!r:.80} must be a list.")
+            _check_declared(key, value, field.metadata)
 
 
 def _check_declared(key: str, value: Any, metadata: Mapping[str, Any]) -> None:
