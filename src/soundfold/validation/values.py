@@ -43,7 +43,8 @@ def _check_section(cfg: DictConfig, prefix: str) -> None:
             # OmegaConf does not check the type of a list that a reference replaces
             if str(field.type).startswith("list[") and not isinstance(value, ListConfig):
                 raise InputError(f"{key}={value!r:.80} must be a list.")
-            _check_declared(key, value, field.metadata)
+            if field.metadata:
+                _check_declared(key, value, field.metadata)
 
 
 def _check_declared(key: str, value: Any, metadata: Mapping[str, Any]) -> None:
