@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import add_trust, flag_parser, trust_modules
+from soundfold.cli.flags import add_device, add_fold, add_hop, add_run, flag_parser, parse_trusting
 
 
 def main() -> int:
@@ -15,15 +15,15 @@ def main() -> int:
         "a space of its own: compare vectors of one model only. Unreadable files are reported and skipped (exit code "
         "1). Parquet requires pyarrow, the extra `embeddings` of soundfold.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
+    add_run(parser)
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="sound file, or folder of sound files")
-    parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: each fold's model")
+    add_fold(parser, default="each fold's model")
     parser.add_argument(
         "--layer",
         help="module whose output is averaged over positions, such as layer3; default: the input of the last layer",
     )
     parser.add_argument("--unseen", action="store_true", help="omit vectors of models that were trained on the clip")
-    parser.add_argument("--hop", type=float, metavar="SECONDS", help="between windows; default half a window")
+    add_hop(parser)
     parser.add_argument("--data", type=Path, metavar="DIRECTORY", help="root of the collection, if it has moved")
     parser.add_argument(
         "--out",
@@ -31,10 +31,8 @@ def main() -> int:
         metavar="FILE",
         help=".parquet or .npz; default: embeddings.parquet in outputs, or in the run's folder for its own collection",
     )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
-    add_trust(parser)
-    args = parser.parse_args()
-    trust_modules(args.trust)
+    add_device(parser)
+    args = parse_trusting(parser)
     # imported here, so that --help answers at once
     from soundfold.inference.embed import embed
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import add_trust, flag_parser, trust_modules
+from soundfold.cli.flags import add_device, add_fold, add_hop, add_run, check_at_least, flag_parser, parse_trusting
 from soundfold.errors import InputError
 
 
@@ -17,9 +17,9 @@ def main() -> int:
         "of each fold, by the model that did not train on them. Unreadable files are reported and skipped (exit code "
         "1).",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
+    add_run(parser)
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="sound file, or folder of sound files")
-    parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
+    add_fold(parser)
     parser.add_argument("--class", dest="target", metavar="NAME", help="class to explain; default the predicted one")
     parser.add_argument("--clips", type=int, default=10, metavar="N", help="without files: clips per fold; default 10")
     parser.add_argument("--rows", type=int, default=8, help="blocks over frequency; default 8")
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument(
         "--fill", choices=("mean", "floor"), default="mean", help="level of a removed block; default the clip's mean"
     )
-    parser.add_argument("--hop", type=float, metavar="SECONDS", help="between windows; default half a window")
+    add_hop(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -36,13 +36,9 @@ def main() -> int:
         metavar="DIRECTORY",
         help="for page and JSON; default outputs/explanations",
     )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
-    add_trust(parser)
-    args = parser.parse_args()
-    trust_modules(args.trust)
-    for name in ("clips", "rows", "columns", "steps"):
-        if getattr(args, name) < 1:
-            raise InputError(f"--{name}={getattr(args, name)} must be at least 1.")
+    add_device(parser)
+    args = parse_trusting(parser)
+    check_at_least(args, 1, "clips", "rows", "columns", "steps")
     if not args.files and (args.target or args.hop or args.fold):
         raise InputError("--class, --hop and --fold require sound files: without files, all folds are measured.")
     # imported here, so that --help answers at once

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import add_trust, flag_parser, trust_modules
+from soundfold.cli.flags import add_fold, add_run, flag_parser, parse_trusting
 from soundfold.errors import InputError
 
 
@@ -14,14 +14,14 @@ def main() -> None:
         "waveform, float32 (B, samples) at the training rate. Output: class probabilities. scripts/onnx_example.py "
         "uses such a file. --format=hub and --format=zip pack the weights and the model card to share them.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
+    add_run(parser)
     parser.add_argument(
         "--format",
         choices=("onnx", "torch_export", "hub", "zip"),
         default="onnx",
         help="one file; or models and card as a folder for the Hugging Face Hub, or as a zip archive; default onnx",
     )
-    parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
+    add_fold(parser)
     parser.add_argument(
         "--out", type=Path, metavar="PATH", help="default: model.onnx, model.pt2, hub/ or <run>.zip in the run's folder"
     )
@@ -29,9 +29,7 @@ def main() -> None:
         "--int8", action="store_true", help="also write an 8-bit version of one fold's model and measure its accuracy"
     )
     parser.add_argument("--data", type=Path, metavar="DIRECTORY", help="root of the collection, for --int8")
-    add_trust(parser)
-    args = parser.parse_args()
-    trust_modules(args.trust)
+    args = parse_trusting(parser)
     if args.int8 and args.format != "onnx":
         raise InputError(f"--int8 requires --format=onnx, not --format={args.format}.")
     # imported here, so that --help answers at once

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import add_trust, flag_parser, trust_modules
+from soundfold.cli.flags import add_device, flag_parser, parse_trusting
 
 
 def main() -> int:
@@ -15,10 +15,8 @@ def main() -> int:
         "each fold, by the model that saw none of them.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
-    add_trust(parser)
-    args = parser.parse_args()
-    trust_modules(args.trust)
+    add_device(parser)
+    args = parse_trusting(parser)
     # imported here, so that --help answers at once
     from soundfold.inference.measure_novelty import novelty
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import add_trust, flag_parser, trust_modules
-from soundfold.errors import InputError
+from soundfold.cli.flags import add_device, add_fold, add_hop, add_run, check_at_least, flag_parser, parse_trusting
 
 
 def main() -> int:
@@ -15,9 +14,9 @@ def main() -> int:
         "timeline is written as CSV, figure and Audacity labels. Unreadable files are reported and skipped (exit code "
         "1).",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a run, outputs/<name>-<id>, or a weights.pt")
+    add_run(parser)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="sound file, or folder of sound files")
-    parser.add_argument("--fold", help="use only the model of this fold, or of 'none'; default: the mean of all folds")
+    add_fold(parser)
     parser.add_argument("--top", type=int, default=3, help="number of classes listed per file; default 3")
     parser.add_argument("--format", choices=("table", "csv", "jsonl"), default="table", help="default table")
     parser.add_argument(
@@ -30,7 +29,7 @@ def main() -> int:
     parser.add_argument(
         "--threshold", type=float, help="of --novelty, instead of the fitted one; without --novelty, of softmax"
     )
-    parser.add_argument("--hop", type=float, metavar="SECONDS", help="between windows; default half a window")
+    add_hop(parser)
     parser.add_argument(
         "--timelines",
         type=Path,
@@ -38,12 +37,9 @@ def main() -> int:
         metavar="DIRECTORY",
         help="for timelines of long recordings; default outputs/timelines",
     )
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
-    add_trust(parser)
-    args = parser.parse_args()
-    trust_modules(args.trust)
-    if args.top < 1:
-        raise InputError(f"--top={args.top} must be at least 1.")
+    add_device(parser)
+    args = parse_trusting(parser)
+    check_at_least(args, 1, "top")
     # imported here, so that --help answers at once
     from soundfold.inference.predict import predict
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import add_trust, flag_parser, trust_modules
+from soundfold.cli.flags import add_device, flag_parser, parse_trusting
 from soundfold.errors import InputError
 
 
@@ -36,10 +36,8 @@ def main() -> None:
     )
     parser.add_argument("--draws", type=int, default=20, help="of few clips for each fold, 0: none; default 20")
     parser.add_argument("--out", type=Path, default=Path("outputs"), metavar="DIRECTORY", help="default outputs")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="to embed; default auto")
-    add_trust(parser)
-    args = parser.parse_args()
-    trust_modules(args.trust)
+    add_device(parser, purpose="to embed; ")
+    args = parse_trusting(parser)
     if args.draws < 0 or min(args.shots) < 1:
         raise InputError("--draws must be at least 0, and --shots at least 1.")
     # imported here, so that --help answers at once

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from soundfold.cli.flags import add_trust, flag_parser, trust_modules
-from soundfold.errors import InputError
+from soundfold.cli.flags import add_device, check_at_least, flag_parser, parse_trusting
 
 
 def main() -> None:
@@ -21,12 +20,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, metavar="RUN", help="the model of the index, if it has moved")
     parser.add_argument("--page", type=Path, metavar="FILE", help="default outputs/similar/<name>.html")
     parser.add_argument("--no-page", action="store_true", help="print the table only")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
-    add_trust(parser)
-    args = parser.parse_args()
-    trust_modules(args.trust)
-    if args.top < 1:
-        raise InputError(f"--top={args.top} must be at least 1.")
+    add_device(parser)
+    args = parse_trusting(parser)
+    check_at_least(args, 1, "top")
     # imported here, so that --help answers at once
     from soundfold.inference.similar import similar
 
