@@ -10,6 +10,7 @@ import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from soundfold.io.atomic import atomic_folder, escapes_folder
@@ -41,15 +42,20 @@ def unpack(archive: Path, root: Path, table_sha256: str = TABLE_SHA256) -> None:
         with zipfile.ZipFile(archive) as opened, atomic_folder(root) as folder:
             members = _select_members(opened, table_sha256)
             require_space(root.parent, sum(member.file_size for member in members.values()))
-            for name, member in members.items():
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                # zipfile reads no more than the declared size, and checks the CRC
-                with opened.open(member) as source, target.open("xb") as stream:
-                    shutil.copyfileobj(source, stream, 1 << 20)
+            extract_members(opened, members, folder)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         # zipfile raises all of these for damaged files
         raise ArchiveError(f"the archive is damaged ({error})") from error
+
+
+def extract_members(opened: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], folder: Path) -> None:
+    """Write checked members of an archive to new files, by their paths in a folder."""
+    for name, member in members.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # zipfile reads no more than the declared size, and checks the CRC
+        with opened.open(member) as source, target.open("xb") as stream:
+            shutil.copyfileobj(source, stream, 1 << 20)
 
 
 def require_space(folder: Path, size: int) -> None:

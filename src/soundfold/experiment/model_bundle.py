@@ -21,6 +21,9 @@ from soundfold.io.checkpoints import load_checkpoint, save_checkpoint
 from soundfold.models.memory_format import to_channels_last
 from soundfold.models.networks import check_stored_network, is_builtin, on_meta
 
+# in the folder of a fold
+WEIGHTS = Path("checkpoints") / "weights.pt"
+
 
 @dataclass(frozen=True)
 class ModelBundle:

@@ -24,6 +24,7 @@ from soundfold.io.console import escape_markdown
 from soundfold.io.pcm import pcm_to_float
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import pixels
+from soundfold.report.page import display_name
 
 # summary (Markdown), probabilities by class, figure uint8 (H, W, 4)
 Outputs = tuple[str, dict[str, float] | None, np.ndarray | None]
@@ -50,20 +51,16 @@ def classify_upload(predictor: Predictor, path: str | None, max_seconds: float) 
         # the visitor need not know the server's folders
         return f"**{escape_markdown(str(error).replace(path, Path(path).name))}**", None, None
     name, value = prediction.top(1)[0]
-    summary = [f"**{escape_markdown(_display_name(name))}, {100 * value:.0f} %**", f"{prediction.seconds:.1f} s"]
+    summary = [f"**{escape_markdown(display_name(name))}, {100 * value:.0f} %**", f"{prediction.seconds:.1f} s"]
     summary += map(escape_markdown, prediction.notes)
     if len(prediction.windows) > 1:
         summary.insert(2, f"mean over {len(prediction.windows)} windows")
         figure = timeline_figure(prediction, predictor.band_centers, width=5.0)
     else:
         figure = _clip_figure(predictor, path, prediction)
-    names = map(_display_name, prediction.classes)
+    names = map(display_name, prediction.classes)
     probabilities = dict(zip(names, prediction.probabilities.tolist(), strict=True))
     return "; ".join(summary), probabilities, pixels(figure)
-
-
-def _display_name(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _clip_figure(predictor: Predictor, path: str, prediction: Prediction) -> Figure:

@@ -12,10 +12,8 @@ from soundfold.errors import InputError
 from soundfold.evaluation.metrics import fit_temperature
 from soundfold.evaluation.predictions import load_fold_predictions
 from soundfold.evaluation.results import FOLD_FOLDER, fold_folders, load_folds
-from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.experiment.model_bundle import WEIGHTS, ModelBundle
 from soundfold.inference.model_sources import local_model
-
-WEIGHTS = Path("checkpoints") / "weights.pt"
 
 
 @dataclass(frozen=True)

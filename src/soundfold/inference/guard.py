@@ -28,6 +28,22 @@ MULTIPART_BYTES = 10_000
 URL = re.compile(r"\s*([a-z][a-z0-9+.-]+:|//|\\\\)", re.IGNORECASE)
 
 
+def refuse_foreign(host: str | None, origin: str | None, port: int) -> str | None:
+    """Return why a request is not one of a page that this machine serves for itself; None if it is.
+
+    Args:
+        host, origin: headers of the request.
+        port: of the server.
+    """
+    origins = [f"{name}:{port}" for name in HOSTS] + (list(HOSTS) if port == 80 else [])
+    # the name of another site may resolve to this machine
+    if host not in origins:
+        return "This page is served for this machine only, under its own address."
+    if origin is not None and origin.removeprefix("http://") not in origins:
+        return "Requests of other sites are refused."
+    return None
+
+
 class Guard:
     """ASGI middleware that refuses requests which the page itself does not make.
 
@@ -67,13 +83,8 @@ class Guard:
 
     def _refuse(self, scope: Message, headers: dict[str, str]) -> tuple[int, str] | None:
         """Return status and reason if a request is refused by its headers."""
-        port = scope["server"][1]
-        origins = [f"{host}:{port}" for host in HOSTS] + (list(HOSTS) if port == 80 else [])
-        # the name of another site may resolve to this machine
-        if headers.get("host") not in origins:
-            return 403, "This page is served for this machine only, under its own address."
-        if "origin" in headers and headers["origin"].removeprefix("http://") not in origins:
-            return 403, "Requests of other sites are refused."
+        if reason := refuse_foreign(headers.get("host"), headers.get("origin"), scope["server"][1]):
+            return 403, reason
         routes = {"GET": READ, "HEAD": READ, "POST": WRITE}.get(scope["method"])
         if routes is None or not routes.fullmatch(scope["path"]):
             return 404, "The page does not use this address."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 import zipfile
 import zlib
@@ -12,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from soundfold.config import install_command
-from soundfold.data.unpacking import ArchiveError, check_member
+from soundfold.data.unpacking import ArchiveError, check_member, extract_members
 from soundfold.errors import InputError
+from soundfold.experiment.model_bundle import WEIGHTS
 
 # files of a run's folder that prediction and its calibration need
 MODEL_FILE = re.compile(
@@ -63,12 +63,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             raise ArchiveError("it contains a file twice")
         if (size := sum(info.file_size for info in members)) > MAX_BYTES:
             raise ArchiveError(f"it would unpack to {size / 1e9:.1f} GB, more than {MAX_BYTES / 1e9:.0f} GB")
-        for info in members:
-            target = folder / info.filename
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # zipfile reads no more than the declared size, and checks the CRC
-            with opened.open(info) as source, target.open("xb") as stream:
-                shutil.copyfileobj(source, stream, 1 << 20)
+        extract_members(opened, {info.filename: info for info in members}, folder)
 
 
 def _download(name: str) -> Path:
@@ -103,6 +98,6 @@ def _download(name: str) -> Path:
             f"{match['name']} cannot be downloaded from the Hub ({reason:.200}). Download it on a machine with a "
             "network, and name its folder."
         ) from error
-    if not any(Path(folder).glob("fold*/checkpoints/weights.pt")):
+    if not any(Path(folder).glob(f"fold*/{WEIGHTS.as_posix()}")):
         raise InputError(f"{match['name']} on the Hub has no model of soundfold: no fold<k>/checkpoints/weights.pt.")
     return Path(folder)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from soundfold.errors import InputError, printable
 from soundfold.evaluation.results import fold_folders
-from soundfold.inference.fold_models import WEIGHTS, read_models
+from soundfold.experiment.model_bundle import WEIGHTS
+from soundfold.inference.fold_models import read_models
 from soundfold.io.atomic import atomic_file, atomic_folder
 from soundfold.report.model_card import CardSource, loading_text, model_card
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from soundfold.data.embeddings import EmbeddingFile
 from soundfold.errors import InputError, printable
+from soundfold.evaluation.novelty import unit_vectors
 from soundfold.experiment.device import choose_device
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.waveforms import PcmStream
@@ -113,7 +114,7 @@ def nearest(index: EmbeddingFile, query: np.ndarray, model: str, top: int) -> pd
     Raises:
         InputError: the index has vectors of another size, or none of the model.
     """
-    directions = query / np.maximum(np.linalg.norm(query, axis=1, keepdims=True), 1e-12)
+    directions = unit_vectors(query)
     best: pd.DataFrame | None = None
     for rows, vectors in index.blocks():
         chosen = (rows["model"] == model).to_numpy()

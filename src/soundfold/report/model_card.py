@@ -14,17 +14,16 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from soundfold.evaluation.compare import RunResult, load_run
-from soundfold.evaluation.results import FoldResult, fold_folders, load_config, load_folds
+from soundfold.evaluation.results import FoldResult, fold_folders, load_config
+from soundfold.experiment.model_bundle import WEIGHTS
 from soundfold.io.atomic import write_text
 from soundfold.io.console import escape_markdown
-from soundfold.report.page import display_name
+from soundfold.report.page import display_name, render_page
 from soundfold.report.scores import mean_and_sd, score_label, score_text
 from soundfold.report.shortcuts import load_shortcuts
 
-WEIGHTS = Path("checkpoints") / "weights.pt"
 MAX_CONFUSIONS = 8
 
 
@@ -56,7 +55,7 @@ class CardSource:
         folders = {name: folder for name, folder in fold_folders(run).items() if (folder / "result.json").is_file()}
         results = {name: FoldResult.load(folder / "result.json") for name, folder in folders.items()}
         config = load_config(next(iter(folders.values())) / "config.yaml") if folders else {}
-        scored = load_run(run) if load_folds(run) else None
+        scored = load_run(run) if any(result.n for result in results.values()) else None
         shortcuts = load_shortcuts(run, str(config["data"]["name"])) if config else None
         return cls(run, results, config, scored, shortcuts)
 
@@ -87,16 +86,10 @@ def model_card(source: CardSource, folds: Sequence[str], loading: str, tags: Seq
         tags: of the header, beside those of every model.
     """
     results = [source.results[name] for name in folds]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     single = results[0] if len(results) == 1 else None
     confusion = single.confusion if single is not None and single.n else source.scored and source.scored.total.confusion
-    card = environment.get_template("model_card.md.j2").render(
+    card = render_page(
+        "model_card.md.j2",
         header=yaml.safe_dump(_header(source, results, tags), sort_keys=False, allow_unicode=True).strip(),
         title=escape_markdown(source.run.name) + _title_end(single),
         summary=_summary(source, results),

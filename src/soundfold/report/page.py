@@ -27,10 +27,10 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Render a template of ``templates/``, see `write_page`."""
+    """Render a template of ``templates/``, see `write_page`. Values of a Markdown template are not escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
+        autoescape=not template.endswith(".md.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,6 +17,7 @@ import soundfile
 import torch
 
 from soundfold.errors import InputError
+from soundfold.inference.guard import refuse_foreign
 from soundfold.inference.labeling.candidates import Candidate
 from soundfold.inference.labeling.label_book import LabelBook, next_candidate, read_window
 from soundfold.inference.predictor import Predictor
@@ -162,12 +163,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _is_own(self) -> bool:
         """Refuse a name of another site that resolves to this machine, and requests of other sites."""
-        own = [f"{host}:{self.connection.getsockname()[1]}" for host in (HOST, "localhost")]
-        origin = self.headers.get("Origin")
-        if self.headers.get("Host") in own and (origin is None or origin.removeprefix("http://") in own):
-            return True
-        self._send(403, "text/plain", b"This page is served for this machine only, under its own address.")
-        return False
+        port = self.connection.getsockname()[1]
+        reason = refuse_foreign(self.headers.get("Host"), self.headers.get("Origin"), port)
+        if reason is not None:
+            self._send(403, "text/plain", reason.encode())
+        return reason is None
 
     def _answer(self, answer: Callable[[], None]) -> None:
         try:
