@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from soundfold.errors import ArgumentError
+from soundfold.models.convolution import Conv3x3
 
 POOLINGS = ("mean", "mean_max")
 MAX_WIDTH = 1024  # 2.9e9 parameters
@@ -18,10 +19,10 @@ class Block(nn.Module):
         self, inplanes: int, planes: int, stride: int, downsample: nn.Module | None, excite: bool, drop: float
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inplanes, planes, kernel_size=3, stride=stride, padding=1, bias=False)
+        self.conv1 = Conv3x3(inplanes, planes, stride)
         self.bn1 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(planes, planes, kernel_size=3, padding=1, bias=False)
+        self.conv2 = Conv3x3(planes, planes)
         self.bn2 = nn.BatchNorm2d(planes)
         self.downsample = downsample
         self.excite: nn.Module = nn.Identity()
