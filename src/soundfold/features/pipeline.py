@@ -14,6 +14,8 @@ from soundfold.features.logmel import LogMel, NormalizeAndResize
 from soundfold.features.spectrum import Axes
 from soundfold.io.pcm import pcm_to_float
 
+CACHED_SAMPLES = 160_000  # on a CPU; fastest for clips of 2.5 s and 5 s at 16 kHz, which it groups by four and two
+
 
 class FrontEnd(nn.Module):
     """Scale, augment, log-mel, normalize, mask: int16 (B, N) -> float32 (B, 1, M, T).
@@ -60,9 +62,10 @@ class FrontEnd(nn.Module):
         """
         if wave.device.type != "cpu":
             return self._images(wave, params)
-        # one clip at a time on a CPU: its spectrum fits into the cache, which halves the time of a batch
-        clips = [slice(i, i + 1) for i in range(len(wave))]
-        return torch.cat([self._images(wave[clip], None if params is None else params.rows(clip)) for clip in clips])
+        # few clips at a time on a CPU: their spectra fit into the cache, which halves the time of a batch
+        count = max(1, CACHED_SAMPLES // wave.shape[1])
+        parts = [slice(i, i + count) for i in range(0, len(wave), count)]
+        return torch.cat([self._images(wave[part], None if params is None else params.rows(part)) for part in parts])
 
     def _images(self, wave: Tensor, params: AugmentParams | None) -> Tensor:
         # float32 throughout: power spectra overflow half precision
