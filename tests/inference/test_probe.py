@@ -18,6 +18,7 @@ from soundfold.data.tables import read_table
 from soundfold.errors import ArgumentError, InputError
 from soundfold.evaluation.probes import draw_shots, few_shot_hits, log_probabilities
 from soundfold.evaluation.statistics import draws_interval, source_interval
+from soundfold.inference.probe import embeddings_of_run
 from soundfold.inference.probe_data import read_probe_data
 
 FOLDS, CLASSES = 3, ("cat", "dog", "rain")
@@ -253,3 +254,11 @@ def test_a_run_embeds_its_collection_first(probe, tiny_run, tmp_path):
     written = (run / "embeddings.parquet").stat().st_mtime_ns
     code, text, _ = probe(run, "--draws", "0")
     assert (code, (run / "embeddings.parquet").stat().st_mtime_ns) == (0, written)
+
+
+def test_a_run_that_lacks_a_fold_is_refused_before_its_clips_are_embedded(tiny_run, tmp_path):
+    for fold in ("fold1", "fold2"):
+        (tmp_path / fold).symlink_to(tiny_run / fold)
+    with pytest.raises(ArgumentError, match="has the models of folds 1, 2, and none of fold 3. Train that fold"):
+        embeddings_of_run(tmp_path)
+    assert not (tmp_path / "embeddings.parquet").exists()

@@ -31,7 +31,7 @@ from soundfold.inference.embed import NAME, Embedder, write_embedded
 from soundfold.inference.few_shot import write_few_shot
 from soundfold.inference.own_clips import read_own_clips
 from soundfold.inference.predictor import Predictor
-from soundfold.inference.probe_data import ProbeData, read_probe_data, read_probe_table
+from soundfold.inference.probe_data import ProbeData, model_of, read_probe_data, read_probe_table
 from soundfold.io.atomic import explain_write_errors, write_text
 from soundfold.io.console import console
 from soundfold.models.metrics import default_metrics, score_clips
@@ -66,15 +66,22 @@ def probe(args: Namespace) -> None:
 
 
 def embeddings_of_run(run: Path, device: str = "auto") -> Path:
-    """Return the embeddings of a run's own collection; write them first if they are not there, or of other weights."""
+    """Return the embeddings of a run's own collection; write them first if they are not there, or of other weights.
+
+    Raises:
+        InputError: a fold has no model, or a clip cannot be embedded.
+    """
     path = run / f"{NAME}.parquet"
     predictor = Predictor.load(run, device=choose_device(device, "--device"))
     embedder = Embedder(predictor, run, read_own_clips(predictor.models[0].bundle))
     about = embedder.about()
-    if not path.is_file() or EmbeddingFile(path).about != about:
-        assert embedder.own is not None
-        if write_embedded(embedder, embedder.own.paths, path):
-            raise InputError("Not every clip of the run's collection could be embedded, see the errors above.")
+    assert embedder.own is not None
+    for fold in embedder.own.table.fold_numbers:
+        model_of(fold, list(about["models"]), run)  # refused before minutes of embedding
+    if path.is_file() and EmbeddingFile(path).about == about:
+        return path
+    if write_embedded(embedder, embedder.own.paths, path):
+        raise InputError("Not every clip of the run's collection could be embedded, see the errors above.")
     return path
 
 

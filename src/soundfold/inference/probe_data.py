@@ -83,7 +83,7 @@ def read_probe_data(file: EmbeddingFile, table: ClipTable | None) -> ProbeData:
     models: dict[int, str] = {}
     seen: dict[int, np.ndarray] = {}
     for fold in table.fold_numbers:
-        models[fold] = _model_of(fold, available, file.path)
+        models[fold] = model_of(fold, available, file.path)
         chosen = np.flatnonzero(rows["model"] == models[fold])
         spaces[fold] = _mean_by_clip(table, clips[chosen], vectors[chosen], file.path)
         seen[fold] = np.zeros(len(table), dtype=bool)
@@ -141,7 +141,12 @@ def _mean_by_clip(table: ClipTable, clips: np.ndarray, vectors: np.ndarray, path
     return (sums / counts[:, None]).astype(np.float32)
 
 
-def _model_of(fold: int, available: Sequence[Any], path: Path) -> str:
+def model_of(fold: int, available: Sequence[Any], path: Path) -> str:
+    """Return the model that tests a fold: its own, or the only one there is.
+
+    Raises:
+        ArgumentError: there are several models, and none is the fold's.
+    """
     if str(fold) in available:
         return str(fold)
     if len(available) == 1:
