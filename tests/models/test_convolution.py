@@ -53,7 +53,7 @@ def test_only_the_last_stage_of_small_images_is_a_product(monkeypatch):
         assert products(ResNet18(classes=5).eval(), torch.zeros(2, 1, 64, 126), monkeypatch) == 0
 
 
-def test_an_export_has_the_convolution_and_takes_any_size():
+def test_an_export_has_the_convolutions_and_equal_values():
     network = to_channels_last(ResNet18(classes=5)).eval()
     batch = torch.export.Dim("batch", min=1, max=64)
     image = torch.randn(2, 1, 64, 126)

@@ -73,14 +73,14 @@ def embeddings_of_run(run: Path, device: str = "auto") -> Path:
     """
     path = run / f"{NAME}.parquet"
     predictor = Predictor.load(run, device=choose_device(device, "--device"))
-    embedder = Embedder(predictor, run, read_own_clips(predictor.models[0].bundle))
+    own = read_own_clips(predictor.models[0].bundle)
+    embedder = Embedder(predictor, run, own)
     about = embedder.about()
-    assert embedder.own is not None
-    for fold in embedder.own.table.fold_numbers:
+    for fold in own.table.fold_numbers:
         model_of(fold, list(about["models"]), run)  # refused before minutes of embedding
     if path.is_file() and EmbeddingFile(path).about == about:
         return path
-    if write_embedded(embedder, embedder.own.paths, path):
+    if write_embedded(embedder, own.paths, path):
         raise InputError("Not every clip of the run's collection could be embedded, see the errors above.")
     return path
 
