@@ -15,7 +15,7 @@ class Conv3x3(nn.Conv2d):
 
     The last stage of ResNet-18 makes maps of few positions with many channels: 512 x 2 x 4 for images of 64 x 126. For
     them oneDNN reaches a few percent of a core's speed, above all for the gradient of the weights. As one matrix
-    product, the same convolution takes a quarter of the time in bfloat16 with AMX, and two thirds in float32. It is used
+    product, the same convolution takes a quarter of the time in bfloat16 with AMX, and two thirds in float32. Used
     for such maps in channels-last format on a CPU; elsewhere, and in exports, this is `torch.nn.Conv2d`.
 
     >>> Conv3x3(256, 512, stride=2)(torch.zeros(1, 256, 4, 8)).shape
