@@ -173,7 +173,8 @@ def test_the_readme_is_short_and_its_pictures_are_small():
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs" / "images").glob("*.svg")), ids=lambda path: path.name)
 def test_a_picture_loads_nothing(picture):
-    text = re.sub(r"<!--.*?-->|xmlns=\"[^\"]*\"", "", picture.read_text(), flags=re.DOTALL)
+    # the address in a namespace is a name, which no viewer loads
+    text = re.sub(r"<!--.*?-->|xmlns(:\w+)?=\"[^\"]*\"", "", picture.read_text(), flags=re.DOTALL)
     assert "http" not in text
     assert "@font-face" not in text
     assert "<script" not in text
