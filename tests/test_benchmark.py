@@ -189,34 +189,48 @@ root, size, batch, clips, epochs, device, scratch, started, *options = sys.argv[
 assert (Path(root) / "meta" / "esc50.csv").is_file()
 print(json.dumps({"first_step": 2.0, "epochs": [4.0, 3.0 if options else 1.5], "version": "1"}))
 """
+COUNTS = """
+import json, sys
+from pathlib import Path
+file = Path(sys.argv[7]) / "runs"
+runs = int(file.read_text()) if file.exists() else 0
+file.write_text(str(runs + 1))
+print(json.dumps({"first_step": runs, "epochs": [1.0], "version": "1"}))
+"""
 
 
 def test_peers_are_run_as_processes_and_absent_ones_are_named(tmp_path, monkeypatch):
     (tmp_path / "prints.py").write_text(PRINTS)
     (tmp_path / "fails.py").write_text("raise ValueError('no such kernel')")
+    (tmp_path / "counts.py").write_text(COUNTS)
+    # an environment without any package
+    (tmp_path / "bare").write_text("#!/bin/sh\necho no module >&2; exit 1\n")
+    (tmp_path / "bare").chmod(0o755)
     entries = {
         peers.OURS: peers.Peer("prints"),
         "other": peers.Peer("prints", "json", ("fast",)),
         "absent": peers.Peer("prints", "absent_package"),
         "fails": peers.Peer("fails", "json"),
+        "second": peers.Peer("counts", "json", stores=True),
     }
     monkeypatch.setattr(peers, "PEERS", entries)
     monkeypatch.setattr(peers, "SCRIPTS", tmp_path)
     root = render(tmp_path / "clips")
-    path = peers.run("cpu", 4, 8, str(root), sys.executable, tmp_path / "out", sizes=("32x32",))
+    path = peers.run("cpu", 4, 8, str(root), [str(tmp_path / "bare"), sys.executable], tmp_path / "out", ("32x32",))
     rows = {row["peer"]: row for row in json.loads(path.with_suffix(".json").read_text())["rows"]}
-    assert list(rows) == [peers.OURS, "other"]
+    assert list(rows) == [peers.OURS, "other", "second"]
+    assert rows["second"]["first_step"] == 1  # the first run, which stores what it reads, is not counted
     table = path.read_text()
     assert "| other | 32x32 | 2.0 | 3.0 | 2.00 | 1 |" in table
     assert "Not measured: absent: ModuleNotFoundError: No module named 'absent_package'" in table
     assert "Not measured: fails, 32x32: ValueError: no such kernel." in table
-    with pytest.raises(InputError, match="peers_python=nowhere does not exist"):
-        peers.run("cpu", 4, 8, None, "nowhere", tmp_path)
+    with pytest.raises(InputError, match="peers_python: nowhere does not exist"):
+        peers.run("cpu", 4, 8, None, ["nowhere"], tmp_path)
 
 
 def test_every_peer_has_a_script_and_a_requirement():
-    required = (peers.SCRIPTS / "requirements.txt").read_text().replace("-", "_")
     for peer in peers.PEERS.values():
+        required = (peers.SCRIPTS / peer.requirements).read_text().replace("-", "_")
         assert (peers.SCRIPTS / f"{peer.script}.py").is_file()
         assert peer.package is None or f"\n{peer.package}>=" in required
 
@@ -225,7 +239,7 @@ def test_every_peer_has_a_script_and_a_requirement():
 def test_ours_is_timed_from_the_command(tmp_path):
     root = render(tmp_path / "clips")
     command = [sys.executable, str(peers.SCRIPTS / "ours.py"), str(root), "32x32", "4", "20", "2", "cpu"]
-    row, reason = peers._measure([*command, str(tmp_path)], TINY)
+    row, reason = peers._measure([*command, str(tmp_path)], peers.Peer("ours", None, TINY, stores=True))
     assert reason == ""
     assert row["first_step"] > 0
     assert len(row["epochs"]) == 1

@@ -25,7 +25,7 @@ EPOCHS = 2
 # s for one peer at one size: torch-audiomentations shifts the pitch of 16 clips in 7 s
 LIMIT = 1200
 OURS = "soundfold, defaults"
-INSTALL = "python -m venv peers && peers/bin/pip install -r scripts/benchmarks/peers/requirements.txt"
+INSTALL = "python -m venv peers && peers/bin/pip install -r scripts/benchmarks/peers/{}"
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,31 @@ class Peer:
         script: file in this folder; see `benchmarks.peers.clock` for its arguments.
         package: that the script imports; None for ours, which the interpreter of the benchmark has.
         options: further arguments of the script.
+        requirements: file in this folder with which the package is installed.
+        stores: a first run, which is not counted, stores what later runs read.
     """
 
     script: str
     package: str | None = None
     options: tuple[str, ...] = ()
+    requirements: str = "requirements.txt"
+    stores: bool = False
+
+    @property
+    def install(self) -> str:
+        """Command that makes an environment with the package."""
+        return INSTALL.format(self.requirements)
 
 
 PEERS = {
-    OURS: Peer("ours"),
-    "soundfold, float32": Peer("ours", None, ("trainer.precision=32-true", "model.channels_last=false")),
+    OURS: Peer("ours", stores=True),
+    "soundfold, float32": Peer("ours", None, ("trainer.precision=32-true", "model.channels_last=false"), stores=True),
     "OpenSoundscape, defaults": Peer("opensoundscape_cnn", "opensoundscape"),
     "OpenSoundscape, bf16 and channels-last": Peer("opensoundscape_cnn", "opensoundscape", ("fast",)),
     "plain loop, audiomentations": Peer("audiomentations_loop", "audiomentations"),
     "plain loop, torch-audiomentations": Peer("torch_audiomentations_loop", "torch_audiomentations"),
+    # its Pillow is older than OpenSoundscape's
+    "autrainer, SpecAugment": Peer("autrainer_train", "autrainer", (), "requirements-autrainer.txt", stores=True),
 }
 
 
@@ -58,7 +69,7 @@ def run(
     batch: int,
     clips: int,
     root: str | None,
-    peers_python: str | None,
+    peers_python: Sequence[str],
     outputs: Path,
     sizes: Sequence[str] = SIZES,
 ) -> Path:
@@ -69,16 +80,18 @@ def run(
         batch: clips in a batch.
         clips: clips of an epoch. A collection's first fold is left out, so a quarter as many again are rendered.
         root: an ESC-50-format collection; None uses noise. Its clips must be enough.
-        peers_python: interpreter of the environment of the peers; None measures only soundfold.
+        peers_python: interpreters of the peers' environments; each peer uses the first that has its package. Without
+            any, only soundfold is measured.
         outputs: folder for both files.
         sizes: of the images, bands x frames.
 
     Raises:
-        InputError: the device or the interpreter is not available.
+        InputError: the device or an interpreter is not available.
     """
     target = choose_device(device)
-    if peers_python is not None and not Path(peers_python).is_file():
-        raise InputError(f"peers_python={peers_python} does not exist. Make the environment: {INSTALL}.")
+    if missing := [name for name in peers_python if not Path(name).is_file()]:
+        install = INSTALL.format("requirements.txt")
+        raise InputError(f"peers_python: {missing[0]} does not exist. Make the environment: {install}.")
     header: dict[str, Any] = {**environment.describe(target), "date": time.strftime("%Y-%m-%d")}
     header |= {"batch": batch, "clips": clips, "source": "noise" if root is None else Path(root).name}
     rows: list[dict[str, Any]] = []
@@ -89,33 +102,38 @@ def run(
             render(folder / "sounds", clips * 5 // 4, 5.0, 5)
         sounds = folder / "sounds" if root is None else Path(root).resolve()
         for title, peer in PEERS.items():
-            python = sys.executable if peer.package is None else peers_python
-            if peer.package is not None and (reason := _absence(python, peer.package)):
+            python, reason = _find_interpreter(peer, peers_python)
+            if python is None:
                 skipped[title] = reason
                 continue
             for size in sizes:
                 arguments = [str(sounds), size, str(batch), str(clips), str(EPOCHS + 1), device, str(folder)]
-                row, reason = _measure([str(python), str(SCRIPTS / f"{peer.script}.py"), *arguments], peer.options)
+                row, reason = _measure([python, str(SCRIPTS / f"{peer.script}.py"), *arguments], peer)
                 rows += [{"peer": title, "size": size, **row}] if row else []
                 skipped |= {f"{title}, {size}": reason} if reason else {}
     content = {"header": header, "rows": rows, "skipped": skipped}
     return write_results(outputs / f"peers-{device}", content, markdown(header, rows, skipped), width=140)
 
 
-def _absence(python: str | None, package: str) -> str:
-    """Return why a package cannot be imported; empty if it can."""
-    if python is None:
-        return f"not installed: {INSTALL}, then peers_python=peers/bin/python"
-    done = subprocess.run([python, "-c", f"import {package}"], capture_output=True, text=True)
-    return "" if done.returncode == 0 else f"{(done.stderr.splitlines() or ['?'])[-1]} ({INSTALL})"
+def _find_interpreter(peer: Peer, pythons: Sequence[str]) -> tuple[str | None, str]:
+    """Return the first interpreter that has the peer's package, or None and why there is none."""
+    if peer.package is None:
+        return sys.executable, ""
+    reason = "not installed"
+    for python in pythons:
+        done = subprocess.run([python, "-c", f"import {peer.package}"], capture_output=True, text=True)
+        if done.returncode == 0:
+            return python, ""
+        reason = (done.stderr.splitlines() or ["?"])[-1]
+    return None, f"{reason} ({peer.install}, then peers_python=[peers/bin/python])"
 
 
-def _measure(command: list[str], options: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """Return what a script measured, or why it did not; the first run of ours builds the store and is not counted."""
-    for _ in range(2 if command[1].endswith("ours.py") else 1):
+def _measure(command: list[str], peer: Peer) -> tuple[dict[str, Any], str]:
+    """Return what a script measured, or why it did not."""
+    for _ in range(2 if peer.stores else 1):
         try:
             done = subprocess.run(
-                [*command, str(time.time()), *options], capture_output=True, text=True, timeout=LIMIT, check=False
+                [*command, str(time.time()), *peer.options], capture_output=True, text=True, timeout=LIMIT, check=False
             )
         except subprocess.TimeoutExpired:
             return {}, f"not finished after {LIMIT} s"

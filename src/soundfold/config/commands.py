@@ -31,7 +31,7 @@ class Benchmark:
     repeats: int = key(low=1)
     root: str | None = key()
     collection: str = key(choices=("esc50", "esc50_16k"))
-    peers_python: str | None = key()
+    peers_python: list[str] = key()
     outputs: str = key()
 
 
