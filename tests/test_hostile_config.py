@@ -148,10 +148,16 @@ HUGE = "1" + 400 * "0"
         (f"optim.lr={HUGE}", "optim.lr: the number is too large"),
         (f"augment.noise_colours=[{HUGE}]", "augment.noise_colours[0]: the number is too large"),
         (f"seed={20 * HUGE}", "A value cannot be read: Exceeds the limit (4300 digits)"),
-        ("optim.lr=abc", "error: optim.lr=abc: Value 'abc' of type 'str' could not be converted to Float."),
+        ("optim.lr=abc", "error: optim.lr=abc must be a number."),
+        ("optim={lr: abc}", "error: optim={lr: abc}: optim.lr must be a number."),
+        ("data.batch_size=2.5", "error: data.batch_size=2.5 must be a whole number."),
+        ("data.classes=dog", "error: data.classes=dog must be a list, such as [a,b]."),
+        ("trainer.max_steps=null", "error: trainer.max_steps=null requires a value."),
+        ("model=18", "error: model=18: model is a group; choose one of its options by name."),
+        ("average=null", "error: average=null: average is a group; choose one of its options by name."),
         ("features.image={frames: 60, size: 32}", "sets a key of a section that is null (off)"),
     ],
-    ids=["float", "list", "digits", "type", "section"],
+    ids=["float", "list", "digits", "type", "key", "fraction", "no-list", "null", "option", "no-option", "section"],
 )
 def test_command_line_explains_values_that_no_type_can_hold(override, message):
     process = train(override, "data.root=missing", "data.download=null")

@@ -59,7 +59,7 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
     ("option", "message"),
     [
         ("n_jobs=0", "hydra.launcher.n_jobs=0 must be at least 1."),
-        ("num_cpus=many", "hydra.launcher.num_cpus=many: Value 'many' of type 'str' could not be converted to Float."),
+        ("num_cpus=many", "hydra.launcher.num_cpus=many must be a number."),
     ],
 )
 def test_invalid_options_are_refused(option, message, monkeypatch, tmp_path, capsys):

@@ -7,9 +7,9 @@ import sys
 import traceback
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from soundfold.config import install_command
+from soundfold.config import explain_refusal, install_command
 from soundfold.errors import InputError, printable
 
 # base configs of the presets in conf/hydra/launcher; an extra of this package installs them
@@ -25,14 +25,17 @@ def explain(error: Exception) -> str | None:
         return f"This launcher requires a package that is not installed: {install_command('launchers')}."
     if isinstance(error, OverrideParseException) and "NoViableAlt" in text:
         return f"{text}\nHydra requires quotes around special characters, within those of the shell: \"KEY='VALUE'\"."
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} has no value. Set it, or choose an option of its group."
     if isinstance(error, HydraException | OmegaConfBaseException):
         # the cause names the fault; Hydra's first line only locates it, and its others suggest a plus sign
         cause = error.__cause__
         if cause is None:
             return text
+        if override := re.match("Error merging override (.*)", text):
+            return explain_refusal(override[1], cause)
         reason = str(cause).splitlines()[0].rstrip(".")
-        override = re.match("Error merging override (.*)", text)
-        return f"{override[1]}: {reason}." if override else f"{text.splitlines()[0]} {reason}."
+        return f"{text.splitlines()[0]} {reason}."
     if isinstance(error, OSError) and _is_raised_by_hydra(error):
         return (
             f"Hydra cannot create its folder {error.filename}: {error.strerror}. Set hydra.run.dir or "

@@ -43,15 +43,21 @@ def value_keys(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     Args:
         overrides: of the command line.
         folders: with the configuration groups, whose options are not values.
+
+    Raises:
+        InputError: a number has too many digits, or a group is set to a number or null.
     """
     try:
         parsed = OverridesParser.create().parse_overrides([text for text in overrides if "=" in text])
     except ValueError as error:
         # Python limits the digits of an integer
         raise InputError(f"A value cannot be read: {str(error).split(';')[0]}.") from None
-    keys = [(override.key_or_group or "").split("@")[0] for override in parsed]
-    return [
-        key
-        for key in keys
-        if key.split(".")[0].split("/")[0] != "hydra" and not any((folder / key).is_dir() for folder in folders)
-    ]
+    keys = []
+    for override in parsed:
+        key = (override.key_or_group or "").split("@")[0]
+        if any((folder / key).is_dir() for folder in folders):
+            if isinstance(override.value(), int | float | None) and not override.is_delete():
+                raise InputError(f"{override.input_line}: {key} is a group; choose one of its options by name.")
+        elif key.split(".")[0].split("/")[0] != "hydra":
+            keys.append(key)
+    return keys

@@ -11,6 +11,7 @@ from soundfold.config.installation import install_command, is_built
 from soundfold.config.keys import drop_keys, flatten, is_class_option, known_keys, refuse_unknown_keys
 from soundfold.config.migration import SCHEMA_VERSION, migrate, new_name, to_yaml
 from soundfold.config.model_schema import MODELS, Model
+from soundfold.config.refusals import explain_refusal
 from soundfold.config.schema import (
     LOGGERS,
     OPTIMIZERS,
@@ -49,6 +50,7 @@ __all__ = [
     "compose_config",
     "cv_id",
     "drop_keys",
+    "explain_refusal",
     "flatten",
     "frame_sizes",
     "identity_values",

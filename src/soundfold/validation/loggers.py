@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from soundfold.config import LOGGERS, Wandb, refuse_unknown_keys
+from soundfold.config import LOGGERS, Wandb, explain_refusal, refuse_unknown_keys
 from soundfold.errors import InputError
 from soundfold.validation.values import check_values
 
@@ -47,7 +47,7 @@ def wandb_options(loggers: Mapping[str, Any]) -> Wandb | None:
         try:
             options[name] = value
         except OmegaConfBaseException as error:
-            raise InputError(f"logger.wandb.{name}={value}: {str(error).splitlines()[0].rstrip('.')}.") from error
+            raise InputError(explain_refusal(f"logger.wandb.{name}={value}", error)) from error
     return options
 
 

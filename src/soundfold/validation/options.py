@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from soundfold.config import CONF, Report, refuse_unknown_keys
+from soundfold.config import CONF, Report, explain_refusal, refuse_unknown_keys
 from soundfold.errors import InputError
 from soundfold.validation.collection import validate_data, validate_features
 from soundfold.validation.values import check_values
@@ -48,6 +48,6 @@ def report_options(settings: list[str]) -> DictConfig:
         layers = (defaults.report, {"page": "full"}, overrides)
         options: Any = OmegaConf.merge(OmegaConf.structured(Report), *layers)
     except OmegaConfBaseException as error:
-        raise InputError(f"{' '.join(settings)}: {str(error).splitlines()[0]}") from error
+        raise InputError(explain_refusal(" ".join(settings), error)) from error
     check_values(options, "report.")
     return options
