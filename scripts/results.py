@@ -115,7 +115,7 @@ def recipe_row(group: list[Run], accuracy: float, sd: float, interval: tuple[flo
         f"**{100 * accuracy:.2f} ± {100 * sd:.2f}**",
         f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}",
         f"{sum(minutes):.1f}" if of else " and ".join(f"{value:.1f}" for value in minutes),
-        f"{facts['hardware']}, {facts['date']}",
+        "; ".join(dict.fromkeys(f"{run[0]['hardware']}, {run[0]['date']}" for run in group)),
         ", ".join(commits),
     ]
     return accuracy, cells
