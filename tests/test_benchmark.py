@@ -230,7 +230,7 @@ def test_peers_are_run_as_processes_and_absent_ones_are_named(tmp_path, monkeypa
 
 def test_every_peer_has_a_script_and_a_requirement():
     for peer in peers.PEERS.values():
-        required = (peers.SCRIPTS / peer.requirements).read_text().replace("-", "_")
+        required = (peers.SCRIPTS / peers.REQUIREMENTS[peer.environment]).read_text().replace("-", "_")
         assert (peers.SCRIPTS / f"{peer.script}.py").is_file()
         assert peer.package is None or f"\n{peer.package}>=" in required
 

@@ -25,7 +25,8 @@ EPOCHS = 2
 # s for one peer at one size: torch-audiomentations shifts the pitch of 16 clips in 7 s
 LIMIT = 1200
 OURS = "soundfold, defaults"
-INSTALL = "python -m venv peers && peers/bin/pip install -r scripts/benchmarks/peers/{}"
+# of the peers' environments, by name; autrainer needs an older Pillow than OpenSoundscape
+REQUIREMENTS = {"peers": "requirements.txt", "peers-autrainer": "requirements-autrainer.txt"}
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,15 @@ class Peer:
         script: file in this folder; see `benchmarks.peers.clock` for its arguments.
         package: that the script imports; None for ours, which the interpreter of the benchmark has.
         options: further arguments of the script.
-        requirements: file in this folder with which the package is installed.
+        environment: that has the package, see `REQUIREMENTS`.
         stores: a first run, which is not counted, stores what later runs read.
     """
 
     script: str
     package: str | None = None
     options: tuple[str, ...] = ()
-    requirements: str = "requirements.txt"
+    environment: str = "peers"
     stores: bool = False
-
-    @property
-    def install(self) -> str:
-        """Command that makes an environment with the package."""
-        return INSTALL.format(self.requirements)
 
 
 PEERS = {
@@ -59,8 +55,7 @@ PEERS = {
     "OpenSoundscape, bf16 and channels-last": Peer("opensoundscape_cnn", "opensoundscape", ("fast",)),
     "plain loop, audiomentations": Peer("audiomentations_loop", "audiomentations"),
     "plain loop, torch-audiomentations": Peer("torch_audiomentations_loop", "torch_audiomentations"),
-    # its Pillow is older than OpenSoundscape's
-    "autrainer, SpecAugment": Peer("autrainer_train", "autrainer", (), "requirements-autrainer.txt", stores=True),
+    "autrainer, SpecAugment": Peer("autrainer_train", "autrainer", (), "peers-autrainer", stores=True),
 }
 
 
@@ -90,8 +85,7 @@ def run(
     """
     target = choose_device(device)
     if missing := [name for name in peers_python if not Path(name).is_file()]:
-        install = INSTALL.format("requirements.txt")
-        raise InputError(f"peers_python: {missing[0]} does not exist. Make the environment: {install}.")
+        raise InputError(f"peers_python: {missing[0]} does not exist. Make the environment: {_install('peers')}.")
     header: dict[str, Any] = {**environment.describe(target), "date": time.strftime("%Y-%m-%d")}
     header |= {"batch": batch, "clips": clips, "source": "noise" if root is None else Path(root).name}
     rows: list[dict[str, Any]] = []
@@ -115,6 +109,12 @@ def run(
     return write_results(outputs / f"peers-{device}", content, markdown(header, rows, skipped), width=140)
 
 
+def _install(environment: str) -> str:
+    """Return the command that makes an environment."""
+    file = f"scripts/benchmarks/peers/{REQUIREMENTS[environment]}"
+    return f"python -m venv {environment} && {environment}/bin/pip install -r {file}"
+
+
 def _find_interpreter(peer: Peer, pythons: Sequence[str]) -> tuple[str | None, str]:
     """Return the first interpreter that has the peer's package, or None and why there is none."""
     if peer.package is None:
@@ -125,7 +125,8 @@ def _find_interpreter(peer: Peer, pythons: Sequence[str]) -> tuple[str | None, s
         if done.returncode == 0:
             return python, ""
         reason = (done.stderr.splitlines() or ["?"])[-1]
-    return None, f"{reason} ({peer.install}, then peers_python=[peers/bin/python])"
+    install = _install(peer.environment)
+    return None, f"{reason} ({install}, then peers_python=[{peer.environment}/bin/python])"
 
 
 def _measure(command: list[str], peer: Peer) -> tuple[dict[str, Any], str]:
