@@ -358,24 +358,31 @@ def test_the_best_settings_are_saved_as_an_experiment(root, tmp_path):
     assert (cfg.data.batch_size, cfg.split.protocol) == (expected.data.batch_size, "benchmark")
 
 
-def test_a_search_is_a_run_of_w_and_b_that_grows_with_its_trials(root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_search_is_a_run_of_w_and_b_that_grows_with_its_trials(root, tmp_path, monkeypatch, is_sent):
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     best = search(root, tmp_path, "logger=wandb", "search.trials=2")
-    best = max(best, search(root, tmp_path, "logger=wandb", "search.trials=3"))
     folder = folder_of(tmp_path)
-    # one folder, with the whole history
+    if is_sent:
+        (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+        path.with_suffix(".wandb.synced").touch()
+    best = max(best, search(root, tmp_path, "logger=wandb", "search.trials=3"))
+    # one folder, with all of the history that was not sent
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     records = wandb_records(path)
     (run,) = [record.run for record in records if record.HasField("run")]
     assert (run.job_type, run.run_group, run.run_id) == ("search", folder.name, f"search-{folder.name}")
     history = [record.history.item for record in records if record.HasField("history")]
     rows = [{"/".join(item.nested_key) or item.key: item.value_json for item in items} for items in history]
-    objectives = [float(row["search/objective"]) for row in rows if "search/objective" in row]
-    assert objectives == [trial.value for trial in trials_of(tmp_path)]
-    assert [float(row["search/best"]) for row in rows[:3]] == np.maximum.accumulate(objectives).tolist()
-    assert float(rows[2]["search/best"]) == best
-    assert [float(row["sweep/optim.lr"]) for row in rows[:3]] == [t.params["optim.lr"] for t in trials_of(tmp_path)]
+    trials = trials_of(tmp_path)
+    objectives = [trial.value for trial in trials]
+    first = 2 if is_sent else 0
+    assert [float(row["search/objective"]) for row in rows] == objectives[first:]
+    assert [float(row["search/best"]) for row in rows] == np.maximum.accumulate(objectives)[first:].tolist()
+    assert float(rows[-1]["search/best"]) == best
+    assert [float(row["sweep/optim.lr"]) for row in rows] == [trial.params["optim.lr"] for trial in trials][first:]
+    assert any(name.startswith("search/trials") for name in rows[-1])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from soundfold.experiment.wandb_runs.offline import (
     last_step,
     offline_folders,
     read_records,
+    run_id_of,
     superseding,
 )
 from soundfold.experiment.wandb_runs.relocate import encode_records, relocate_artifacts
@@ -51,6 +52,13 @@ def test_records_are_read_up_to_the_cut(tmp_path):
     assert last_step(write_records(tmp_path, 2, 100, cut=60_000)) < 45
     (tmp_path / f"offline-run-x-{ID}").mkdir()
     assert last_step(tmp_path / f"offline-run-x-{ID}") == -1
+
+
+def test_the_id_of_a_run_is_that_of_its_log(tmp_path):
+    folder = write_records(tmp_path, 0, 1)
+    # two folders of one second
+    assert run_id_of(folder.rename(folder.with_name(f"{folder.name}-1"))) == ID
+    assert run_id_of(tmp_path / f"offline-run-x-{ID}") == ID
 
 
 @pytest.mark.parametrize(

@@ -59,15 +59,25 @@ class History(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         pl_module.measure_gradient = True
-        self._step = trainer.global_step
         epochs = [
             # Lightning logs an epoch at the index of its last step
             {"step": int(row["step"]) - 1, "epoch": int(row["epoch"])}
             | {name: float(value) for name, value in row.items() if "/" in name and value}
             for row in self.epochs.rows
         ]
+        # metrics.csv repeats the last scores in epochs without validation
+        if every := trainer.check_val_every_n_epoch:
+            epochs = [
+                {name: value for name, value in row.items() if is_validated or not name.startswith("val/")}
+                for row in epochs
+                for is_validated in [(row["epoch"] + 1) % every == 0]
+            ]
         for row in sorted([*self.rows, *epochs], key=lambda row: row["step"]):
             self._log(trainer, row)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # a resumed fold is not at step 0, which `on_fit_start` does not see yet
+        self._step = trainer.global_step
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started_at, self._validation_seconds, self._clips = time.monotonic(), 0.0, 0
@@ -114,7 +124,7 @@ class History(pl.Callback):
         self._log(trainer, row)
 
     def _send(self, trainer: pl.Trainer, n_held: int = 0) -> None:
-        """Log the pending rows but for the newest ``n_held``."""
+        """Log the pending rows except the newest ``n_held``."""
         n_sent = len(self._pending) - n_held
         steps, self._pending = self._pending[:n_sent], self._pending[n_sent:]
         if not steps:

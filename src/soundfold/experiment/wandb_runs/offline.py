@@ -90,8 +90,12 @@ def offline_folders(folder: Path, run_id: str | None = None) -> list[Path]:
 
 
 def run_id_of(folder: Path) -> str:
-    """Return the run's id from the name of an offline folder."""
-    return folder.name.split("-", 3)[3]
+    """Return the run's id of an offline folder.
+
+    W&B appends a number to the folder's name if there is one of the same second, so the name of the log counts.
+    """
+    log = next(folder.glob("run-*.wandb"), None)
+    return log.stem.removeprefix("run-") if log else folder.name.split("-", 3)[3]
 
 
 def fullest(folders: Sequence[Path]) -> Path:

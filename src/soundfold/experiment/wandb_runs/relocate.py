@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 from soundfold.errors import InputError
@@ -23,9 +24,14 @@ def relocate_artifacts(path: Path, folder: Path) -> None:
         folder: of the cross-validation, where the files are now.
 
     Raises:
-        InputError: a file is missing.
+        InputError: a file is missing, or the offline run's file is damaged.
     """
-    records, changed = list(read_records(path)), False
+    try:
+        records, changed = list(read_records(path)), False
+    except DecodeError as error:
+        raise InputError(
+            f"{path} is damaged ({error}). Start over with rerun=true, which logs a new W&B run."
+        ) from error
     for record in records:
         if not record.HasField("artifact"):
             continue

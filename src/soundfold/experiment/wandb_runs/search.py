@@ -55,14 +55,20 @@ def log_search(options: Wandb, folder: Path, config: dict[str, Any], trials: Seq
         first, highest = first_step(run), float("-inf")
         for step, trial in enumerate(complete):
             highest = max(highest, trial.objective or 0.0)
-            row = {"search/trial": trial.number, "search/objective": trial.objective, "search/best": highest}
+            row: dict[str, Any] = {"search/trial": trial.number, "search/objective": trial.objective}
+            row |= {"search/best": highest, **{f"sweep/{key}": value for key, value in trial.settings.items()}}
+            if step == len(complete) - 1:
+                # not in a row of its own, which would take the step of the next trial
+                row["search/trials"] = _table(trials, keys)
             if step >= first:
-                run.log({**row, **{f"sweep/{key}": value for key, value in trial.settings.items()}}, step=step)
-        rows = [
-            [trial.number, trial.state, *(trial.settings.get(key) for key in keys), trial.objective, trial.folds]
-            for trial in trials
-        ]
-        table = wandb.Table(columns=["trial", "state", *keys, "objective", "folds"], data=rows, allow_mixed_types=True)
-        run.log({"search/trials": table}, step=max(len(complete), run.starting_step))
+                run.log(row, step=step)
         run.summary.update({f"best/{key}": value for key, value in best.settings.items()})
         run.summary.update({"search/best": best.objective, "best/trial": best.number})
+
+
+def _table(trials: Sequence[LoggedTrial], keys: Sequence[str]) -> wandb.Table:
+    rows = [
+        [trial.number, trial.state, *(trial.settings.get(key) for key in keys), trial.objective, trial.folds]
+        for trial in trials
+    ]
+    return wandb.Table(columns=["trial", "state", *keys, "objective", "folds"], data=rows, allow_mixed_types=True)

@@ -84,7 +84,8 @@ def _unsent_of(folder: Path, home: Path) -> Iterator[Path]:
         return
     for run_id in sorted({run_id_of(path) for path in found}):
         kept = keep_fullest([*offline_folders(home / SUPERSEDED, run_id), *offline_folders(home, run_id)], home)
-        if not any(record.HasField("run") for record in read_records(_file(kept))):
+        log = next(kept.glob("run-*.wandb"), None)
+        if log is None or not any(record.HasField("run") for record in read_records(log)):
             console.print(f"{kept} is empty: its process was killed within seconds.", soft_wrap=True)
         elif not is_sent(kept):
             yield kept
