@@ -80,3 +80,17 @@ def test_an_unwritable_folder_is_an_argument_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArgumentError, match="`root`=.*set `root` to another folder"):
         render(tmp_path / "file" / "root")
+
+
+def test_an_empty_folder_is_filled_and_another_is_not_replaced(tmp_path):
+    (tmp_path / "empty").mkdir()
+    render(tmp_path / "empty")
+    table = tmp_path / "empty" / "meta" / "esc50.csv"
+    assert table.is_file()
+    # a complete collection is not locked: it may be on a read-only disk
+    (tmp_path / "empty.lock").unlink(missing_ok=True)
+    render(tmp_path / "empty")
+    assert not (tmp_path / "empty.lock").exists()
+    table.unlink()
+    with pytest.raises(ArgumentError, match=r"empty has files, but no meta/esc50\.csv\. It is not replaced"):
+        render(tmp_path / "empty")

@@ -266,3 +266,6 @@ def test_the_content_of_a_folder_determines_the_run_and_a_scored_clip_stops_it(t
     with pytest.raises(InputError, match=r"The recording street\.wav .* is the clip 5\.wav, .* which fold 3 scores"):
         with_noise(other)
     assert run(f"augment.background_noise.folder={other}", "fold=1")
+    # its audio is compared as a clip's is, however little of it is used
+    with pytest.raises(InputError, match=r"The recording street\.wav .* is the clip 5\.wav"):
+        run(f"augment.background_noise.folder={other}", "augment.background_noise.max_seconds=0.1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ import torch
 
 from soundfold.data.splits import Split
 from soundfold.data.store import open_store
+from soundfold.data.store_build import row_hash
 from soundfold.data.tables import ClipTable
 from soundfold.errors import ArgumentError
 from soundfold.features.recordings import Recordings
@@ -35,13 +35,17 @@ def open_recordings(folder: Path, *, seconds: float, sample_rate: int, clip_samp
         InputError: the folder has no audio file, or a file cannot be decoded.
     """
     files = tuple(path.relative_to(folder).as_posix() for path in audio_files([folder]))
-    waves = open_store(folder, files, seconds=seconds, sample_rate=sample_rate, cache=cache)
-    hashes = (
-        hashlib.sha256(row[: min(length, clip_samples)].tobytes()).hexdigest()
-        for row, length in zip(waves.samples, waves.lengths, strict=True)
-    )
+    samples = max(1, round(seconds * sample_rate))
+    # as long as a clip, so that hashes can be compared with those of clips
+    stored = max(samples, clip_samples) / sample_rate
+    waves = open_store(folder, files, seconds=stored, sample_rate=sample_rate, cache=cache)
+    hashes = (row_hash(row, min(n, clip_samples)) for row, n in zip(waves.samples, waves.lengths, strict=True))
     return Recordings(
-        torch.from_numpy(waves.samples), torch.from_numpy(waves.lengths), files, tuple(hashes), waves.digest
+        torch.from_numpy(waves.samples[:, :samples]),
+        torch.from_numpy(waves.lengths).clamp(max=samples),
+        files,
+        tuple(hashes),
+        waves.digest,
     )
 
 

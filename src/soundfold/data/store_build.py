@@ -82,8 +82,8 @@ class StoreBuilder:
     def build(self, progress: Progress, **properties: Any) -> list[str]:
         """Write the files, and return the notes about clips, in their order.
 
-        After an interruption the folder can be built on; after an error in a clip, or if nothing was written, it is
-        removed.
+        After an interruption the folder can be built on. It is removed after an error in a clip, or if a new build has
+        written nothing.
 
         Args:
             progress: wraps the loop over clips, given an iterable and their number.
@@ -94,6 +94,7 @@ class StoreBuilder:
             OSError: writing failed, or the disk has too little space.
         """
         groups: dict[int, Group] = {}
+        is_new = not self.journal.exists()
 
         def written() -> Iterator[str]:
             for group in self._write_groups():
@@ -111,8 +112,8 @@ class StoreBuilder:
             }
             (self.folder / "manifest.json").write_text(dumps_with_checksum(manifest))
         except BaseException as error:
-            # a mended file makes another store
-            if isinstance(error, InputError) or not groups:
+            # a repaired file has another hash, so its store has another key
+            if isinstance(error, InputError) or (is_new and not groups):
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
         self.journal.unlink()
@@ -135,6 +136,8 @@ class StoreBuilder:
                 journal.write(_line(group))
                 journal.flush()
                 yield group
+            # before the journal is removed: without it, samples are not trusted
+            os.fsync(stream.fileno())
 
     def _pack_group(self, start: int) -> tuple[Group, np.ndarray]:
         packed = [self.pack(index) for index in range(start, min(start + self.step, self.clips))]

@@ -115,14 +115,22 @@ def render(root: Path, seed: int = 0) -> None:
     It has 200 clips of 10 classes in 5 folds, about 30 MB. The folder appears complete or not at all.
 
     Raises:
-        ArgumentError: the folder cannot be written.
+        ArgumentError: the folder cannot be written, or has other files.
     """
+    table = root / "meta" / "esc50.csv"
+    if table.is_file():
+        return
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(root.with_name(f"{root.name}.lock"), "is rendering the synthetic collection"):
-            if not root.is_dir():
-                with atomic_folder(root) as folder:
-                    _render(folder, seed)
+            if table.is_file():  # another process held the lock
+                return
+            if root.is_dir() and any(root.iterdir()):
+                raise ArgumentError(
+                    f"`root`={root} has files, but no meta/esc50.csv. It is not replaced: set `root` to another folder."
+                )
+            with atomic_folder(root) as folder:
+                _render(folder, seed)
     except (OSError, soundfile.SoundFileError) as error:
         raise ArgumentError(
             f"The synthetic collection cannot be written to `root`={root}: {error}. It needs 30 MB. Free some space, "

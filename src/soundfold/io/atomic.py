@@ -7,6 +7,7 @@ import hashlib
 import json
 import ntpath
 import os
+import re
 import secrets
 import shutil
 import unicodedata
@@ -88,8 +89,10 @@ def resumable_folder(path: Path) -> Iterator[Path]:
 
 
 def _remove_stale(path: Path) -> None:
-    for stale in path.parent.glob(f"{path.name}.*.part/"):
-        shutil.rmtree(stale)
+    name = re.compile(re.escape(path.name) + r"\.\d+(-[0-9a-f]{8})?\.part")
+    for stale in path.parent.iterdir() if path.parent.is_dir() else ():
+        if name.fullmatch(stale.name) and stale.is_dir():
+            shutil.rmtree(stale)
 
 
 def _complete(part: Path, path: Path) -> None:
