@@ -123,7 +123,7 @@ def logged(root, tmp_path_factory) -> Path:
             patch.delenv(name)
         # as written by `soundfold explore`
         (outputs / "explore-esc50").mkdir()
-        (outputs / "explore-esc50" / "shortcuts.csv").write_text("class,recall\ntone,0.5\n")
+        (outputs / "explore-esc50" / "shortcuts.csv").write_text("class,recall\ntone,0.5\nnoise,0.7\n")
         options = ("logger.wandb.tags=[tiny,first]", "logger.wandb.notes=a note", "logger.wandb.artifact=true")
         cross_validate(root, outputs, "logger=[wandb,tensorboard]", *options, "report.mistakes=2")
         assert not [name for name in os.environ if name.startswith("WANDB_")]
@@ -228,7 +228,7 @@ def test_the_run_of_the_cross_validation_has_tables_and_media(logged, root):
     ]
     assert table(run, "calibration_table")[-1]["lineKey"] == "perfect calibration"
     shortcuts = table(run, "shortcuts")
-    assert shortcuts == [{"class": "tone", "recall": "0.5"}]
+    assert shortcuts == [{"class": "tone", "recall": "0.5"}, {"class": "noise", "recall": "0.7"}]
 
     predictions = table(run, "predictions")
     expected = {}

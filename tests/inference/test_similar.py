@@ -52,6 +52,14 @@ def test_neighbors_are_exact_over_blocks(name, tmp_path, monkeypatch):
     assert nearest(EmbeddingFile(tmp_path / name), 7 * query, "1", top=12).file.tolist() == found.file.tolist()
 
 
+def test_a_vector_of_any_length_may_be_opposite(tmp_path):
+    vectors = np.array([[-0.5, 0.75**0.5], [-1, 0]], np.float32) * np.array([[10], [100]], np.float32)
+    found = nearest(
+        write_index(tmp_path / "index.npz", vectors, ["a.wav", "b.wav"]), np.eye(1, 2, dtype=np.float32), "1", 2
+    )
+    assert found.similarity.tolist() == pytest.approx([-0.5, -1])
+
+
 def test_an_index_without_its_model_is_refused(tmp_path):
     vectors = np.eye(4, dtype=np.float32)
     index = write_index(tmp_path / "e.parquet", vectors, [*"abcd"])

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from soundfold.evaluation.results import FoldResult
 from soundfold.io.console import escape_markdown
 from soundfold.report.model_card import CardSource, model_card, write_fold_cards
+from soundfold.report.shortcuts import load_shortcuts
 
 
 def test_each_model_of_a_finished_run_has_a_card(tiny_run):
@@ -95,3 +96,15 @@ def test_cards_are_written_only_beside_models(tiny_run, tmp_path):
     (run / "fold2" / "checkpoints" / "weights.pt").unlink()
     write_fold_cards(run)
     assert sorted(path.parents[1].name for path in run.rglob("weights.md")) == ["fold1", "fold3"]
+
+
+def test_a_shortcut_audit_of_other_classes_or_a_damaged_one_is_not_used(tmp_path):
+    run = tmp_path / "mine-1a2b3c4d"
+    assert load_shortcuts(run, "folder", ["tone"]) is None
+    table = tmp_path / "explore-folder" / "shortcuts.csv"
+    table.parent.mkdir()
+    table.write_text("class,recall\ntone,1\nnoise,2\n")
+    assert load_shortcuts(run, "folder", ("noise", "tone")) == [["class", "recall"], ["tone", "1"], ["noise", "2"]]
+    assert load_shortcuts(run, "folder", ("noise", "dog")) is None
+    table.write_bytes(b"class\n\xff")
+    assert load_shortcuts(run, "folder", ("noise", "tone")) is None

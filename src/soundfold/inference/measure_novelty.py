@@ -92,7 +92,7 @@ def unknown_clips(audio: RunAudio, classes: Sequence[str]) -> ClipTable:
     cfg = audio.cfg
     options = build.table_options(cfg)
     complete = replace(options, leave_out=None) if options.leave_out else replace(options, classes=None)
-    table = find_layout(cfg.data.layout, complete).read(audio.root, Path("cache"), complete)
+    table = find_layout(cfg.data.layout, complete).read(audio.root, audio.cache, complete)
     return table.rows([i for i, target in enumerate(table.targets) if table.classes[target] not in classes])
 
 

@@ -125,7 +125,7 @@ def nearest(index: EmbeddingFile, query: np.ndarray, model: str, top: int) -> pd
             )
         rows, vectors = rows[chosen], vectors[chosen]
         norms = np.maximum(np.linalg.norm(vectors, axis=1), 1e-12)
-        similarity = (vectors @ directions.T).max(axis=1, initial=-1) / norms
+        similarity = (vectors @ directions.T / norms[:, None]).max(axis=1, initial=-1)
         both = (
             pd.concat([best, rows.assign(similarity=similarity)])
             if best is not None

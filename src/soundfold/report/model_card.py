@@ -56,7 +56,8 @@ class CardSource:
         results = {name: FoldResult.load(folder / "result.json") for name, folder in folders.items()}
         config = load_config(next(iter(folders.values())) / "config.yaml") if folders else {}
         scored = load_run(run) if any(result.n for result in results.values()) else None
-        shortcuts = load_shortcuts(run, str(config["data"]["name"])) if config else None
+        classes = next(iter(results.values())).classes if results else ()
+        shortcuts = load_shortcuts(run, str(config["data"]["name"]), classes) if config else None
         return cls(run, results, config, scored, shortcuts)
 
 
@@ -278,7 +279,7 @@ def loading_text(model: str) -> str:
     """Return Markdown that loads a model, a path or a name on the Hugging Face Hub, in Python and in a shell."""
     return f"""```python
 import soundfile
-from soundfold.inference.predictor import Predictor
+from soundfold import Predictor
 
 predictor = Predictor.load("{model}")
 prediction = predictor(*soundfile.read("recording.wav"))

@@ -106,4 +106,4 @@ def _log_to_wandb(folder: Path, run: RunResult, options: DictConfig, wandb: Wand
         ]
     except InputError as error:
         console.print(f"Mistakes are logged to W&B without pictures and sounds: {error}")
-    log_cv(folder, run, wandb, mistakes, load_shortcuts(folder, run.collection))
+    log_cv(folder, run, wandb, mistakes, load_shortcuts(folder, run.collection, run.total.classes))

@@ -26,6 +26,7 @@ class RunAudio:
     Attributes:
         cfg: sections of the stored configuration, see `soundfold.experiment.build.stored_sections`.
         root: folder of the collection.
+        cache: folder of the tables that are written for collections without one.
         sample_rate: Hz.
         seconds: length of a clip.
 
@@ -40,6 +41,7 @@ class RunAudio:
         if OmegaConf.is_missing(self.cfg.data, "root"):
             raise InputError(f"{source} lacks data.root, the folder of the audio. {REDO}")
         self.root = Path(self.cfg.data.root)
+        self.cache = Path((run.config.get("paths") or {}).get("cache") or "cache")
         self.sample_rate, self.seconds = self.cfg.data.sample_rate, self.cfg.data.seconds
         self._audio = self.root / find_layout(self.cfg.data.layout, build.table_options(self.cfg)).audio
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from soundfold.inference.labeling.candidates import Candidate
 from soundfold.io.atomic import atomic_file, explain_write_errors, write_text
 from soundfold.io.audio import open_sound
 from soundfold.io.console import escape_bytes
+from soundfold.io.reading import read_text
 
 COLUMNS = ("filename", "category", "source", "start", "end")
+HISTORY, MAX = "history.json", 100_000_000  # bytes
 REMEDY = "Free some space, or set --out=DIRECTORY."
 
 
@@ -25,7 +28,8 @@ class LabelBook:
     """Labels in a folder, complete on disk after each call.
 
     ``labels.csv`` has a row per labeled window: the clip's file, its class, the recording as source, and start and end
-    in seconds; ``audio/`` has the clips at the recording's sample rate; ``skipped.csv`` the windows that were skipped.
+    in seconds; ``audio/`` has the clips at the recording's sample rate; ``skipped.csv`` the windows that were skipped;
+    ``history.json`` their order, for `undo`.
 
     Args:
         folder: created if it does not exist. Labels in it are continued.
@@ -40,7 +44,10 @@ class LabelBook:
             (folder / "audio").mkdir(parents=True, exist_ok=True)
         self.labels = self._read("labels.csv")
         self.skipped = self._read("skipped.csv")
-        self._history = [*(("labels", key) for key in self.labels), *(("skipped", key) for key in self.skipped)]
+        actions = [*(("labels", key) for key in self.labels), *(("skipped", key) for key in self.skipped)]
+        # those that a killed process did not add to the history come last
+        past = self._read_history()
+        self._history = sorted(actions, key=lambda action: past.get(action, len(past)))
 
     @property
     def done(self) -> set[tuple[str, int]]:
@@ -65,7 +72,8 @@ class LabelBook:
             file = self._write_clip(candidate)
             self.labels[candidate.key] = _row(candidate, file, name)
             self._write("labels.csv", self.labels)
-        self._history.append(("labels", candidate.key))
+            self._history.append(("labels", candidate.key))
+            self._write_history()
 
     def skip(self, candidate: Candidate) -> None:
         """Note that a window was shown and not labeled.
@@ -76,7 +84,8 @@ class LabelBook:
         with explain_write_errors(self.folder, REMEDY):
             self.skipped[candidate.key] = _row(candidate, "", "")
             self._write("skipped.csv", self.skipped)
-        self._history.append(("skipped", candidate.key))
+            self._history.append(("skipped", candidate.key))
+            self._write_history()
 
     def undo(self) -> tuple[str, int] | None:
         """Remove the last label or skip, and return its window's key; None if there is none."""
@@ -87,6 +96,7 @@ class LabelBook:
             rows = self.labels if kind == "labels" else self.skipped
             row = rows.pop(key)
             self._write(f"{kind}.csv", rows)
+            self._write_history()
             if kind == "labels":
                 (self.folder / "audio" / row["filename"]).unlink(missing_ok=True)
         return key
@@ -113,6 +123,17 @@ class LabelBook:
                 f"{path} is not a table of labels ({error}). Restore its columns {', '.join(COLUMNS)}, or set another "
                 "--out=DIRECTORY."
             ) from error
+
+    def _read_history(self) -> dict[tuple[str, tuple[str, int]], int]:
+        """Return the position of each action, a kind and a window; empty if the file is missing or damaged."""
+        try:
+            stored = json.loads(read_text(self.folder / HISTORY, MAX))
+            return {(kind, (source, start)): position for position, (kind, source, start) in enumerate(stored)}
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def _write_history(self) -> None:
+        write_text(self.folder / HISTORY, json.dumps([(kind, *key) for kind, key in self._history]))
 
     def _write(self, name: str, rows: dict[tuple[str, int], dict[str, str]]) -> None:
         out = io.StringIO(newline="")

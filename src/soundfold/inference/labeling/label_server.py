@@ -117,9 +117,9 @@ class LabelingSession:
         _, _, pcm = next(windows(PcmStream([mono], rate, self.predictor.sample_rate), length, length))
         wave = pcm_to_float(torch.from_numpy(pcm)[None].to(self.predictor.device))
         log_mel = self.predictor.logmel(wave)[0, 0].cpu().numpy()
-        figure = clip_figure(wave[0].cpu().numpy(), self.predictor.seconds, log_mel, self.predictor.band_centers)
         out = io.BytesIO()
         with self.lock:  # matplotlib is not thread-safe
+            figure = clip_figure(wave[0].cpu().numpy(), self.predictor.seconds, log_mel, self.predictor.band_centers)
             matplotlib.image.imsave(out, pixels(figure), format="png")
         return out.getvalue()
 
