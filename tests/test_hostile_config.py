@@ -21,6 +21,7 @@ from soundfold.experiment import build
 from soundfold.experiment.setup import open_run
 from soundfold.features.augment_params import ParamSampler
 from soundfold.features.batch_transform import BatchTransform
+from soundfold.validation import validate
 
 BASES = {
     "plain": ["augment=noise_stretch_pitch"],
@@ -139,6 +140,14 @@ def is_accepted(name: str, changes: list[tuple[str, Any]]) -> bool:
     return True
 
 
+@pytest.mark.parametrize("section", ["metrics", "selection", "augment.mixing"])
+def test_a_reference_in_place_of_a_section_is_refused(section):
+    cfg = copy.deepcopy(base("image"))
+    OmegaConf.update(cfg, section, "${seed}")
+    with pytest.raises(InputError, match=rf"^{section}=0 must be a"):
+        validate(cfg)
+
+
 HUGE = "1" + 400 * "0"
 
 
@@ -153,11 +162,25 @@ HUGE = "1" + 400 * "0"
         ("data.batch_size=2.5", "error: data.batch_size=2.5 must be a whole number."),
         ("data.classes=dog", "error: data.classes=dog must be a list, such as [a,b]."),
         ("trainer.max_steps=null", "error: trainer.max_steps=null requires a value."),
+        ("data.classes=[dog]", "error: data.classes=['dog'] must name two or more classes; null uses all."),
         ("model=18", "error: model=18: model is a group; choose one of its options by name."),
         ("average=null", "error: average=null: average is a group; choose one of its options by name."),
         ("features.image={frames: 60, size: 32}", "sets a key of a section that is null (off)"),
     ],
-    ids=["float", "list", "digits", "type", "key", "fraction", "no-list", "null", "option", "no-option", "section"],
+    ids=[
+        "float",
+        "list",
+        "digits",
+        "type",
+        "key",
+        "fraction",
+        "no-list",
+        "null",
+        "one-class",
+        "option",
+        "no-option",
+        "section",
+    ],
 )
 def test_command_line_explains_values_that_no_type_can_hold(override, message):
     process = train(override, "data.root=missing", "data.download=null")

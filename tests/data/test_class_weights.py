@@ -39,7 +39,7 @@ def test_only_ratios_of_numbers_matter():
     assert weights / weights[0] == pytest.approx([1, 2, 4])
 
 
-@pytest.mark.parametrize("kind", ["balance", [1, 2], [1, 2, 0], [1, 2, -1], [1, 2, float("nan")], [1, 2, "a"]])
+@pytest.mark.parametrize("kind", ["balance", [1, 2], [1, 2, 0], [1, 2, -1], [1, 2, float("nan")], [1, 2, "a"], None, 3])
 def test_other_values_are_refused(kind):
     with pytest.raises(ArgumentError, match=r"`class_weights`=.* must be"):
         class_weights(kind, TARGETS, 3)

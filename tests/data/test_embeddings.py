@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from soundfold.data import embeddings
-from soundfold.data.embeddings import COLUMNS, EmbeddingBatch, write_embeddings
+from soundfold.data.embeddings import COLUMNS, EmbeddingBatch, EmbeddingFile, write_embeddings
 from soundfold.errors import ArgumentError, InputError
 
 ABOUT = {"format": 1, "layer": None}
@@ -65,6 +65,12 @@ def test_a_failure_leaves_the_earlier_file(name, tmp_path):
     assert write_embeddings(path, [], ABOUT) == (0, 0)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_without_rows_is_refused(tmp_path):
+    write_embeddings(tmp_path / "e.npz", [], ABOUT)
+    with pytest.raises(InputError, match=r"e\.npz"):
+        EmbeddingFile(tmp_path / "e.npz").read()
 
 
 def test_suffix_and_missing_extra_are_explained(tmp_path, monkeypatch):

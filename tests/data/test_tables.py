@@ -79,7 +79,12 @@ def test_surplus_blank_cells_are_accepted(tmp_path):
 
 def test_missing_table_names_the_remedy(tmp_path):
     with pytest.raises(ArgumentError, match=r"There is no table of clips at .*Set `root`.*`download`=esc50"):
-        read_table(tmp_path / "none.csv")
+        read_table(tmp_path / "meta" / "esc50.csv")
+
+
+def test_the_remedy_for_another_table_is_not_to_download_esc50(tmp_path):
+    with pytest.raises(ArgumentError, match=r"Set `root` to its folder\.$"):
+        read_table(tmp_path / "metadata" / "UrbanSound8K.csv")
 
 
 def test_unknown_class_is_refused(esc50_table):

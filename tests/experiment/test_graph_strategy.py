@@ -171,7 +171,7 @@ class BatchPlot(pl.Callback):
 
 def fit(**changes):
     """Return what `find_obstacle` reads of a trainer."""
-    values = {"accumulate": 1, "precision": "bf16-mixed", "reads": True, "fused": True}
+    values = {"accumulate": 1, "precision": "bf16-mixed", "reads": True, "fused": True, "interval": 1.0}
     values |= {"callbacks": [FiniteLoss(1, "32-true"), pl.callbacks.LearningRateMonitor()]} | changes
     optimizer = SimpleNamespace(param_groups=[{"fused": values["fused"]}])
     return SimpleNamespace(
@@ -180,6 +180,7 @@ def fit(**changes):
         precision=values["precision"],
         datamodule=SimpleNamespace(reads_on_device=values["reads"]),
         callbacks=values["callbacks"],
+        val_check_interval=values["interval"],
     )
 
 
@@ -197,6 +198,7 @@ def fit(**changes):
             "LambdaCallback has the hook",
         ),
         ({"callbacks": [pl.callbacks.GradientAccumulationScheduler({0: 2})]}, "accumulates gradients"),
+        ({"callbacks": [pl.callbacks.EarlyStopping("val/loss")], "interval": 0.5}, "can end an epoch"),
     ],
 )
 def test_what_prevents_a_capture_is_named(changes, obstacle):

@@ -54,6 +54,7 @@ def test_a_refused_or_misspelled_argument_is_explained_on_the_command_line_and_i
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["trainer.deterministic=1"], r"^trainer\.deterministic=1 must be one of true, false, warn\.$"),
         (["trainer.deterministic=2"], r"^trainer\.deterministic=2 must be one of true, false, warn\.$"),
         (["trainer.min_epochs=0"], r"^trainer\.min_epochs=0 must be at least 1\.$"),
         (["trainer.limit_val_batches=0"], r"^trainer\.limit_val_batches=0 must be above 0\.$"),

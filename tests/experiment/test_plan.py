@@ -13,6 +13,7 @@ from soundfold.config import compose_config
 from soundfold.errors import InputError
 from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import past_speeds
+from soundfold.experiment.callbacks.checkpoints import REQUIRED
 from soundfold.experiment.fold_checks import count_steps
 from soundfold.experiment.plan import PlannedFold, plan_run
 from soundfold.io.checkpoints import save_checkpoint
@@ -33,7 +34,7 @@ def part(tiny_run, tmp_path) -> Path:
     shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("*.pt"))
     computed = FoldResult.load(run / "fold2" / "result.json").computed
     (run / "fold2" / "result.json").unlink()
-    checkpoint = {"epoch": 0, "global_step": 3, "computed": computed}
+    checkpoint = {**dict.fromkeys(REQUIRED), "epoch": 0, "global_step": 3, "computed": computed}
     save_checkpoint(run / "fold2" / "checkpoints" / "last.ckpt", checkpoint)
     shutil.rmtree(run / "fold3")
     return run

@@ -2,6 +2,7 @@
 
 import io
 import re
+from types import SimpleNamespace
 
 import pytest
 from helpers.tiny import cross_validate, render
@@ -37,6 +38,19 @@ def test_lines_without_a_terminal_have_fold_epoch_and_time_left(root, tmp_path, 
 
 def test_no_line_is_printed_before_it_is_due(root, tmp_path, monkeypatch):
     assert output(root, tmp_path, monkeypatch, terminal=False) == ""
+
+
+def test_a_line_within_an_epoch_has_the_metrics_of_the_last_one(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(progress, "console", Terminal(file=stream, force_terminal=False, width=120))
+    callback, model = FoldProgress("fold 1/5"), SimpleNamespace()
+    trainer = SimpleNamespace(global_step=0, estimated_stepping_batches=10, current_epoch=0, max_epochs=2)
+    trainer.progress_bar_metrics = {"train/loss": 1.5}
+    callback.on_train_start(trainer, model)
+    callback.on_train_epoch_end(trainer, model)  # not due
+    callback.SECONDS_BETWEEN_LINES = 0
+    callback.on_train_batch_end(trainer, model, None, None, 0)
+    assert stream.getvalue().strip().endswith("left  train/loss 1.500")
 
 
 def test_a_terminal_has_a_bar_that_is_removed_at_the_end(root, tmp_path, monkeypatch):

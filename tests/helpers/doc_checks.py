@@ -105,13 +105,16 @@ class _Parsed(BaseException):
 
 
 def _parse_flags(module: str, args: list[str]) -> None:
-    parse = argparse.ArgumentParser.parse_args
+    def stop_after(parse: Callable[..., object]) -> Callable[..., None]:
+        def stop(self: argparse.ArgumentParser, *_: object) -> None:
+            parse(self, args)
+            raise _Parsed
 
-    def stop(self: argparse.ArgumentParser, *_: object) -> None:
-        parse(self, args)
-        raise _Parsed
+        return stop
 
-    with mock.patch.object(argparse.ArgumentParser, "parse_args", stop):
+    names = ("parse_args", "parse_intermixed_args")
+    stops = {name: stop_after(getattr(argparse.ArgumentParser, name)) for name in names}
+    with mock.patch.multiple(argparse.ArgumentParser, **stops):
         try:
             import_module(module).main()
         except _Parsed:

@@ -67,7 +67,7 @@ def parse_trusting(parser: ArgumentParser) -> Namespace:
         InputError: see `trust_modules`.
     """
     add_trust(parser)
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     trust_modules(args.trust)
     return args
 

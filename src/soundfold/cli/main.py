@@ -29,7 +29,7 @@ FLAGGED = {
     "novelty": "fit and measure the detection of unknown sounds",
     "export": "write a model as one file, raw waveform to probabilities",
     "demo": "serve a web page to try a model",
-    "wandb": "upload offline W&B runs",
+    "wandb": "upload offline W&B runs, save a workspace or a report",
     "init": "write a project with a network, an augmentation and an experiment of your own",
 }
 COMMANDS = {**CONFIGURED, **FLAGGED}

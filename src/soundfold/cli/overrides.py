@@ -13,9 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from soundfold.errors import InputError
 from soundfold.validation.search import PASSWORD_REMEDY, URL_PASSWORD
 
-# an argument that sets a secret, in any syntax; the group is its name
+# an argument that sets a secret, in any syntax, but not to a reference such as ${oc.env:NAME}; the group is its name
 SECRET = re.compile(
-    r"""([\w./@-]*(?:api[_-]?key|token|secret|passw(?:or)?d|access[_-]?key))["']?\s*[=:]""", re.IGNORECASE
+    r"""([\w./@-]*(?:api[_-]?key|token|secret|passw(?:or)?d|access[_-]?key))["']?\s*[=:](?!\s*["']?\$\{)""",
+    re.IGNORECASE,
 )
 
 
@@ -28,11 +29,12 @@ def parse_arguments(args: Sequence[str]) -> Namespace:
     for arg in args:
         if URL_PASSWORD.search(arg):
             raise InputError(f"{arg.partition('=')[0].partition('://')[0]} has a password. {PASSWORD_REMEDY}")
-        if match := SECRET.search(arg):
+        # a network may have an option such as class_token
+        if (match := SECRET.search(arg)) and not match[1].startswith("model."):
             raise InputError(
                 f"{match[1]} is not a configuration key, and other users and logs can read a secret on the command "
-                "line. Set the environment variable WANDB_API_KEY, or run `wandb login` once; revoke the secret if it "
-                "was a real one."
+                "line. Set an environment variable, such as WANDB_API_KEY or COMET_API_KEY, or run `wandb login` once; "
+                "revoke the secret if it was a real one."
             )
     return get_args_parser().parse_intermixed_args(args)
 

@@ -22,12 +22,12 @@ def _parser() -> ArgumentParser:
         "list those with a finished fold, and the settings in which they differ. A run with missing folds is marked "
         '"1 of 5 folds"; runs are compared on the folds that both finished.',
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, outputs/<name>-<id>, or of runs")
     parser.add_argument(
-        "settings",
-        nargs="*",
-        metavar="report.KEY=VALUE",
-        help="report.page=none|plain|full (default full), report.audio=false, report.mistakes=NUMBER",
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="folder of a run, outputs/<name>-<id>, or of runs; also report.page=none|plain|full (default full), "
+        "report.audio=false, report.mistakes=NUMBER",
     )
     listing = parser.add_argument_group("options of a list, soundfold report outputs [OUTPUTS...]")
     listing.add_argument(
@@ -49,7 +49,7 @@ def _parser() -> ArgumentParser:
 
 def main() -> None:
     """Run the command on the arguments of this process."""
-    args = _parser().parse_args()
+    args = _parser().parse_intermixed_args()
     trust_modules(args.trust)
     settings = [arg for arg in args.runs if re.match(r"report\.\w*=", arg)]
     folders = [folder for arg in args.runs if arg not in settings for folder in _matching(arg)]

@@ -27,10 +27,10 @@ def class_weights(kind: str | Sequence[float], targets: np.ndarray, classes: int
         float64 (C,); 0 for a class without a training clip. None for ``none``.
 
     Raises:
-        ArgumentError: ``kind`` is neither.
+        ArgumentError: ``kind`` is none of these.
     """
     counts = np.bincount(targets, minlength=classes)
-    if isinstance(kind, str):
+    if isinstance(kind, str) or not isinstance(kind, Sequence):
         if kind not in KINDS:
             raise ArgumentError(
                 f"`class_weights`={kind} must be {' or '.join(KINDS)}, or a list with one number per class."

@@ -236,7 +236,10 @@ class SoundDataModule(pl.LightningDataModule):
         return max(1, self.batch_size // (self._shard.count * crops))
 
     def _stream(self, *number: int) -> tuple[int, ...]:
-        """Return the seed of an independent stream of random numbers of this fold."""
+        """Return the seed of a stream of random numbers of this fold.
+
+        numpy pads seeds with zeros, so that the streams (s, f) and (s, f, 0) are the same.
+        """
         return self.seed, self.fold or 0, *number
 
     def _make_copies(self, n_clips: int) -> Copies | None:

@@ -220,7 +220,10 @@ class EmbeddingFile:
 
     def read(self) -> tuple[pd.DataFrame, np.ndarray]:
         """Return all rows, see `blocks`."""
-        rows, vectors = zip(*self.blocks(), strict=True)
+        blocks = list(self.blocks())
+        if not blocks:
+            raise InputError(f"{self.path} has no rows. Write it again.")
+        rows, vectors = zip(*blocks, strict=True)
         return pd.concat(rows, ignore_index=True), np.concatenate(vectors)
 
     @contextmanager

@@ -41,8 +41,8 @@ class Audit:
         images: number of training images: clips, plus their offline copies.
         same_clip: test clips that are training clips, plain or as a copy; a leak.
         same_source_and_class: test clips that share source and class with a training clip; a leak.
-        same_source: test clips that share the source with a training clip of any class. Both are None if none is known
-            to, but the sources of some clips are unknown.
+        same_source: test clips that share the source with a training clip of any class. Both are None if the count is 0
+            and some sources are unknown.
         same_audio: test clips whose decoded audio equals a training clip's; None if no audio was read.
         val_copies: validation images of clips that also train; they make validation optimistic.
         seen_before: test clips that trained or selected the initial weights, or share source and class with a clip

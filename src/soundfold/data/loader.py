@@ -67,8 +67,8 @@ class ClipBatches:
             and the epoch, so that everything drawn from it during the epoch is a function of these two.
         seed: integers that seed an epoch, together with its number.
         clip_of: int64 (images,), the clip of each image, where clips have several.
-        balanced: draw as many clips of each class in an epoch, up to one, instead of every clip once: clips of a large
-            class are left out at random, those of a small class are repeated, all before any is drawn once more.
+        balanced: draw equally many clips of each class in an epoch (up to one), instead of every clip once: clips of a
+            large class are left out at random, those of a small class repeat, each once before any repeats again.
         shard: of this process. Batch norm requires two clips in each micro-batch, so a last batch that is too small
             for them takes clips from the one before.
         indices_only: yield index and random numbers, for a training step that reads the clips itself, see `read`.

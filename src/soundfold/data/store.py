@@ -49,7 +49,7 @@ class Waveforms:
 
     @property
     def is_built(self) -> bool:
-        """Return False for a store that `open_store` was not to build: its clips have no samples."""
+        """Whether the clips have samples; False if `open_store(build=False)` found no intact store."""
         return self.samples.shape[1] > 0
 
 

@@ -198,9 +198,10 @@ def _open_csv(path: Path) -> Iterator[Any]:
     """
     try:
         if not path.exists():
+            download = ", or set `download`=esc50 to download ESC-50" if path.name == "esc50.csv" else ""
             raise ArgumentError(
                 f"There is no table of clips at {path}. A collection of this layout has {path.parent.name}/{path.name} "
-                "and audio/ under `root`. Set `root` to its folder, or set `download`=esc50 to download ESC-50."
+                f"and audio/ under `root`. Set `root` to its folder{download}."
             )
         if not path.is_file():  # reading a pipe or a device might block forever
             raise ArgumentError(f"The table of clips {path} is not a regular file. Set `root` to another folder.")

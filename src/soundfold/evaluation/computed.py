@@ -26,7 +26,7 @@ class Property:
     resumes: bool = False
 
 
-# older folds have no precision: their configuration names one, so all of their run have the same
+# older folds record no precision: their configuration fixed it
 PROPERTIES = {
     "precision": Property(
         "the precision of trainer.precision=auto",
@@ -41,7 +41,7 @@ PROPERTIES = {
 
 
 def check_alike(run: str, folds: Mapping[int, Mapping[str, Any]]) -> None:
-    """Check that folds were computed alike, so that a mean of their scores is one of equals.
+    """Check that folds were computed alike, so that their scores can be averaged.
 
     Args:
         run: name or id of the run, for the message.

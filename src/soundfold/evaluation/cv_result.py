@@ -32,11 +32,11 @@ class CVResult:
             are beside ``accuracy``.
         leaky: the protocol makes the scores too high.
         n, seconds, confusion: sums over folds; see `FoldResult`.
-        folds: values of each `FoldResult` without its confusion, classes and configuration, ascending. ``accuracy`` is
-            the exact ratio of the counts ``correct`` and ``n``.
+        folds: values of each `FoldResult` without those in `NOT_IN_SUMMARY`, ascending. ``accuracy`` is the exact ratio
+            of the counts ``correct`` and ``n``.
         correct: number of clips classified correctly, of ``n``.
         all_folds: number of folds of the collection, finished or not.
-        interval: 95 % interval of the pooled accuracy, see `source_interval`; None if predictions were not read.
+        interval: 95 % interval of the pooled accuracy, see `accuracy_interval`; None if predictions were not read.
     """
 
     cv_id: str

@@ -45,7 +45,8 @@ class FoldResult:
         metrics: the other scores by name; None if one could not be computed. In files they are beside ``accuracy``.
         confusion: counts, rows are true classes.
         val_accuracy: fraction of 1, of the scored weights; None if the protocol has no validation.
-        objective: value for a search: the validation metric if there is one, otherwise accuracy.
+        objective: value for a search: with ``nested``, ``selection.monitor``, negated if lower is better; otherwise
+            accuracy.
         epochs, steps: completed at the end of the fold.
         seconds: wall time of the process that finished it; without the earlier time of a resumed fold.
         audit: see `soundfold.data.leakage.Audit`.
@@ -209,7 +210,9 @@ def load_config(path: Path) -> dict[str, Any]:
 
 
 def load_curves(run: Path, folds: Sequence[int]) -> dict[str, list[np.ndarray]]:
-    """Read the learning curves of folds: metric -> one array (epochs,) per fold that logged it; nan if not computed.
+    """Read the learning curves of folds: metric -> one array (epochs,) per fold that logged it.
+
+    A value is nan before the first one. Later epochs without validation repeat the last one.
 
     Raises:
         InputError: a metrics.csv is damaged.

@@ -135,7 +135,7 @@ class Iteration:
 class CapturedIteration:
     """Runs an iteration a few times, then captures it as a CUDA graph and replays it.
 
-    Batches of another size, and iterations that begin to average weights, get a graph of their own. After a change of
+    Batches of another size, and iterations that begin to average weights, get a separate graph. After a change of
     `Iteration.constants`, such as weights that a callback freezes, all are captured again. The iterations
     before a capture train as well: they create the optimizer's state, plans and workspaces, which a capture must not.
     A capture itself computes nothing, so a failed one leaves the training as it was.

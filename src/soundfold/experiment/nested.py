@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from rich.table import Table
 
 from soundfold.config import compose_config
+from soundfold.errors import InputError
 from soundfold.experiment.metrics import flip_objective
 from soundfold.experiment.run import Reporter, cross_validate
 from soundfold.experiment.study import SearchStudy, as_overrides, describe_settings
@@ -32,8 +33,15 @@ def score_nested(study: SearchStudy, cfg: DictConfig, overrides: list[str], repo
         study: finished, with every trial run on every fold.
         overrides: the Hydra overrides that composed the search.
         reporter: see `cross_validate`.
+
+    Raises:
+        InputError: no trial has a score of every fold.
     """
-    trials = [trial for trial in study.trials(TrialState.COMPLETE) if OBJECTIVES in trial.user_attrs]
+    complete = study.trials(TrialState.COMPLETE)
+    n_folds = max((len(trial.user_attrs.get(OBJECTIVES, ())) for trial in complete), default=0)
+    trials = [trial for trial in complete if len(trial.user_attrs.get(OBJECTIVES, ())) == n_folds]
+    if not n_folds:
+        raise InputError("No trial has a score of every fold. Start another study with search.name; folds are reused.")
     # (trials, folds): column k is from trainings that used fold k neither to train nor to validate
     objectives = np.array([list(trial.user_attrs[OBJECTIVES].values()) for trial in trials])
     rows = []

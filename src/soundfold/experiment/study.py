@@ -227,7 +227,7 @@ class SearchStudy:
         earlier = [other for other in self._last_attempts(trials) if _first_attempt(other) < first]
         if WITHDRAWN in trial.user_attrs or sum(map(_counts, earlier)) >= self.search.trials:
             self._withdraw(trial)
-        # retries have no settings of their own
+        # retries draw no new settings
         position = sum(other.number == _first_attempt(other) for other in trials[:first])
         self._suggest(trial, position)
         if untried_settings(self.search.space, []) is None:

@@ -82,7 +82,7 @@ def read_modules(folder: Path) -> dict[str, str]:
         return {}
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{folder / FILE} cannot be read ({error}), so nobody knows with which code the fold was interrupted. "
+            f"{folder / FILE} cannot be read ({error}), so the code that trained the interrupted fold is unknown. "
             "Train it from the start with rerun=true."
         ) from None
 

@@ -174,7 +174,7 @@ class ParamSampler:
         value = spec.low + (spec.high - spec.low + spec.integer) * self.uniform()
         if spec.integer:
             value = value.floor_().clamp_(max=spec.high)
-        # in place: `torch.where` would first render `neutral` in a kernel of its own
+        # in place: `torch.where` would first render `neutral` in a separate kernel
         if self._choice is not None:
             interval_end = self._interval_start + spec.p
             value.masked_fill_((self._choice < self._interval_start) | (self._choice >= interval_end), neutral)

@@ -75,7 +75,7 @@ class BatchTransform:
         return BatchParams(position, wave_mix, augment, image_mix, style_mix)
 
     def count_numbers(self, clips: int, device: torch.device, augment: AugmentParams | None = None) -> int:
-        """Count the uniform numbers that `draw` takes for a batch, by drawing once from a generator of its own.
+        """Count the uniform numbers that `draw` takes for a batch, by drawing once from a separate generator.
 
         Args:
             clips: number of clips B.

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from soundfold.errors import ArgumentError, check_between
+from soundfold.io.audio_limits import MAX_N_FFT
 
 # far above any use; a mel bank of this size takes 70 MB
-MAX_N_FFT, MAX_BANDS = 1 << 15, 1024
+MAX_BANDS = 1024
 # power below which a level is not distinguished, as in librosa
 LEAST_POWER = 1e-10
 # of `NormalizeAndResize`

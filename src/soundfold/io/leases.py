@@ -120,7 +120,10 @@ def _is_abandoned(path: Path, now: float) -> bool:
 
 
 def _remove_abandoned(path: Path, own: Path) -> None:
-    """Remove an abandoned lease, unless another process does, or has: then the lease may be that of a third."""
+    """Remove an abandoned lease once.
+
+    The marker keeps two processes from removing it, of which the second could remove the lease of a new holder.
+    """
     holder = path.read_text()
     marker = path.with_name(f"{path.name}.{hashlib.sha256(holder.encode()).hexdigest()[:8]}")
     if not _link(own, marker):

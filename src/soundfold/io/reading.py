@@ -1,4 +1,4 @@
-"""Files that are read back, of which a damaged or foreign one must not exhaust memory or have values of other types."""
+"""Reading of files with a limit of their size, and checks of the types of JSON values."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from soundfold.config.installation import install_command
-from soundfold.errors import ArgumentError
+from soundfold.errors import ArgumentError, is_out_of_memory
 
 # of builders: they read files or download; `model.weights` does, in training only
 LOADING = ("weights", "weights_backbone", "progress", "pretrained", "checkpoint_path", "cache_dir", "url", "file")
@@ -117,14 +116,18 @@ def torchvision_imagenet(name: str, **options: Any) -> dict[str, Tensor]:
         # the copy's random weights must not change the draws of the run
         with torch.random.fork_rng(devices=[]):
             return _torchvision(name, weights="DEFAULT", **_refuse_loading(options)).state_dict()
-    except OSError as error:
-        cache = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")) / "hub" / "checkpoints"
+    except ArgumentError:
+        raise
+    except Exception as error:  # of the network, and many types for a damaged file
+        if is_out_of_memory(error):
+            raise
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
         from torchvision import models
 
         file = Path(models.get_model_weights(name)["DEFAULT"].url).name
         raise ArgumentError(
-            f"`weights`=imagenet: the weights are not in {cache} and could not be downloaded ({error}). "
-            f"Copy {file} there, set `weights`=PATH of a copy, or train from scratch with `weights`=none."
+            f"`weights`=imagenet: the weights in {cache} are missing or damaged, and could not be downloaded "
+            f"({error}). Copy {file} there, set `weights`=PATH of a copy, or train from scratch with `weights`=none."
         ) from error
 
 

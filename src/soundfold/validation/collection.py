@@ -6,9 +6,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config import frame_sizes
 from soundfold.errors import InputError
+from soundfold.io.audio_limits import MAX_N_FFT
 from soundfold.validation.values import check_values
 
-MAX_N_FFT = 1 << 15
 MAX_CLIP_SAMPLES = 1 << 24  # 6 minutes at 44.1 kHz
 MAX_SPECTROGRAM_CELLS = 1 << 26  # half a gigabyte
 
@@ -24,6 +24,8 @@ def validate_data(cfg: DictConfig) -> None:
         raise InputError("data=folder requires data.root=DIRECTORY, with one folder of audio files per class.")
     check_values(cfg)
     _check_table(data)
+    if data.classes is not None and len(set(data.classes)) < 2:
+        raise InputError(f"data.classes={list(data.classes)} must name two or more classes; null uses all.")
     if data.subset is not None and data.layout != "esc50":
         raise InputError(
             f"data.subset={data.subset} requires data.layout=esc50: it is a column of ESC-50's table. Set data.classes "

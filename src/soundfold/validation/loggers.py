@@ -10,15 +10,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from soundfold.config import LOGGERS, Wandb, explain_refusal, refuse_unknown_keys
+from soundfold.config import LOGGERS, Wandb, explain_refusal, install_command, refuse_unknown_keys
 from soundfold.errors import InputError
 from soundfold.validation.values import check_values
 
-# options of conf/logger: the package that each requires, its module, and what installs it
+# options of conf/logger: the package that each requires, its module, and the command that installs it
 PACKAGES = {
-    "tensorboard": ("TensorBoard", "tensorboard", "-e '.[tensorboard]'"),
-    "mlflow": ("MLflow", "mlflow", "-e '.[mlflow]'"),
-    "comet": ("Comet", "comet_ml", "comet-ml"),
+    "tensorboard": ("TensorBoard", "tensorboard", install_command("tensorboard")),
+    "mlflow": ("MLflow", "mlflow", install_command("mlflow")),
+    "comet": ("Comet", "comet_ml", "pip install comet-ml"),
 }
 
 
@@ -88,7 +88,7 @@ def check_logger_packages(cfg: DictConfig) -> None:
     for name, (package, module, installed_by) in PACKAGES.items():
         if cfg.logger.get(name) is not None and importlib.util.find_spec(module) is None:
             raise InputError(
-                f"logger={name} requires {package}, which is not installed: pip install {installed_by}. "
+                f"logger={name} requires {package}, which is not installed: {installed_by}. "
                 "metrics.csv has the same values without it."
             )
 

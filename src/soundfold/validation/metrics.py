@@ -13,7 +13,13 @@ from soundfold.errors import InputError
 
 
 def metric_entries(cfg: DictConfig) -> dict[str, dict[str, Any]]:
-    """Return the entries of ``metrics`` by name, without those that are null."""
+    """Return the entries of ``metrics`` by name, without those that are null.
+
+    Raises:
+        InputError: ``metrics`` is not a mapping, as a reference to another value need not be.
+    """
+    if not isinstance(cfg.metrics, DictConfig):
+        raise InputError(f"metrics={cfg.metrics} must be a mapping of names to entries with _target_.")
     entries: Any = OmegaConf.to_container(cfg.metrics, resolve=True)
     return {name: entry for name, entry in entries.items() if entry is not None}
 

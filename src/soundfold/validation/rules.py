@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from soundfold.config import known_keys
 from soundfold.errors import InputError
 from soundfold.validation.collection import validate_data, validate_features
 from soundfold.validation.loggers import check_logger_packages, check_loggers, check_wandb, check_wandb_trial
@@ -73,12 +74,13 @@ def _check_dry_run(cfg: DictConfig) -> None:
 
 
 def _check_name(cfg: DictConfig) -> None:
-    name = cfg.name
-    if not name or name.startswith(".") or {*"/\\\n\r"} & {*name} or len(name.encode()) > 200:
-        raise InputError(
-            f"name={name[:60]!r} is not a valid folder name: it must have 1 to 200 bytes, no slashes or line breaks, "
-            "and no leading dot."
-        )
+    names = {"name": cfg.name} | ({"search.name": cfg.search.name} if cfg.search is not None else {})
+    for key, name in names.items():
+        if not name or name.startswith(".") or {*"/\\\n\r"} & {*name} or len(name.encode()) > 200:
+            raise InputError(
+                f"{key}={name[:60]!r} is not a valid folder name: it must have 1 to 200 bytes, no slashes or line "
+                "breaks, and no leading dot."
+            )
 
 
 def _check_cuda_graph(cfg: DictConfig) -> None:
@@ -175,8 +177,24 @@ def _check_kept_weights(cfg: DictConfig) -> None:
         raise InputError("fold=none trains a model to use, which checkpoints.keep=none deletes. Set keep=weights.")
 
 
-# the first four give a reason, where the choices of the schema would only refuse
+def _check_sections(cfg: DictConfig) -> None:
+    """Check that each section is one, because a reference such as ``${seed}`` may stand for any value."""
+    sections = {key.rpartition(".")[0] for key in known_keys()} - {""}
+    for section in sorted(sections):
+        if section.partition(".")[0] == "logger":
+            continue  # see `check_loggers`
+        value = OmegaConf.select(cfg, section)
+        if value is not None and not isinstance(value, DictConfig):
+            raise InputError(f"{section}={value} must be a section with keys such as {section}.{_first_key(section)}.")
+
+
+def _first_key(section: str) -> str:
+    return next(key.removeprefix(f"{section}.") for key in sorted(known_keys()) if key.startswith(f"{section}."))
+
+
+# first the rules that name a reason, where the choices of the schema would only refuse
 RULES: tuple[Callable[[DictConfig], None], ...] = (
+    _check_sections,
     check_trainer_keys,
     _check_optimizer_keys,
     _check_precision,

@@ -77,7 +77,8 @@ def _check_parameter(key: str, parameter: DictConfig) -> None:
             "how a run is shown. Search over settings such as optim.lr, augment, features.n_mels."
         )
     low, high, choices = parameter.low, parameter.high, parameter.choices
-    if (choices is None) == (None in (low, high)):
+    given = [bound is not None for bound in (low, high)]
+    if any(given) if choices is not None else not all(given):
         raise InputError(f"search.space, {key}: set either low and high, or choices.")
     if choices is not None and len(choices) < 2:
         raise InputError(f"search.space, {key}: {list(choices)} leaves nothing to choose.")

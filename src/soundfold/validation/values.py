@@ -49,7 +49,8 @@ def _check_section(cfg: DictConfig, prefix: str) -> None:
 
 def _check_declared(key: str, value: Any, metadata: Mapping[str, Any]) -> None:
     choices, low, high, above = (metadata[rule] for rule in ("choices", "low", "high", "above"))
-    if choices is not None and value not in choices:
+    # 1 equals true, but Lightning does not take it for true
+    if choices is not None and not any(type(value) is type(choice) and value == choice for choice in choices):
         spelled = [str(choice).lower() if isinstance(choice, bool) else choice for choice in choices]
         near = difflib.get_close_matches(str(value), spelled, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""

@@ -132,6 +132,8 @@ def resume_point(folder: Path) -> tuple[int, int] | None:
     path = folder / "last.ckpt"
     if not path.is_file() or any(find_damage(other) for other in folder.glob("*.ckpt")):
         return None
+    if _find_missing(path, None):
+        return None
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     # a checkpoint is saved within the epoch that it completes
     return content["epoch"] + 1, content["global_step"]

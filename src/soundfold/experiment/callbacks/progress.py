@@ -14,7 +14,7 @@ from soundfold.io.console import console
 class FoldProgress(pl.Callback):
     """Shows fold, epoch, time left and the metrics of the last epoch.
 
-    Metrics are read from the device at the end of an epoch only, and only if they are shown, so no step waits for it.
+    Metrics are read from the device at the end of an epoch only, so no step waits for it.
 
     Args:
         fold: such as ``fold 2/5``.
@@ -51,8 +51,8 @@ class FoldProgress(pl.Callback):
             self._show(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._metrics = "  ".join(f"{name} {value:.3f}" for name, value in trainer.progress_bar_metrics.items())
         if self._is_due():
-            self._metrics = "  ".join(f"{name} {value:.3f}" for name, value in trainer.progress_bar_metrics.items())
             self._show(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -83,7 +83,7 @@ class FoldProgress(pl.Callback):
 
 
 def duration(seconds: float) -> str:
-    """Return a time span in the largest unit that it fills, such as ``40 s``, ``12 min`` or ``3.2 h``."""
+    """Return a time span as ``40 s``, from one minute on as ``12 min``, and from 90 minutes on as ``3.2 h``."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
