@@ -202,6 +202,7 @@ def test_recordings_are_resampled_and_cut(tmp_path):
     ("options", "message"),
     [
         (["augment.background_noise.folder=nowhere"], r"background_noise\.folder=nowhere is not a folder"),
+        ([f"augment.background_noise.folder={300 * 'x'}"], r"background_noise\.folder=x+ is not a folder"),
         (["augment.impulse_response.folder={empty}"], "contains no file with an audio extension"),
         (
             ["augment.background_noise.folder={noise}", "augment.background_noise.low=40"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
@@ -55,7 +56,7 @@ def _recorded(cfg: DictConfig) -> dict[str, Transform]:
         options = cfg.augment[name]
         if options.folder is None:
             continue
-        if not Path(options.folder).is_dir():
+        if not os.path.isdir(options.folder):  # a `Path` raises if the name is too long
             raise InputError(f"augment.{name}.folder={options.folder} is not a folder. Give a folder of audio files.")
         recordings = open_recordings(
             Path(options.folder),
