@@ -104,6 +104,9 @@ INVALID_CONFIGS = (
     ("plain", [("trainer.gradient_clip_val", math.nan)]),
     ("search", [("model.weights", "/dev/zero")]),  # endless read
     ("image", [("augment.noise_colours", "${seed}")]),  # TypeError: a reference to a value that is no list
+    ("image", [("trainer.val_check_interval", "${name}")]),  # TypeError: a reference to text
+    ("image", [("metrics", "${seed}")]),  # ValueError: a reference to a value that is no section
+    ("image", [("augment.background_noise.folder", 300 * "x")]),  # OSError: the name is too long
     ("image", [("data.reader", "${name}")]),  # AttributeError: a reference to a value of another type
 )
 

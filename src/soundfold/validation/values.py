@@ -55,6 +55,10 @@ def _check_declared(key: str, value: Any, metadata: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(str(value), spelled, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise InputError(f"{key}={value} must be one of {', '.join(spelled)}.{hint}")
+    # OmegaConf does not check the type of a value that a reference replaces, either
+    is_bounded = above is not None or low is not None or metadata["finite"]
+    if is_bounded and not isinstance(value, int | float):
+        raise InputError(f"{key}={value!r:.80} must be a number.")
     # a comparison with nan is false
     if above is not None and not value > above:
         raise InputError(f"{key}={value} must be above {above:g}.")
