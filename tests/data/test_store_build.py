@@ -172,7 +172,7 @@ def test_a_faulty_file_or_a_full_disk_leaves_no_part(root, monkeypatch):
     part = interrupted(root, 5)
     needed = (part / "samples.npy").stat()
     free = needed.st_size - 512 * needed.st_blocks
-    # what was decoded before is kept if the disk is still full
+    # decoded groups are kept if the disk is still full
     if free > 0:
         with monkeypatch.context() as patch:
             patch.setattr(store_build.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))

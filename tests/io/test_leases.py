@@ -61,6 +61,27 @@ def test_an_abandoned_lease_is_taken_by_one_process_at_a_time(abandon, tmp_path,
     assert "waiting" not in capsys.readouterr().err
 
 
+def test_a_new_lease_is_not_removed_in_place_of_an_abandoned_one(tmp_path, monkeypatch):
+    path = tmp_path / "cv.lock"
+    write_lease(path, leases._machine(), ended_process())
+    judge = leases._is_abandoned
+
+    def judge_slowly(*arguments) -> bool:
+        is_abandoned = judge(*arguments)
+        if is_abandoned:
+            # another process removes it, and a third one takes the lease
+            write_lease(path, leases._machine(), os.getpid())
+        return is_abandoned
+
+    monkeypatch.setattr(leases, "_is_abandoned", judge_slowly)
+    monkeypatch.setattr(time, "sleep", lambda seconds: (seen.append(path.read_text()), path.unlink(missing_ok=True)))
+    seen: list[str] = []
+    with lease(path, "is testing"):
+        pass
+    # the third process still had it when this one looked again
+    assert seen[0].startswith(f"{leases._machine()} {os.getpid()} 0")
+
+
 def test_without_hard_links_a_lease_is_exclusive(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "not permitted")

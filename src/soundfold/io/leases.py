@@ -63,7 +63,7 @@ def lease(path: Path, activity: str) -> Iterator[None]:
 def is_leased(path: Path) -> bool:
     """Return whether a process holds a `lease`."""
     try:
-        return not _is_abandoned(path, time.time())
+        return not _is_abandoned(path, path.read_text(), time.time())
     except FileNotFoundError:
         return False
 
@@ -73,8 +73,10 @@ def _wait_for(path: Path, own: Path, activity: str) -> None:
     while not _link(own, path):
         try:
             os.utime(own)  # the clock of the file system
-            if _is_abandoned(path, own.stat().st_mtime):
-                _remove_abandoned(path, own)
+            # read once: by the time of the removal, the lease may be that of a new holder
+            holder = path.read_text()
+            if _is_abandoned(path, holder, own.stat().st_mtime):
+                _remove_abandoned(path, holder, own)
             # most holders end within a moment
             if not is_announced and time.monotonic() - started > 0.5:
                 text = path.read_text().partition("\n")[2] or "Another process"
@@ -105,26 +107,25 @@ def _link(own: Path, path: Path) -> bool:
     return own.stat().st_nlink == 2
 
 
-def _is_abandoned(path: Path, now: float) -> bool:
-    """Return whether a lease has expired, or the process that holds it has ended.
+def _is_abandoned(path: Path, holder: str, now: float) -> bool:
+    """Return whether a lease with this content has expired, or the process that holds it has ended.
 
     Raises:
         FileNotFoundError: there is no lease.
     """
-    # opening the file, unlike `stat`, makes NFS ask the server for its time of change
-    machine, _, rest = path.read_text().partition("\n")[0].partition(" ")
+    machine, _, rest = holder.partition("\n")[0].partition(" ")
     pid = rest.partition(" ")[0]
     if machine == _machine() and pid.isdecimal() and not _is_alive(int(pid)):
         return True
+    # the caller has read the file, which, unlike `stat`, makes NFS ask the server for its time of change
     return now - path.stat().st_mtime > EXPIRY
 
 
-def _remove_abandoned(path: Path, own: Path) -> None:
-    """Remove an abandoned lease once.
+def _remove_abandoned(path: Path, holder: str, own: Path) -> None:
+    """Remove the abandoned lease with this content, once.
 
     The marker keeps two processes from removing it, of which the second could remove the lease of a new holder.
     """
-    holder = path.read_text()
     marker = path.with_name(f"{path.name}.{hashlib.sha256(holder.encode()).hexdigest()[:8]}")
     if not _link(own, marker):
         if own.stat().st_mtime - marker.stat().st_mtime > EXPIRY:

@@ -58,7 +58,7 @@ def log_search(options: Wandb, folder: Path, config: dict[str, Any], trials: Seq
             row: dict[str, Any] = {"search/trial": trial.number, "search/objective": trial.objective}
             row |= {"search/best": highest, **{f"sweep/{key}": value for key, value in trial.settings.items()}}
             if step == len(complete) - 1:
-                # not in a row of its own, which would take the step of the next trial
+                # in this row, because another would take the step of the next trial
                 row["search/trials"] = _table(trials, keys)
             if step >= first:
                 run.log(row, step=step)
