@@ -130,7 +130,7 @@ def _find_interpreter(peer: Peer, pythons: Sequence[str]) -> tuple[str | None, s
 
 
 def _measure(command: list[str], peer: Peer) -> tuple[dict[str, Any], str]:
-    """Return what a script measured, or why it did not."""
+    """Return what a script measured, or the reason why it measured nothing."""
     for _ in range(2 if peer.stores else 1):
         try:
             done = subprocess.run(

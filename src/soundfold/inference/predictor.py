@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from soundfold.data.store_build import row_hash
 from soundfold.errors import ArgumentError, InputError
 from soundfold.features.logmel import LogMel
 from soundfold.inference.fold_models import FoldModel, read_models
@@ -268,7 +268,7 @@ class Predictor:
             yield _Batch(starts, torch.from_numpy(np.stack(pcm)), seen)
 
     def _seen(self, pcm: np.ndarray) -> tuple[str, ...]:
-        clip_hash = hashlib.sha256(pcm.tobytes()).hexdigest()
+        clip_hash = row_hash(pcm, len(pcm))
         return tuple(model.fold for model in self.models if clip_hash in model.bundle.seen.hashes)
 
 
