@@ -9,9 +9,11 @@ from helpers import tiny
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from soundfold.cli.overrides import assigned_values
 from soundfold.config import (
     CONF,
     NOT_IDENTITY,
+    Config,
     FrameSizes,
     cv_id,
     flatten,
@@ -25,7 +27,7 @@ from soundfold.config.frozen import frozen_values
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.setup import open_run
-from soundfold.validation import validate, validate_benchmark
+from soundfold.validation import check_assigned, validate, validate_benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
@@ -257,6 +259,39 @@ def test_disabled_section_differs_from_one_at_its_frozen_values():
 def test_invalid_values_are_refused_by_key(override, message):
     with pytest.raises(InputError, match=message):
         validate(composed(*override.split()))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.lr=-1", r"optim\.lr=-1 must be above 0"),
+        ("+optim.lr=nan", r"optim\.lr=nan must be a number"),
+        ("data.sample_rate=-8000.5", "between 1000 and"),
+        ("optim.momentum=2", "between 0 and 1"),
+        ("seed=-99999999999999999999", "64 bits"),
+    ],
+)
+def test_numbers_outside_their_range_are_refused_before_composition(override, message):
+    with pytest.raises(InputError, match=message):
+        check_assigned(assigned_values([override], [CONF]), Config)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optim.lr=-1 optim.lr=1",  # the last one counts
+        "optim.lr=-1,1",  # a sweep checks its jobs
+        "optim.lr=interval(-1,1)",
+        "optim.lr=${seed}",
+        "~seed=-1",
+        "trainer.max_epochs=-1",
+        "trainer.precision=16-true",  # refused later, with the reason
+        "model.mine=-1",
+        "data.seconds=1e3",
+    ],
+)
+def test_what_only_the_composed_configuration_tells_is_not_refused_before_it(override):
+    check_assigned(assigned_values(override.split(), [CONF]), Config)
 
 
 def test_max_steps_without_max_epochs_is_valid():

@@ -48,6 +48,13 @@ def test_help_and_errors_of_the_configuration_import_no_library_of_arrays(comman
     assert not imported & {*UNUSED, "torch", "lightning", "torchmetrics", "numpy", "rich", "filelock", "asyncio"}
 
 
+@pytest.mark.parametrize("override", ["sede=1", "optim.lr=-1"])
+def test_a_misspelled_key_and_a_number_outside_its_range_are_refused_before_hydra_looks_for_plugins(override):
+    plugins = "hydra._internal.core_plugins"
+    assert not {name for name in modules_of("train", override, code=2) if name.startswith(plugins)}
+    assert {name for name in modules_of("train", "fold=some", code=2) if name.startswith(plugins)}
+
+
 def test_the_library_installs_no_import_hook():
     code = "import sys; before = list(sys.meta_path); import soundfold.errors; assert sys.meta_path == before"
     hook = "import soundfold.cli; assert len(sys.meta_path) == len(before) + 1"

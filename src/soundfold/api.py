@@ -12,7 +12,7 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from soundfold.cli.overrides import value_keys
+from soundfold.cli.overrides import assigned_values
 from soundfold.cli.project import import_from_project
 from soundfold.config import CONF, compose_config, refuse_unknown_keys
 from soundfold.errors import ArgumentError, InputError
@@ -211,7 +211,7 @@ def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictCon
         import_from_project(str(config_dir))
         folders.append(Path(config_dir))
         search_path.append(f"hydra.searchpath=[{Path(config_dir).resolve()}]")
-    refuse_unknown_keys(value_keys(overrides, folders))
+    refuse_unknown_keys(list(assigned_values(overrides, folders)))
     return compose_config(*search_path, *overrides)
 
 

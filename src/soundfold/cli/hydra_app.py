@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from soundfold.cli.hydra_errors import explain
-from soundfold.cli.overrides import parse_arguments, value_keys
+from soundfold.cli.overrides import assigned_values, parse_arguments
 from soundfold.cli.project import import_from_job_project, import_from_project
 from soundfold.config import CONF, Config, refuse_unknown_keys, register
 from soundfold.errors import (
@@ -30,6 +30,7 @@ from soundfold.errors import (
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
 from soundfold.io.ranks import find_rank
 from soundfold.io.signals import Stopped, handle_stop_signals
+from soundfold.validation import check_assigned
 
 
 def run(main: Callable[[], None], schema: type = Config, description: str | None = None) -> None:
@@ -83,7 +84,10 @@ def run(main: Callable[[], None], schema: type = Config, description: str | None
 
 
 def _check_arguments(schema: type) -> Namespace:
-    """Return Hydra's flags and the overrides; refuse unknown keys, and let modules of the user's project be found."""
+    """Return Hydra's flags and the overrides; let modules of the user's project be found.
+
+    Refuses what is answered sooner than by a composition: unknown keys, and numbers outside their range.
+    """
     args = parse_arguments(sys.argv[1:])
     # folds as jobs are a sweep, as in `-m fold=1,2,3`
     if any(o.lstrip("+") == "fold=each" for o in args.overrides) and not _has_mode(args):
@@ -95,7 +99,9 @@ def _check_arguments(schema: type) -> Namespace:
         folders = [CONF, *([Path(args.config_dir)] if args.config_dir else [])]
         # the class of another network checks its keys
         other_network = any(o.startswith(("model=", "model._target_=", "experiment=")) for o in args.overrides)
-        refuse_unknown_keys(value_keys(args.overrides, folders), schema, other_network)
+        assigned = assigned_values(args.overrides, folders)
+        refuse_unknown_keys(list(assigned), schema, other_network)
+        check_assigned(assigned, schema)
     return args
 
 

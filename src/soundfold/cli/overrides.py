@@ -6,6 +6,7 @@ import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.utils import get_args_parser  # not public; only it tells overrides from the values of flags
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -39,8 +40,8 @@ def parse_arguments(args: Sequence[str]) -> Namespace:
     return get_args_parser().parse_intermixed_args(args)
 
 
-def value_keys(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Return the keys of the overrides that set a value, with or without a plus sign.
+def assigned_values(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+    """Return the values that overrides set, with or without a plus sign, by key. That of a sweep or a deletion is None.
 
     Args:
         overrides: of the command line.
@@ -54,12 +55,13 @@ def value_keys(overrides: Sequence[str], folders: Sequence[Path]) -> list[str]:
     except ValueError as error:
         # Python limits the digits of an integer
         raise InputError(f"A value cannot be read: {str(error).split(';')[0]}.") from None
-    keys = []
+    values = {}
     for override in parsed:
         key = (override.key_or_group or "").split("@")[0]
         if any((folder / key).is_dir() for folder in folders):
             if isinstance(override.value(), int | float | None) and not override.is_delete():
                 raise InputError(f"{override.input_line}: {key} is a group; choose one of its options by name.")
         elif key.split(".")[0].split("/")[0] != "hydra":
-            keys.append(key)
-    return keys
+            is_value = not (override.is_sweep_override() or override.is_delete())
+            values[key] = override.value() if is_value else None
+    return values

@@ -8,7 +8,7 @@ from soundfold.config.composition import CONF, compose_config, open_section, reg
 from soundfold.config.derived import FrameSizes, frame_sizes
 from soundfold.config.identity import NOT_IDENTITY, cv_id, identity_values
 from soundfold.config.installation import install_command, is_built
-from soundfold.config.keys import drop_keys, flatten, is_class_option, known_keys, refuse_unknown_keys
+from soundfold.config.keys import declared_rules, drop_keys, flatten, is_class_option, known_keys, refuse_unknown_keys
 from soundfold.config.migration import SCHEMA_VERSION, migrate, new_name, to_yaml
 from soundfold.config.model_schema import MODELS, Model
 from soundfold.config.refusals import explain_refusal
@@ -49,6 +49,7 @@ __all__ = [
     "Wandb",
     "compose_config",
     "cv_id",
+    "declared_rules",
     "drop_keys",
     "explain_refusal",
     "flatten",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any, get_type_hints
@@ -39,27 +39,33 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 @cache
 def known_keys(schema: type = Config) -> frozenset[str]:
     """Return every dotted key of a schema, including its sections."""
-    keys: set[str] = set()
+    return frozenset(declared_rules(schema))
+
+
+@cache
+def declared_rules(schema: type = Config) -> Mapping[str, Mapping[str, Any]]:
+    """Return the choices and the range of every dotted key of a schema; empty for one that declares none."""
+    rules: dict[str, Mapping[str, Any]] = {}
 
     def walk(node: type, prefix: str) -> None:
         hints = get_type_hints(node)
-        for name in (f.name for f in fields(node)):
-            keys.add(prefix + name)
-            for kind in (hints[name], *getattr(hints[name], "__args__", ())):
+        for field in fields(node):
+            rules[prefix + field.name] = field.metadata
+            for kind in (hints[field.name], *getattr(hints[field.name], "__args__", ())):
                 if hasattr(kind, "__dataclass_fields__"):
-                    walk(kind, f"{prefix}{name}.")
+                    walk(kind, f"{prefix}{field.name}.")
 
     walk(schema, "")
     if schema is not Config:
-        return frozenset(keys)
+        return rules
     for node in MODELS.values():
         walk(node, "model.")
     for node in OPTIMIZERS.values():
         walk(node, "optim.")
     for name, node in LOGGERS.items():
-        keys.add(f"logger.{name}")
+        rules[f"logger.{name}"] = {}
         walk(node, f"logger.{name}.")
-    return frozenset(keys)
+    return rules
 
 
 def refuse_unknown_keys(keys: Sequence[str], schema: type = Config, other_network: bool = False) -> None:

@@ -12,9 +12,10 @@ from soundfold.validation.options import report_options, validate_benchmark, val
 from soundfold.validation.ranks import count_processes, launched_rank
 from soundfold.validation.rules import parse_fold, validate
 from soundfold.validation.search import validate_search
-from soundfold.validation.values import check_values
+from soundfold.validation.values import check_assigned, check_values
 
 __all__ = [
+    "check_assigned",
     "check_values",
     "config_keys",
     "count_processes",

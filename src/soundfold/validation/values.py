@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from soundfold.config import flatten
+from soundfold.config import declared_rules, flatten
 from soundfold.errors import InputError
 
 
@@ -30,6 +30,24 @@ def check_values(cfg: DictConfig, prefix: str = "") -> None:
         for item in value if isinstance(value, list) else [value]:
             _check_storable(key, item)
     _check_section(cfg, prefix)
+
+
+def check_assigned(values: Mapping[str, Any], schema: type) -> None:
+    """Check the ranges of numbers before they are part of a configuration.
+
+    Args:
+        values: by dotted key. Values that are not numbers, and keys that the schema does not know, pass.
+        schema: of the configuration.
+
+    Raises:
+        InputError: a number is outside the range of its key.
+    """
+    rules = declared_rules(schema)
+    for key, value in values.items():
+        declared = rules.get(key)
+        if declared and declared["choices"] is None and isinstance(value, int | float):
+            _check_storable(key, value)
+            _check_declared(key, value, declared)
 
 
 def _check_section(cfg: DictConfig, prefix: str) -> None:
