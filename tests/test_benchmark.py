@@ -199,9 +199,12 @@ print(json.dumps({"first_step": runs, "epochs": [1.0], "version": "1"}))
 """
 
 
-def test_peers_are_run_as_processes_and_absent_ones_are_named(tmp_path, monkeypatch):
+def test_peers_are_run_as_processes_and_absent_ones_are_named(tmp_path, monkeypatch, capsys):
     (tmp_path / "prints.py").write_text(PRINTS)
-    (tmp_path / "fails.py").write_text("raise ValueError('no such kernel')")
+    # the rows before it are written by then
+    (tmp_path / "fails.py").write_text(
+        "import json; raise ValueError(len(json.load(open('out/peers-cpu.json'))['rows']))"
+    )
     (tmp_path / "counts.py").write_text(COUNTS)
     # an environment without any package
     (tmp_path / "bare").write_text("#!/bin/sh\necho no module >&2; exit 1\n")
@@ -215,6 +218,7 @@ def test_peers_are_run_as_processes_and_absent_ones_are_named(tmp_path, monkeypa
     }
     monkeypatch.setattr(peers, "PEERS", entries)
     monkeypatch.setattr(peers, "SCRIPTS", tmp_path)
+    monkeypatch.chdir(tmp_path)
     root = render(tmp_path / "clips")
     path = peers.run("cpu", 4, 8, str(root), [str(tmp_path / "bare"), sys.executable], tmp_path / "out", ("32x32",))
     rows = {row["peer"]: row for row in json.loads(path.with_suffix(".json").read_text())["rows"]}
@@ -223,7 +227,8 @@ def test_peers_are_run_as_processes_and_absent_ones_are_named(tmp_path, monkeypa
     table = path.read_text()
     assert "| other | 32x32 | 2.0 | 3.0 | 2.00 | 1 |" in table
     assert "Not measured: absent: ModuleNotFoundError: No module named 'absent_package'" in table
-    assert "Not measured: fails, 32x32: ValueError: no such kernel." in table
+    assert "Not measured: fails, 32x32: ValueError: 2." in table
+    assert "other, 32x32: 3.0 s an epoch\n" in capsys.readouterr().out
     with pytest.raises(InputError, match="peers_python: nowhere does not exist"):
         peers.run("cpu", 4, 8, None, ["nowhere"], tmp_path)
 

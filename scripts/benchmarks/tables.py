@@ -27,8 +27,13 @@ def write_results(path: Path, content: dict[str, Any], table: str, width: int) -
         table: Markdown.
         width: of the printed table, in columns.
     """
+    write_files(path, content, table)
+    Console(width=width).print(table, markup=False)
+    return path.with_suffix(".md")
+
+
+def write_files(path: Path, content: dict[str, Any], table: str) -> None:
+    """Write a table to ``.md`` and the figures to ``.json``, in place of earlier ones; see `write_results`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path.with_suffix(".json"), json.dumps(content, indent=1))
     write_text(path.with_suffix(".md"), table)
-    Console(width=width).print(table, markup=False)
-    return path.with_suffix(".md")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.folds import render
-from benchmarks.tables import measured_on, write_results
+from benchmarks.tables import measured_on, write_files, write_results
 from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
@@ -68,7 +68,7 @@ def run(
     outputs: Path,
     sizes: Sequence[str] = SIZES,
 ) -> Path:
-    """Measure and print, and write ``peers-<device>.md`` and ``.json``.
+    """Measure and print, and write ``peers-<device>.md`` and ``.json``, also after each row.
 
     Args:
         device: ``cpu`` or ``cuda``.
@@ -90,6 +90,8 @@ def run(
     header |= {"batch": batch, "clips": clips, "source": "noise" if root is None else Path(root).name}
     rows: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
+    results = outputs / f"peers-{device}"
+    content = {"header": header, "rows": rows, "skipped": skipped}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if root is None:
@@ -105,8 +107,9 @@ def run(
                 row, reason = _measure([python, str(SCRIPTS / f"{peer.script}.py"), *arguments], peer)
                 rows += [{"peer": title, "size": size, **row}] if row else []
                 skipped |= {f"{title}, {size}": reason} if reason else {}
-    content = {"header": header, "rows": rows, "skipped": skipped}
-    return write_results(outputs / f"peers-{device}", content, markdown(header, rows, skipped), width=140)
+                write_files(results, content, markdown(header, rows, skipped))
+                print(f"{title}, {size}:", reason or f"{min(row['epochs']):.1f} s an epoch", flush=True)
+    return write_results(results, content, markdown(header, rows, skipped), width=140)
 
 
 def _install(environment: str) -> str:

@@ -36,7 +36,7 @@ def check_assigned(values: Mapping[str, Any], schema: type) -> None:
     """Check the ranges of numbers before they are part of a configuration.
 
     Args:
-        values: by dotted key. Values that are not numbers, and keys that the schema does not know, pass.
+        values: by dotted key. Other values than numbers, and keys that the schema does not know, pass.
         schema: of the configuration.
 
     Raises:
@@ -45,8 +45,8 @@ def check_assigned(values: Mapping[str, Any], schema: type) -> None:
     rules = declared_rules(schema)
     for key, value in values.items():
         declared = rules.get(key)
-        if declared and declared["choices"] is None and isinstance(value, int | float):
-            _check_storable(key, value)
+        # nan and numbers of more than 64 bits have messages of their own later
+        if declared and declared["choices"] is None and isinstance(value, int | float) and abs(value) < 2**63:
             _check_declared(key, value, declared)
 
 
