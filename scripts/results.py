@@ -82,7 +82,7 @@ def recipes() -> str:
     for figure in FIGURES:
         if figure.esc50 is not None and ("from scratch" in figure.protocol or "listen" in figure.protocol):
             cells = [
-                f"{figure.name} ({figure.source}; {figure.protocol}), 44.1 kHz",
+                f"{figure.name} ({figure.source}; {figure.protocol})" + (f", {figure.khz:g} kHz" if figure.khz else ""),
                 "",
                 2000,
                 f"{figure.esc50}",

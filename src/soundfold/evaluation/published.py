@@ -10,24 +10,26 @@ from soundfold.evaluation.compare import RunResult
 
 @dataclass(frozen=True)
 class Published:
-    """Accuracies in %; None if the source reports none."""
+    """Accuracies in %, None if the source reports none, and the sample rate in kHz, None if not looked up."""
 
     name: str
     esc50: float | None
     esc10: float | None
     protocol: str
     source: str
+    khz: float | None = None
 
 
 FIGURES = (
-    Published("Human listeners", 81.3, 95.7, "crowd-sourced listening", "Piczak, ACM Multimedia 2015"),
-    Published("Piczak CNN", 64.5, None, "five folds, from scratch", "Piczak, IEEE MLSP 2015"),
+    Published("Human listeners", 81.3, 95.7, "crowd-sourced listening", "Piczak, ACM Multimedia 2015", 44.1),
+    Published("Piczak CNN", 64.5, None, "five folds, from scratch", "Piczak, IEEE MLSP 2015", 22.05),
     Published(
         "EnvNet-v2, between-class learning, strong augmentation",
         84.9,
         91.4,
         "five folds, from scratch",
         "Tokozume et al., ICLR 2018",
+        44.1,
     ),
     Published(
         "ACDNet",
@@ -35,6 +37,7 @@ FIGURES = (
         96.65,
         "five folds, from scratch; best epoch chosen on the test fold",
         "Mohaimenuzzaman et al., Pattern Recognition 2023",
+        20,
     ),
     Published("ESResNet-Att", None, 94.25, "five folds, from scratch", "Guzhov et al., ICPR 2020"),
     Published("ResNet-18, ImageNet", 89.54, None, "five folds, 80 epochs, last epoch, five seeds", "a public run"),
