@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 import yaml
-from benchmarks.gpu_plan import ABLATIONS, PUBLISHED, SPEEDRUN_SECONDS, SPEEDRUN_STEPS, Plan
+from benchmarks.gpu_plan import ABLATIONS, PROBE_STEPS, PUBLISHED, SPEEDRUN_SECONDS, SPEEDRUN_STEPS, Plan
 from benchmarks.pool import GRACE, Job, Pool
 from helpers.tiny import overrides, render
 
@@ -76,6 +76,21 @@ def test_a_speedrun_comes_last_and_only_with_enough_time(tmp_path, monkeypatch, 
     assert calls[1][0] == "recipe_100_seed0_fold1"
     assert calls[2:] == ([["table_speedrun"]] if started else [])
     assert ("No speedrun" in capsys.readouterr().out) is not started
+
+
+def test_a_plan_that_goes_on_trains_its_recipe_for_the_same_steps(tmp_path, monkeypatch):
+    def run(plan: Plan, seconds: dict[int, float]) -> int:
+        jobs = {f"probe_{s}_fold{f}": {"status": "finished", "result": {"seconds": t}} for f, (s, t) in seconds.items()}
+        monkeypatch.setattr(plan.pool, "run", lambda _: plan.record["jobs"].update(jobs))
+        steps = plan._affordable_steps()
+        plan._write()
+        return steps
+
+    few, many = PROBE_STEPS
+    fast = {1: (few, 1.0)} | {fold: (many, 1.5) for fold in range(2, 6)}
+    slow = {1: (few, 1.0)} | {fold: (many, 60.0) for fold in range(2, 6)}
+    assert run(Plan(tmp_path / "other", "cpu", ()), slow) < run(Plan(tmp_path / "plan", "cpu", ()), fast)
+    assert run(Plan(tmp_path / "plan", "cpu", ()), slow) == run(Plan(tmp_path / "plan", "cpu", ()), fast)
 
 
 @pytest.mark.slow

@@ -151,7 +151,12 @@ class Plan:
         ]
 
     def _affordable_steps(self) -> int:
-        """Return the steps that all folds can train in the remaining time, by a short training of each."""
+        """Return the steps that all folds can train in the remaining time, by a short training of each.
+
+        A plan that goes on returns those of its start, so that its trainings are resumed.
+        """
+        if "probe" in self.record:
+            return self.record["probe"]["steps"]
         few, many = PROBE_STEPS
         lengths = {1: few, 2: many, 3: many, 4: many, 5: many}
         self.pool.run(
@@ -169,8 +174,9 @@ class Plan:
         per_step = (max(seconds[many]) - seconds[few][0]) / (many - few)
         waves = -(-len(lengths) * len(self.seeds) // self.parallel)
         affordable = MARGIN * (self.pool.remaining - OVERHEAD) / (max(per_step, 1e-4) * waves)
-        self.record["probe"] = {"seconds_per_step": per_step, "affordable_steps": int(affordable)}
-        return max(few, min(self.max_steps, int(affordable) // 100 * 100))
+        steps = max(few, min(self.max_steps, int(affordable) // 100 * 100))
+        self.record["probe"] = {"seconds_per_step": per_step, "affordable_steps": int(affordable), "steps": steps}
+        return steps
 
     def _table(self, what: str, *options: str) -> Job:
         command = (

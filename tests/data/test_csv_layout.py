@@ -94,9 +94,9 @@ def read_list(root: Path, name: str, folds: int) -> ClipTable:
     return build_table([file for _, file in pairs], [label for label, _ in pairs], folds)
 
 
-def read_wrong(targets: list) -> ClipTable:
-    """A reader of a user whose targets are wrong."""
-    files = ("a.wav", "b.wav")
+def read_wrong(targets: list, second: str = "b.wav") -> ClipTable:
+    """A reader of a user whose targets or files are wrong."""
+    files = ("a.wav", second)
     return ClipTable(files, np.array([1, 2]), np.array(targets), files, ("x", "y"))
 
 
@@ -127,6 +127,7 @@ def test_a_reader_of_the_user_replaces_the_layout(tmp_path):
         ({"_target_": f"{__name__}.read_list"}, r"data\.reader: \S+read_list rejects its options: .*'name'"),
         ({"_target_": f"{__name__}.read_wrong", "targets": [0, 2]}, r"read_wrong: targets must be 0 to 1"),
         ({"_target_": f"{__name__}.read_wrong", "targets": [0.0, 1.0]}, r"read_wrong: targets must be .* int64"),
+        ({"_target_": f"{__name__}.read_wrong", "targets": [0, 1], "second": "./a.wav"}, "its file occurs twice"),
         ({"_target_": f"{__name__}.read_wrong", "targets": [0]}, r"read_wrong returned 2 files and 1 targets"),
     ],
 )

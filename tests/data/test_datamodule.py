@@ -137,6 +137,8 @@ def test_training_images_are_augmented_and_leave_training_unchanged():
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     # four batches an epoch
     assert [len(image) for image in first] == [4, 4, 4, 3, 4, 4]
+    # 15 clips: batch norm statistics are a mean over batches, so none has one clip only
+    assert [len(image) for image in module(batch_size=7).training_images(3)] == [7, 5, 3]
     assert not torch.equal(first[0], first[4])
     plain = images(data, data._loader(data.split.train, 4))
     assert not any(torch.equal(image[0], other) for image in first for other in plain)

@@ -73,6 +73,16 @@ def test_a_file_without_rows_is_refused(tmp_path):
         EmbeddingFile(tmp_path / "e.npz").read()
 
 
+@pytest.mark.parametrize("second", [None, [3.0]])
+def test_missing_vectors_and_vectors_of_several_lengths_are_refused(tmp_path, second):
+    frame = pd.DataFrame(
+        {"filename": ["a.wav", "b.wav", "c.wav"], "vector": [[1.0, 2.0, 3.0], second, [4.0, 5.0, 6.0]]}
+    )
+    frame.to_parquet(tmp_path / "e.parquet")
+    with pytest.raises(InputError, match=r"e\.parquet cannot be read .*vectors of vector are missing, or of several"):
+        EmbeddingFile(tmp_path / "e.parquet").read()
+
+
 def test_suffix_and_missing_extra_are_explained(tmp_path, monkeypatch):
     with pytest.raises(ArgumentError, match=r"e.csv must be a file of embeddings, and end with .parquet or .npz"):
         write_embeddings(tmp_path / "e.csv", [batch(0)], ABOUT)

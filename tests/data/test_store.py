@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 import platform
 import resource
 import signal
@@ -302,3 +303,11 @@ def test_real_clips(esc10, tmp_path):
     assert waves.lengths.min() == 160704
     wave, _ = soundfile.read(esc10 / "audio" / table.files[7])
     np.testing.assert_allclose(waves.samples[7] / 32768, wave[:220500], atol=1 / 32768)
+
+
+def test_a_file_name_need_not_be_utf8(tmp_path):
+    name = os.fsdecode(b"caf\xe9.wav")
+    soundfile.write(tmp_path / "plain.wav", np.full(800, 0.1), 8000)
+    (tmp_path / "plain.wav").rename(tmp_path / name)
+    waves = store.open_store(tmp_path, [name], seconds=0.1, sample_rate=8000, cache=tmp_path / "cache")
+    assert waves.samples.shape == (1, 800)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -80,6 +82,13 @@ def test_an_unwritable_folder_is_an_argument_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArgumentError, match="`root`=.*set `root` to another folder"):
         render(tmp_path / "file" / "root")
+
+
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match="is the current folder"):
+        render(Path("."))
+    assert tmp_path.is_dir()
 
 
 def test_an_empty_folder_is_filled_and_another_is_not_replaced(tmp_path):

@@ -171,7 +171,14 @@ class BatchPlot(pl.Callback):
 
 def fit(**changes):
     """Return what `find_obstacle` reads of a trainer."""
-    values = {"accumulate": 1, "precision": "bf16-mixed", "reads": True, "fused": True, "interval": 1.0}
+    values = {
+        "accumulate": 1,
+        "precision": "bf16-mixed",
+        "reads": True,
+        "fused": True,
+        "interval": 1.0,
+        "min_steps": None,
+    }
     values |= {"callbacks": [FiniteLoss(1, "32-true"), pl.callbacks.LearningRateMonitor()]} | changes
     optimizer = SimpleNamespace(param_groups=[{"fused": values["fused"]}])
     return SimpleNamespace(
@@ -181,6 +188,7 @@ def fit(**changes):
         datamodule=SimpleNamespace(reads_on_device=values["reads"]),
         callbacks=values["callbacks"],
         val_check_interval=values["interval"],
+        min_steps=values["min_steps"],
     )
 
 
@@ -199,6 +207,8 @@ def fit(**changes):
         ),
         ({"callbacks": [pl.callbacks.GradientAccumulationScheduler({0: 2})]}, "accumulates gradients"),
         ({"callbacks": [pl.callbacks.EarlyStopping("val/loss")], "interval": 0.5}, "can end an epoch"),
+        ({"callbacks": [pl.callbacks.EarlyStopping("val/loss")], "min_steps": 7}, "min_steps can end an epoch"),
+        ({"callbacks": [pl.callbacks.Timer("00:08:00:00")]}, "Timer can end an epoch"),
     ],
 )
 def test_what_prevents_a_capture_is_named(changes, obstacle):

@@ -178,6 +178,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(root, tmp_path, op
         pytest.param((*LEAKY, "trainer.max_epochs=5"), (1, 2), marks=pytest.mark.slow),
         pytest.param((*LEAKY, "trainer.max_epochs=5", "augment.copies.after=3"), (2,), marks=pytest.mark.slow),
         (("trainer.max_epochs=-1", "trainer.max_steps=10"), (1,)),
+        (("split=nested", "trainer.max_epochs=-1", "trainer.max_steps=5"), (2,)),
         (("split=nested", "trainer.max_epochs=5", "selection.patience=2", "selection.monitor=val/f1"), (2,)),
         pytest.param((*AVERAGED, *BALANCED, "split=nested", "trainer.max_epochs=4"), (2,), marks=pytest.mark.slow),
         pytest.param(
@@ -189,7 +190,16 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(root, tmp_path, op
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["copies", "copies added later", "steps", "nested", "averaged", "rarely validated", "often validated"],
+    ids=[
+        "copies",
+        "copies added later",
+        "steps",
+        "nested, ends within an epoch",
+        "nested",
+        "averaged",
+        "rarely validated",
+        "often validated",
+    ],
 )
 def test_a_run_stopped_in_any_epoch_equals_an_uninterrupted_one(root, tmp_path, monkeypatch, options, epochs):
     options = ("fold=2", *options)
@@ -344,8 +354,9 @@ def test_nested_can_score_the_last_epoch(root, tmp_path):
 
 def test_choosing_the_best_epoch_requires_a_validated_one(root, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "run_fold", lambda *_: pytest.fail("trained"))
-    with pytest.raises(InputError, match=r"check_val_every_n_epoch=3 must be at most 2.*choose=last"):
-        cross_validate(root, tmp_path, "split=nested", "trainer.check_val_every_n_epoch=3")
+    for options in (("trainer.check_val_every_n_epoch=3",), ("trainer.max_epochs=-1", "trainer.max_steps=1")):
+        with pytest.raises(InputError, match=r"ends after \d+ steps, before its first validation.*choose=last"):
+            cross_validate(root, tmp_path, "split=nested", *options)
 
 
 def test_nested_chooses_and_saves_the_averaged_weights(root, tmp_path):

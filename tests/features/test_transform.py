@@ -1,5 +1,7 @@
 """The contract of an augmentation, with augmentations of a user."""
 
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,11 @@ class RandomForward(Louder):
 class MixesClips(Louder):
     def forward(self, wave, factor):
         return wave - wave.mean(dim=0)
+
+
+class DrawsElsewhere(Louder):
+    def draw(self, sampler):
+        return sampler.value(self.factor) * random.random()
 
 
 class DrawsOneRow(Louder):
@@ -221,6 +228,7 @@ def test_training_images_with_a_users_augmentation_compile_to_one_graph(tmp_path
         ("InPlace", "modifies the input of `forward`"),
         ("RandomForward", "returns different results for the same parameters"),
         ("MixesClips", "transforms a clip differently by itself and in a batch"),
+        ("DrawsElsewhere", "draws other parameters from a generator of the same state"),
         ("DrawsOneRow", r"draws a Tensor of shape \(1,\) for 3 clips"),
         ("Fails", r"fails on a batch of stage waveform, \(3, 4000\): RuntimeError"),
     ],

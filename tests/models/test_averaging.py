@@ -88,6 +88,13 @@ def test_ema_equals_the_recursion(tmp_path):
     torch.testing.assert_close(model.network[0].weight, ema(recorder.steps, 0.7))
 
 
+def test_an_accumulated_batch_is_one_step_of_the_average(tmp_path):
+    options = {"accumulate_grad_batches": 3, "epochs": 4, "default_root_dir": tmp_path}
+    model, recorder, *_ = fit(Averaging("ema", decay=0.7), **options)
+    assert len(recorder.steps) == 12
+    torch.testing.assert_close(model.network[0].weight, ema(recorder.steps[2::3], 0.7))
+
+
 def test_swa_equals_the_mean_after_its_start(tmp_path):
     model, recorder, *_ = fit(Averaging("swa", start=0.5), default_root_dir=tmp_path)
     torch.testing.assert_close(model.network[0].weight, torch.stack(recorder.steps[3:]).mean(dim=0))

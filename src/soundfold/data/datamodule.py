@@ -139,7 +139,11 @@ class SoundDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> ClipBatches:
         self._train_loader = self._training_loader(
-            self.batch_size, seed=self._stream(), shard=self._shard, indices_only=self._indices_only
+            self.batch_size,
+            seed=self._stream(),
+            shard=self._shard,
+            least=2 * self._shard.count,
+            indices_only=self._indices_only,
         )
         return self._train_loader
 
@@ -204,9 +208,11 @@ class SoundDataModule(pl.LightningDataModule):
     def training_images(self, batches: int = 20) -> Iterator[Tensor]:
         """Yield images (B, 1, M, T) of some batches, cropped, augmented and mixed as in training, always the same.
 
-        Averaged weights recompute batch norm statistics from them. Batches are as small as a device's micro-batches.
+        Averaged weights recompute batch norm statistics from them, as a mean over batches. Batches are as small as a
+        device's micro-batches, and the last has half of their clips or more.
         """
-        loader = self._training_loader(max(1, self.batch_size // self._shard.count), seed=self._stream(4))
+        size = max(1, self.batch_size // self._shard.count)
+        loader = self._training_loader(size, seed=self._stream(4), least=max(1, size // 2))
         for number in range(batches * self._shard.count):
             if number % len(loader) == 0:
                 loader.set_epoch(number)

@@ -253,11 +253,18 @@ def _npz_header(path: Path) -> tuple[list[str], str | None]:
 
 
 def _parquet_blocks(path: Path, columns: Sequence[str], vector: str) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-    with parquet().ParquetFile(path) as file:
+    file_type = parquet().ParquetFile
+    from pyarrow.compute import list_value_length  # of the same extra
+
+    with file_type(path) as file:
         for group in range(file.num_row_groups):
             # several groups at once would be read ahead, into memory
             for batch in file.iter_batches(BLOCK, [group], [*columns, vector]):
-                flat = batch.column(vector).flatten().to_numpy(zero_copy_only=False)
+                column = batch.column(vector)
+                lengths = list_value_length(column)
+                if lengths.null_count or len(lengths.unique()) > 1:
+                    raise ValueError(f"vectors of {vector} are missing, or of several lengths")
+                flat = column.flatten().to_numpy(zero_copy_only=False)
                 yield batch.select([*columns]).to_pandas(), flat.reshape(len(batch), -1)
 
 

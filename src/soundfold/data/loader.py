@@ -69,8 +69,9 @@ class ClipBatches:
         clip_of: int64 (images,), the clip of each image, where clips have several.
         balanced: draw equally many clips of each class in an epoch (up to one), instead of every clip once: clips of a
             large class are left out at random, those of a small class repeat, each once before any repeats again.
-        shard: of this process. Batch norm requires two clips in each micro-batch, so a last batch that is too small
-            for them takes clips from the one before.
+        shard: of this process.
+        least: number of clips in the last batch; if it would have fewer, it takes clips from the one before. Batch norm
+            requires two clips in each micro-batch.
         indices_only: yield index and random numbers, for a training step that reads the clips itself, see `read`.
         numbers: number of random numbers for a batch.
         reader: of the same samples, which reads the clips of the next batches in the background; None indexes
@@ -90,6 +91,7 @@ class ClipBatches:
         seed: tuple[int, ...] = (),
         clip_of: Tensor | None = None,
         shard: BatchShard | None = None,
+        least: int = 1,
         balanced: bool = False,
         indices_only: bool = False,
         numbers: int = 0,
@@ -102,7 +104,7 @@ class ClipBatches:
         self.clip_of = None if clip_of is None else clip_of.to(device)
         self.generator, self.seed, self.shard, self.epoch = generator, seed, shard, 0
         self._classes = self._rows_by_class() if balanced else None
-        self._bounds = _batch_bounds(len(indices), batch_size, 2 * shard.count if shard is not None else 1)
+        self._bounds = _batch_bounds(len(indices), batch_size, least)
 
     @property
     def sampler(self) -> ClipBatches:

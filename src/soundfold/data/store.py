@@ -142,7 +142,8 @@ def _digest(hashed: Sequence[tuple[str, str]]) -> str:
     """Return the SHA-256 of the names of files and the SHA-256 of their bytes, in order."""
     total = hashlib.sha256()
     for name, digest in hashed:
-        total.update(f"{name}\0{digest}\n".encode())
+        # the name of a file need not be UTF-8
+        total.update(f"{name}\0{digest}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
 
 

@@ -117,9 +117,12 @@ def render(root: Path, seed: int = 0) -> None:
     Raises:
         ArgumentError: the folder cannot be written, or has other files.
     """
+    root = root.resolve()
     table = root / "meta" / "esc50.csv"
     if table.is_file():
         return
+    if root == Path.cwd():
+        raise ArgumentError(f"`root`={root} is the current folder, which cannot be replaced. Set another one.")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(root.with_name(f"{root.name}.lock"), "is rendering the synthetic collection"):

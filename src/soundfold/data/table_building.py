@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from soundfold.data.folds import assign_folds
+from soundfold.data.row_registry import plain_path
 from soundfold.data.tables import ClipTable
 from soundfold.errors import ArgumentError, InputError
 from soundfold.io.atomic import escapes_folder, has_control_characters
@@ -63,11 +64,11 @@ def check_table(table: ClipTable, reader: str) -> None:
         where = f"{reader}, clip {number} ({file!r:.60})"
         if not file or escapes_folder(file) or has_control_characters(file) or has_control_characters(source):
             raise InputError(f"{where}: its name must be a path inside the folder of the audio, without line breaks.")
-        if file in seen:
+        if plain_path(file) in seen:
             raise InputError(f"{where}: its file occurs twice.")
         if fold < 1:
             raise InputError(f"{where}: its fold is {fold}; folds are numbered from 1.")
-        seen.add(file)
+        seen.add(plain_path(file))
 
 
 def select_classes(table: ClipTable, classes: Sequence[str]) -> ClipTable:

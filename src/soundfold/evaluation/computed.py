@@ -35,7 +35,7 @@ PROPERTIES = {
         resumes=True,
     ),
     "draws": Property(
-        "the version of the random draws of augmentation", "Train every fold again, with rerun=true.", older=1
+        "the version of the random draws of augmentation", "Train every fold again, with fold=all rerun=true.", older=1
     ),
 }
 

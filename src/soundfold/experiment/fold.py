@@ -145,6 +145,12 @@ def _fit(
     count_last_epoch(trainer)
     if not job.selects_best:
         return trainer, None
+    if not (job.checkpoints / "best.ckpt").is_file():
+        # with `augment.copies`, the length of later epochs is not known before
+        raise TrainingError(
+            f"Fold {job.fold} ended before its first validation, so it has no best epoch. Raise "
+            "trainer.max_epochs or trainer.max_steps, or set selection.choose=last."
+        )
     best = load_checkpoint(job.checkpoints / "best.ckpt")
     job.model.load_state_dict(best["state_dict"])
     return trainer, int(best["epoch"]) + 1

@@ -55,11 +55,15 @@ def _check_validated(cfg: DictConfig, n_clips: int) -> None:
             f"trainer.val_check_interval={interval} must be between 1 and {n_batches}, the number of batches of an "
             f"epoch, or between {1 / n_batches:.3g} and 1.0 of an epoch."
         )
-    every, n_epochs = cfg.trainer.check_val_every_n_epoch, count_epochs(cfg, n_clips)
-    if cfg.split.protocol == "nested" and cfg.selection.choose == "best" and n_epochs < every:
+    every = cfg.trainer.check_val_every_n_epoch
+    limits = (cfg.trainer.max_epochs * n_batches, cfg.trainer.max_steps)
+    steps = min(limit for limit in limits if limit > 0)  # -1 is no limit
+    first = (every - 1) * n_batches + int(batches or n_batches)
+    if cfg.split.protocol == "nested" and cfg.selection.choose == "best" and steps < first:
         raise InputError(
-            f"trainer.check_val_every_n_epoch={every} must be at most {n_epochs}, the number of epochs: otherwise no "
-            "epoch is validated, and there is no best one. Set a lower value, or selection.choose=last."
+            f"The run ends after {steps} steps, before its first validation after {first}: there would be no best "
+            f"epoch. Raise trainer.max_epochs or trainer.max_steps, lower trainer.check_val_every_n_epoch={every} or "
+            "trainer.val_check_interval, or set selection.choose=last."
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, LambdaCallback
+from lightning.pytorch.callbacks import EarlyStopping, GradientAccumulationScheduler, LambdaCallback, Timer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf import DictConfig
@@ -130,6 +130,10 @@ def find_obstacle(trainer: pl.Trainer) -> str | None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping) and trainer.val_check_interval != 1.0:
             return "trainer.val_check_interval can end an epoch before its last step"
+        if isinstance(callback, EarlyStopping) and trainer.min_steps:
+            return "trainer.min_steps can end an epoch before its last step"
+        if isinstance(callback, Timer):
+            return "the callback Timer can end an epoch before its last step"
         if isinstance(callback, GradientAccumulationScheduler):
             return "the callback GradientAccumulationScheduler accumulates gradients over several calls"
         # a LambdaCallback has the hooks of its user

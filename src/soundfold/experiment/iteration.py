@@ -242,6 +242,8 @@ class CapturedIteration:
 
     def _fail(self, reason: str) -> None:
         self.failure = reason
+        # those captured before draw from the state that a failed capture replaces
+        self._graphs.clear()
         if self.required:
             raise TrainingError(
                 f"trainer.cuda_graph=true: a training iteration cannot be captured as a CUDA graph: {reason}. Remove "

@@ -34,8 +34,10 @@ def check_transform(transform: Transform, shapes: dict[str, tuple[int, ...]]) ->
     before = x.clone()
     where = f"on a batch of stage {stage}, {tuple(x.shape)}"
     try:
+        state = generator.get_state()
         params = transform.draw(ParamSampler(CLIPS, generator))
         _check_rows(params)
+        redrawn = transform.draw(ParamSampler(CLIPS, generator.set_state(state)))
         out = transform(x, params)
         again = transform(x.clone(), params)
         last = transform(x[-1:].clone(), rows_of(params, slice(CLIPS - 1, None)))
@@ -45,6 +47,11 @@ def check_transform(transform: Transform, shapes: dict[str, tuple[int, ...]]) ->
         if is_out_of_memory(error):
             raise
         raise ArgumentError(f"fails {where}: {type(error).__name__}: {str(error).rstrip('.')}.") from error
+    if not _are_equal(params, redrawn):
+        raise ArgumentError(
+            "draws other parameters from a generator of the same state, so a run could not be repeated. Draw with the "
+            "methods of the sampler, not with `random` or NumPy."
+        )
     _check_output(out, x, where)
     if not torch.equal(x, before):
         raise ArgumentError("modifies the input of `forward`. Compute a new tensor instead.")
@@ -67,6 +74,16 @@ def _check_rows(params: Params) -> None:
             f"draws a {type(params).__name__}{shape} for {CLIPS} clips. Draw tensors with one row per clip, or a tuple "
             "or dict of them."
         )
+
+
+def _are_equal(params: Params, others: Params) -> bool:
+    if isinstance(params, Tensor) and isinstance(others, Tensor):
+        return torch.equal(params, others)
+    if isinstance(params, dict) and isinstance(others, dict):
+        return params.keys() == others.keys() and all(_are_equal(params[key], others[key]) for key in params)
+    if isinstance(params, tuple) and isinstance(others, tuple):
+        return len(params) == len(others) and all(map(_are_equal, params, others))
+    return params is None and others is None
 
 
 def _check_output(out: Any, x: Tensor, where: str) -> None:

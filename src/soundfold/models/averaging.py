@@ -53,12 +53,16 @@ class Averaging(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start_step = self.start * int(trainer.estimated_stepping_batches)
+        self._last_step = trainer.global_step
         # an average restored from a checkpoint is on the CPU
         self.average = [mean.to(pl_module.device) for mean in self.average]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.global_step == self._last_step:
+            return  # a part of an accumulated batch, before the optimizer's step
+        self._last_step = trainer.global_step
         if trainer.global_step <= self._start_step:
             return
         if not self.has_started:

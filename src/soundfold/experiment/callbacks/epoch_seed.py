@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import lightning.pytorch as pl
 import numpy as np
 import torch
 
 
 class EpochSeed(pl.Callback):
-    """Seeds PyTorch at the start of every epoch, so that a resumed run draws the same numbers as an uninterrupted one.
+    """Seeds PyTorch, NumPy and `random` at the start of every epoch.
+
+    So a resumed run draws the same numbers as an uninterrupted one, also in a network of the user's.
 
     Args:
         seed: integers that the seed is derived from, together with the epoch.
@@ -18,4 +22,7 @@ class EpochSeed(pl.Callback):
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        torch.manual_seed(int(np.random.SeedSequence([*self.seed, trainer.current_epoch]).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence([*self.seed, trainer.current_epoch]).generate_state(1)[0])
+        torch.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - a network of the user's may draw from it
+        random.seed(seed)
