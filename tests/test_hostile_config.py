@@ -116,6 +116,11 @@ def test_configuration_makes_finite_images_or_is_refused_before_any_work(case, t
     is_accepted(*case)
 
 
+@pytest.mark.parametrize("name", BASES)
+def test_the_configurations_that_the_cases_change_are_valid(name):
+    assert is_accepted(name, [])
+
+
 @pytest.mark.parametrize("case", INVALID_CONFIGS, ids=lambda case: f"{case[1][0][0]}={case[1][0][1]!r:.12}")
 def test_known_invalid_configuration_is_refused(case):
     assert not is_accepted(*case)

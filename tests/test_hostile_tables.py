@@ -112,6 +112,11 @@ def test_table_is_consistent_and_inside_its_folder_or_refused(case, tmp_path):
         check_table(table)
 
 
+def test_the_table_that_the_cases_change_is_valid(tmp_path):
+    (tmp_path / "esc50.csv").write_bytes(table_bytes())
+    check_table(read_table(tmp_path / "esc50.csv"))
+
+
 @pytest.mark.parametrize(("content", "options"), INVALID_TABLES)
 def test_known_invalid_table_is_refused(content, options, tmp_path):
     (tmp_path / "esc50.csv").write_bytes(content)

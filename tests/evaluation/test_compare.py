@@ -25,7 +25,7 @@ from soundfold.evaluation.compare import (
     load_run,
     seed_groups,
 )
-from soundfold.evaluation.published import FIGURES, LeaderboardRow, published_rows
+from soundfold.evaluation.published import FIGURES, LeaderboardRow, published_leaderboard, published_rows
 from soundfold.report.terminal import print_published
 
 
@@ -185,10 +185,12 @@ def test_leaderboard_is_sorted_and_names_its_sources():
     assert published_rows("urbansound8k", [row]) == []
 
 
-def run_of(collection: str, clips: int, classes: int, folds: int, name: str = "mine") -> SimpleNamespace:
+def run_of(
+    collection: str, clips: int, classes: int, folds: int, name: str = "mine", leaky: bool = False
+) -> SimpleNamespace:
     """The attributes of a run that the leaderboard reads."""
     total = SimpleNamespace(
-        accuracy=0.9, protocol="benchmark", leaky=False, classes=["c"] * classes, folds=[{}] * folds
+        accuracy=0.9, protocol="benchmark", leaky=leaky, classes=["c"] * classes, folds=[{}] * folds
     )
     return SimpleNamespace(name=name, collection=collection, total=total, clips=[(1, "x.wav")] * clips)
 
@@ -211,11 +213,13 @@ def test_only_runs_on_an_entire_collection_are_ranked(run, ranked, capsys):
     assert ("mine" in capsys.readouterr().out) == ranked
 
 
-def test_run_on_a_subset_is_not_ranked(capsys):
-    print_published([run_of("esc10", 80, 2, 5, name="subset"), run_of("esc10", 400, 10, 5)])
+def test_leaky_runs_and_runs_of_several_collections_are_not_ranked(capsys):
+    print_published([run_of("esc10", 400, 10, 5, name="leaks", leaky=True), run_of("esc10", 400, 10, 5)])
     out = capsys.readouterr().out
     assert "mine" in out
-    assert "subset" not in out
+    assert "leaks" not in out
+    assert published_leaderboard([run_of("esc10", 400, 10, 5, leaky=True)]) == []
+    assert published_leaderboard([run_of("esc50", 2000, 50, 5), run_of("esc10", 400, 10, 5)]) == []
 
 
 def keep_folds(folder: Path, *folds: int) -> None:

@@ -7,7 +7,7 @@ from torchvision.models import VisionTransformer
 
 from soundfold.models.cam import _recorded, class_activation
 from soundfold.models.libraries import torchvision_network
-from soundfold.models.resnet import MeanMaxPool, ResNet18
+from soundfold.models.resnet import ResNet18
 
 
 class Mixed(nn.Module):
@@ -125,9 +125,3 @@ def test_a_map_that_no_convolution_explains_covers_the_image_evenly():
 def test_a_network_without_maps_has_no_activation():
     transformer = VisionTransformer(32, 8, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8, num_classes=2).eval()
     assert class_activation(transformer, torch.zeros(1, 3, 32, 32), torch.tensor([0])) is None
-
-
-def test_mean_max_pooling_adds_the_loudest_frame():
-    maps = torch.randn(3, 5, 4, 7)
-    over_time = maps.mean(dim=2)
-    torch.testing.assert_close(MeanMaxPool()(maps)[..., 0, 0], over_time.mean(dim=2) + over_time.amax(dim=2))

@@ -14,7 +14,7 @@ from soundfold.errors import ArgumentError, InputError
 from soundfold.experiment import device, setup
 from soundfold.models.classifier import Classifier
 from soundfold.models.initial_weights import initialize
-from soundfold.models.libraries import timm_network, torchvision_imagenet, torchvision_network
+from soundfold.models.libraries import timm_imagenet, timm_network, torchvision_imagenet, torchvision_network
 from soundfold.models.memory_format import to_channels_last
 from soundfold.models.networks import build_network, check_network, check_stored_network, stages
 from soundfold.models.resnet import ResNet18
@@ -153,6 +153,19 @@ def test_imagenet_weights_of_another_network_are_read_from_the_cache(tmp_path, m
     network = build_network(section(TORCHVISION, name=name), 5, "imagenet")
     assert network.classifier[3].out_features == 5
     assert torch.equal(network.features[0][0].weight, theirs.features[0][0].weight.sum(dim=1, keepdim=True))
+
+
+def test_timms_weights_are_asked_for_and_a_failure_is_explained(monkeypatch):
+    timm = pytest.importorskip("timm")
+    theirs, calls = timm.create_model("test_resnet"), []
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: calls.append((name, options)) or theirs)
+    state = torch.random.get_rng_state()
+    assert timm_imagenet("test_resnet").keys() == theirs.state_dict().keys()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert calls == [("test_resnet", {"pretrained": True})]
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: (_ for _ in ()).throw(OSError("no route\nin detail")))
+    with pytest.raises(ArgumentError, match=r"timm's weights of test_resnet could not be loaded \(no route\)"):
+        timm_imagenet("test_resnet")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The network, its initial weights, and the steps and schedule of the classifier."""
 
+import math
 from functools import partial
 from unittest.mock import patch
 
@@ -263,18 +264,35 @@ def test_logits_of_a_clip_are_the_mean_over_its_images():
     assert clips.tolist() == [7, 8]
 
 
-def test_cosine_schedule_with_warmup():
+@pytest.mark.parametrize(
+    ("decay", "factor"),
+    [
+        ("cosine", lambda part: (1 + math.cos(math.pi * part)) / 2),
+        ("linear", lambda part: 1 - part),
+        ("constant", lambda part: 1.0),
+    ],
+)
+def test_the_rate_rises_linearly_and_then_decays(decay, factor):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = warmup_and_decay(optimizer, 100, "cosine", 0.1)
+    schedule = warmup_and_decay(optimizer, 100, decay, 0.1)
     rates = []
     for _ in range(101):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert rates[:10] == sorted(rates[:10])
-    assert max(rates) == rates[10] == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[100] == pytest.approx(0)
+    assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert rates[10:] == pytest.approx([factor((step - 10) / 90) for step in range(10, 101)])
+
+
+def test_only_training_uses_the_compiled_network(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda network, **_: lambda image: calls.append(1) or network(image))
+    model = Classifier(ResNet18(3, width=8), 3, partial(torch.optim.SGD, lr=0.1), compile="default")
+    image = torch.randn(2, 1, 32, 32)
+    model.training_logits(image)
+    assert calls == [1]
+    model.eval()(image)
+    assert calls == [1]
 
 
 def test_step_schedule():
