@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from benchmarks.pool import Job, Pool
+from benchmarks.speedrun import QUIET
 from soundfold.config import compose_config
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
@@ -28,8 +29,6 @@ LATE = ("recipe", "speedrun")
 # the four rows of the published table, from scratch: no ImageNet weights are assumed to be available
 PUBLISHED = ("seed_augmented", "seed_augmented_honest", "seed_original", "seed_original_honest")
 FROM_SCRATCH = ("model.weights=none", "model.channels_last=true")
-# of every training: little to write, and resumable
-QUIET = ("logger=csv", "report.page=none", "checkpoints.keep=none", "trainer.enable_progress_bar=false")
 # fixed before any run of it was scored: half of the measured recipe of 7,700 steps
 SPEEDRUN_STEPS = 3850
 # s, an estimate: 5 x 3,850 steps of 7 ms (one H100, CUDA graph), and the starts

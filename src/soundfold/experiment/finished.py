@@ -11,6 +11,7 @@ from soundfold.evaluation.results import FoldResult
 from soundfold.experiment import environment
 from soundfold.experiment.callbacks.checkpoints import can_resume
 from soundfold.experiment.metrics import add_metrics
+from soundfold.experiment.model_bundle import WEIGHTS
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.user_modules import read_modules, refuse_changed_modules
 from soundfold.io.atomic import remove_partial_files
@@ -35,7 +36,7 @@ def find_result(run: RunContext, fold: int | None) -> FoldResult | None:
         return result
     console.print(f"Fold {fold or 'none'} is finished; its result is reused (rerun=true trains it again).")
     result = add_metrics(run.cfg, run.folder, result)
-    if run.cfg.checkpoints.keep != "none" and not (folder / "checkpoints" / "weights.pt").is_file():
+    if run.cfg.checkpoints.keep != "none" and not (folder / WEIGHTS).is_file():
         console.print(
             "warning: It has no weights.pt: it was trained with checkpoints.keep=none, or the file was removed. "
             "rerun=true trains it again and saves one.",

@@ -33,7 +33,7 @@ from soundfold.experiment.guards import explain_misconfiguration, explain_oom
 from soundfold.experiment.lightning_compat import count_last_epoch, set_rank
 from soundfold.experiment.loggers import fold_loggers, log_outcome
 from soundfold.experiment.metrics import build_metrics, flip_objective, metric_definitions, metric_values
-from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.experiment.model_bundle import WEIGHTS, ModelBundle
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.trainer import FoldJob, make_trainer
 from soundfold.experiment.user_modules import write_modules
@@ -230,7 +230,7 @@ def _save_model(job: FoldJob) -> None:
         job.run.collection.table.classes,
         to_yaml(job.cfg),
         job.data.seen,
-    ).save(job.checkpoints / "weights.pt")
+    ).save(job.folder / WEIGHTS)
 
 
 def _write_result(job: FoldJob, result: FoldResult, predictions: str | None) -> None:

@@ -16,7 +16,7 @@ from soundfold.data.attribution import Attribution, attribution, read_attributio
 from soundfold.evaluation.compare import RunResult
 from soundfold.evaluation.metrics import probabilities
 from soundfold.experiment import build
-from soundfold.experiment.model_bundle import ModelBundle
+from soundfold.experiment.model_bundle import WEIGHTS, ModelBundle
 from soundfold.features.resynthesis import weight_sound
 from soundfold.io.pcm import pcm_to_float
 from soundfold.models.scoring import ClipScorer
@@ -107,7 +107,7 @@ def render_mistakes(folder: Path, run: RunResult, limit: int) -> Iterator[tuple[
     band_centers = logmel.edges[1:-1].numpy()
     for mistake, i in zip(list_mistakes(run, limit), most_confident(run, limit), strict=True):
         if mistake.fold not in scorers:
-            weights = folder / f"fold{mistake.fold}" / "checkpoints" / "weights.pt"
+            weights = folder / f"fold{mistake.fold}" / WEIGHTS
             scorers[mistake.fold] = _load_scorer(weights) if weights.is_file() else None
         scorer = scorers[mistake.fold]
         pcm, length = clips.read(mistake.filename)

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from soundfold.config import stored_values
 from soundfold.experiment import build, environment
+from soundfold.experiment.model_bundle import WEIGHTS
 from soundfold.experiment.setup import RunContext
 from soundfold.experiment.wandb_runs.artifacts import describe_collection, log_model, use_collection
 from soundfold.experiment.wandb_runs.session import first_step, open_wandb_run
@@ -59,7 +60,7 @@ def fold_logger(run: RunContext, folder: Path, fold: int | None) -> Iterator[Wan
             logger.send(only_complete=True)
             raise
         logger.send()
-        weights = folder / "checkpoints" / "weights.pt"
+        weights = folder / WEIGHTS
         if options.artifact and weights.is_file():
             log_model(wandb_run, f"{run.cv_id}-{folder.name}", weights)
 
