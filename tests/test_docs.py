@@ -133,7 +133,7 @@ def test_every_key_and_option_has_a_row(extensions):
     for path in CONF.glob("*/*.yaml"):
         if path.parent.name != "base":
             assert path.read_text().strip() in pages[f"{path.parent.name}.md"]
-    assert "| `64` | integer from 1 | clips per optimizer step, over" in pages["train.md"]
+    assert "| `64` | integer from 1 | clips per optimizer step, of all devices" in pages["train.md"]
 
 
 def test_commands_and_their_subcommands_have_their_help(extensions):
