@@ -211,7 +211,7 @@ def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictCon
         import_from_project(str(config_dir))
         folders.append(Path(config_dir))
         search_path.append(f"hydra.searchpath=[{Path(config_dir).resolve()}]")
-    refuse_unknown_keys(list(assigned_values(overrides, folders)))
+    refuse_unknown_keys(assigned_values(overrides, folders))
     return compose_config(*search_path, *overrides)
 
 

@@ -29,7 +29,7 @@ def sampler(request):
 
 
 class Varying(Transform):
-    """A user's augmentation that draws more in some batches, and changes what it has drawn."""
+    """A user's augmentation that draws more numbers in some batches, and modifies the drawn tensor in place."""
 
     stage = "waveform"
 

@@ -85,7 +85,7 @@ def compose_command(name: str, args: list[str]) -> DictConfig | None:
     if parsed.shell_completion:
         return None
     project = [Path(parsed.config_dir).resolve()] if parsed.config_dir else []
-    refuse_unknown_keys(list(assigned_values(parsed.overrides, [CONF, *project])), SCHEMAS[name], other_network=True)
+    refuse_unknown_keys(assigned_values(parsed.overrides, [CONF, *project]), SCHEMAS[name], other_network=True)
     register()
     GlobalHydra.instance().clear()
     path = [*sys.path, *(str(folder.parent) for folder in project)]

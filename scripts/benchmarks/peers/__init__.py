@@ -133,7 +133,7 @@ def _find_interpreter(peer: Peer, pythons: Sequence[str]) -> tuple[str | None, s
 
 
 def _measure(command: list[str], peer: Peer) -> tuple[dict[str, Any], str]:
-    """Return what a script measured, or the reason why it measured nothing."""
+    """Return the figures of a script, or the error that it ended with."""
     for _ in range(2 if peer.stores else 1):
         try:
             done = subprocess.run(

@@ -86,7 +86,7 @@ def run(main: Callable[[], None], schema: type = Config, description: str | None
 def _check_arguments(schema: type) -> Namespace:
     """Return Hydra's flags and the overrides; let modules of the user's project be found.
 
-    Refuses what is answered sooner than by a composition: unknown keys, and numbers outside their range.
+    Unknown keys and numbers outside their range are refused here, before Hydra composes the configuration.
     """
     args = parse_arguments(sys.argv[1:])
     # folds as jobs are a sweep, as in `-m fold=1,2,3`
@@ -100,7 +100,7 @@ def _check_arguments(schema: type) -> Namespace:
         # the class of another network checks its keys
         other_network = any(o.startswith(("model=", "model._target_=", "experiment=")) for o in args.overrides)
         assigned = assigned_values(args.overrides, folders)
-        refuse_unknown_keys(list(assigned), schema, other_network)
+        refuse_unknown_keys(assigned, schema, other_network)
         check_assigned(assigned, schema)
     return args
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any, get_type_hints
@@ -68,7 +68,7 @@ def declared_rules(schema: type = Config) -> Mapping[str, Mapping[str, Any]]:
     return rules
 
 
-def refuse_unknown_keys(keys: Sequence[str], schema: type = Config, other_network: bool = False) -> None:
+def refuse_unknown_keys(keys: Iterable[str], schema: type = Config, other_network: bool = False) -> None:
     """Raise for the first key that is not in the schema, and name its successor or the nearest key.
 
     The options of callbacks and metrics, of loggers that the schema does not have, and of ``augment.extra`` and

@@ -39,6 +39,11 @@ def count_steps(cfg: DictConfig, n_clips: int) -> int | None:
     """Return the greatest number of steps over ``n_clips`` training clips; None if augmented copies decide on it."""
     if cfg.augment.copies is not None:
         return None
+    return _steps_over(cfg, n_clips)
+
+
+def _steps_over(cfg: DictConfig, n_clips: int) -> int:
+    """Return the number of steps if every epoch has ``n_clips`` clips."""
     steps = count_epochs(cfg, n_clips) * _count_batches(cfg, n_clips)
     return steps if cfg.trainer.max_steps == -1 else min(steps, cfg.trainer.max_steps)
 
@@ -55,9 +60,7 @@ def _check_validated(cfg: DictConfig, n_clips: int) -> None:
             f"trainer.val_check_interval={interval} must be between 1 and {n_batches}, the number of batches of an "
             f"epoch, or between {1 / n_batches:.3g} and 1.0 of an epoch."
         )
-    every = cfg.trainer.check_val_every_n_epoch
-    limits = (cfg.trainer.max_epochs * n_batches, cfg.trainer.max_steps)
-    steps = min(limit for limit in limits if limit > 0)  # -1 is no limit
+    every, steps = cfg.trainer.check_val_every_n_epoch, _steps_over(cfg, n_clips)
     first = (every - 1) * n_batches + int(batches or n_batches)
     if cfg.split.protocol == "nested" and cfg.selection.choose == "best" and steps < first:
         raise InputError(

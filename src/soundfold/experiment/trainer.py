@@ -154,10 +154,9 @@ def _make_callbacks(job: FoldJob, watchers: Sequence[pl.Callback]) -> list[pl.Ca
     if job.selects_best:
         monitor: dict[str, Any] = {"monitor": cfg.selection.monitor, "mode": monitor_mode(cfg)}
         # at the end of a training epoch, a resumed run that ends within an epoch would have no metric yet
-        options: Any = {"patience": cfg.selection.patience, "check_on_train_epoch_end": False}
-        callbacks.append(EarlyStopping(**options, **monitor))
+        callbacks.append(EarlyStopping(patience=cfg.selection.patience, check_on_train_epoch_end=False, **monitor))
         # saved right after validation, while the network has the averaged weights that were validated
-        options = {"save_weights_only": True, "save_on_train_epoch_end": False, "enable_version_counter": False}
+        options: Any = {"save_weights_only": True, "save_on_train_epoch_end": False, "enable_version_counter": False}
         callbacks.append(ResumableBest(job.checkpoints, "best", **options, **monitor))
     # last, so that the checkpoint has the state of the other callbacks at the end of the epoch
     callbacks.append(
