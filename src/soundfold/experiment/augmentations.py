@@ -76,7 +76,7 @@ def _recorded(cfg: DictConfig) -> dict[str, Transform]:
 def _filters(cfg: DictConfig) -> dict[str, Transform]:
     transforms: dict[str, Transform] = {}
     for kind in FILTERS:
-        options: Any = OmegaConf.to_container(cfg.augment[kind])
+        options: Any = OmegaConf.to_container(cfg.augment[kind], resolve=True)
         if p := options.pop("p"):
             transforms[kind] = RandomApply(Filter(kind, cfg.data.sample_rate, frame_sizes(cfg).n_fft, **options), p)
     return transforms
