@@ -261,9 +261,13 @@ def test_invalid_values_are_refused_by_key(override, message):
         ("data.sample_rate=-8000.5", "between 1000 and"),
         ("optim.momentum=2", "between 0 and 1"),
         ("seed=-5", "at least 0"),
+        ("selection.choose=lst", r"selection\.choose=lst must be one of best, last\. Did you mean last\?"),
+        ("trainer.precision=16-true", "power spectra overflow half precision"),
+        ("+trainer.cuda_graph=on", "one of auto, true, false"),
+        ("model.compile='all'", "one of none, default"),
     ],
 )
-def test_numbers_outside_their_range_are_refused_before_composition(override, message):
+def test_invalid_choices_and_numbers_are_refused_before_composition(override, message):
     with pytest.raises(InputError, match=message):
         check_assigned(assigned_values([override], [CONF]), Config)
 
@@ -277,7 +281,10 @@ def test_numbers_outside_their_range_are_refused_before_composition(override, me
         "optim.lr=${seed}",
         "~seed=-1",
         "trainer.max_epochs=-1",
-        "trainer.precision=16-true",  # refused later, with the reason
+        "trainer.precision=32",
+        "selection.choose=${oc.env:CHOOSE}",
+        "selection.choose=best,lst",
+        "data.download=null",
         "model.mine=-1",
         "data.seconds=1e3",
         "optim.lr=nan",

@@ -41,15 +41,18 @@ def modules_of(*args: str, code: int = 0) -> set[str]:
 
 @pytest.mark.parametrize(
     ("command", "code"),
-    [("--help", 0), ("train --help", 0), ("predict --help", 0), ("train sede=1", 2), ("train optim.lr=-1", 2)],
+    [
+        *(("--help", 0), ("train --help", 0), ("predict --help", 0)),
+        *(("train sede=1", 2), ("train optim.lr=-1", 2), ("train selection.choose=lst", 2)),
+    ],
 )
 def test_help_and_errors_of_the_configuration_import_no_library_of_arrays(command, code):
     imported = modules_of(*shlex.split(command), code=code)
     assert not imported & {*UNUSED, "torch", "lightning", "torchmetrics", "numpy", "rich", "filelock", "asyncio"}
 
 
-@pytest.mark.parametrize("override", ["sede=1", "optim.lr=-1"])
-def test_a_misspelled_key_and_a_number_outside_its_range_are_refused_before_hydra_looks_for_plugins(override):
+@pytest.mark.parametrize("override", ["sede=1", "optim.lr=-1", "selection.choose=lst"])
+def test_a_misspelled_key_and_an_invalid_value_are_refused_before_hydra_looks_for_plugins(override):
     plugins = "hydra._internal.core_plugins"
     assert not {name for name in modules_of("train", override, code=2) if name.startswith(plugins)}
     assert {name for name in modules_of("train", "fold=some", code=2) if name.startswith(plugins)}

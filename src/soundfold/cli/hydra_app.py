@@ -86,7 +86,8 @@ def run(main: Callable[[], None], schema: type = Config, description: str | None
 def _check_arguments(schema: type) -> Namespace:
     """Return Hydra's flags and the overrides; let modules of the user's project be found.
 
-    Unknown keys and numbers outside their range are refused here, before Hydra composes the configuration.
+    Unknown keys, values that are not one of the choices and numbers outside their range are refused here, before Hydra
+    composes the configuration.
     """
     args = parse_arguments(sys.argv[1:])
     # folds as jobs are a sweep, as in `-m fold=1,2,3`

@@ -11,6 +11,7 @@ from omegaconf import MISSING
 def key(
     *,
     choices: tuple[str | bool, ...] | None = None,
+    reason: str = "",
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -20,6 +21,7 @@ def key(
 
     Args:
         choices: the values that it takes.
+        reason: why it takes no other, where a user may ask.
         low: least value.
         high: greatest value.
         above: exclusive lower bound.
@@ -27,5 +29,5 @@ def key(
     """
     return field(
         default=MISSING,
-        metadata={"choices": choices, "low": low, "high": high, "above": above, "finite": finite},
+        metadata={"choices": choices, "reason": reason, "low": low, "high": high, "above": above, "finite": finite},
     )

@@ -20,7 +20,9 @@ class Trainer:
     num_nodes: int = key(low=1)
     strategy: Any = key()
     accumulate_grad_batches: int = key(low=1)
-    precision: str = key(choices=("auto", "32-true", "16-mixed", "bf16-mixed"))
+    precision: str = key(
+        choices=("auto", "32-true", "16-mixed", "bf16-mixed"), reason="power spectra overflow half precision"
+    )
     max_epochs: int = key()
     max_steps: int = key()
     gradient_clip_val: float | None = key(low=0)

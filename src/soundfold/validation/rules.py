@@ -53,14 +53,6 @@ def _check_optimizer_keys(cfg: DictConfig) -> None:
         raise InputError(f"optim.{foreign[0]} is not an option of {cfg.optim._target_}. Remove it.")
 
 
-def _check_precision(cfg: DictConfig) -> None:
-    if cfg.trainer.precision in ("16-true", "bf16-true", "16", "bf16"):
-        raise InputError(
-            f"trainer.precision={cfg.trainer.precision} is not supported: power spectra overflow half precision. Set "
-            "32-true, or 16-mixed or bf16-mixed, which compute features in float32."
-        )
-
-
 def _check_fold(cfg: DictConfig) -> None:
     parse_fold(cfg.fold)
 
@@ -197,7 +189,6 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     _check_sections,
     check_trainer_keys,
     _check_optimizer_keys,
-    _check_precision,
     check_metrics,
     check_monitor,
     _check_fold,

@@ -33,20 +33,25 @@ def check_values(cfg: DictConfig, prefix: str = "") -> None:
 
 
 def check_assigned(values: Mapping[str, Any], schema: type) -> None:
-    """Check the ranges of numbers before they are part of a configuration.
+    """Check choices and the ranges of numbers before they are part of a configuration.
 
     Args:
-        values: by dotted key. Other values than numbers, and keys that the schema does not know, pass.
+        values: by dotted key. Values of other types than the key's, and keys that the schema does not know, pass.
         schema: of the configuration.
 
     Raises:
-        InputError: a number is outside the range of its key.
+        InputError: a text is not one of its key's choices, or a number is outside the range of its key.
     """
     rules = declared_rules(schema)
     for key, value in values.items():
-        declared = rules.get(key)
-        # nan and numbers of more than 64 bits have messages of their own later
-        if declared and declared["choices"] is None and isinstance(value, int | float) and abs(value) < 2**63:
+        if not (declared := rules.get(key)):
+            continue
+        if declared["choices"] is not None:
+            is_plain = isinstance(value, str) and "${" not in value
+        else:
+            # nan and numbers of more than 64 bits have messages of their own later
+            is_plain = isinstance(value, int | float) and abs(value) < 2**63
+        if is_plain:
             _check_declared(key, value, declared)
 
 
@@ -72,7 +77,8 @@ def _check_declared(key: str, value: Any, metadata: Mapping[str, Any]) -> None:
         spelled = [str(choice).lower() if isinstance(choice, bool) else choice for choice in choices]
         near = difflib.get_close_matches(str(value), spelled, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise InputError(f"{key}={value} must be one of {', '.join(spelled)}.{hint}")
+        reason = f": {metadata['reason']}" if metadata["reason"] else ""
+        raise InputError(f"{key}={value} must be one of {', '.join(spelled)}{reason}.{hint}")
     # OmegaConf does not check the type of a value that a reference replaces, either
     is_bounded = above is not None or low is not None or metadata["finite"]
     if is_bounded and not isinstance(value, int | float):
