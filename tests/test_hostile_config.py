@@ -111,7 +111,7 @@ INVALID_CONFIGS = (
 )
 
 
-@property_test(st.tuples(st.sampled_from(sorted(BASES)), CHANGES), few=150, many=3000, examples=INVALID_CONFIGS)
+@property_test(st.tuples(st.sampled_from(sorted(BASES)), CHANGES), few=150, many=2000, examples=INVALID_CONFIGS)
 def test_configuration_makes_finite_images_or_is_refused_before_any_work(case, tmp_path):
     is_accepted(*case)
 

@@ -39,6 +39,8 @@ ON_CUDA = {
     f"{BFLOAT16}, compiled": (*CONTENDERS[BFLOAT16], "model.compile=default"),
 }
 EPOCH_CLIPS = 1600
+# rows of the square matrices whose product is the ceiling
+PRODUCT = {"cpu": 2048, "cuda": 8192}
 
 
 def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Path:
@@ -158,7 +160,7 @@ def flops_of_a_step() -> float:
 
 def ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """Return the floating-point operations per second of a square matrix product."""
-    size = 8192 if device.type == "cuda" else 2048
+    size = PRODUCT[device.type]
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / measure({"product": lambda: a @ b}, 1, device)["product"].median
 

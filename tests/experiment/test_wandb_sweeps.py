@@ -44,12 +44,13 @@ def start_agent(tmp_path):
     agents: list[subprocess.Popen] = []
     # the agent starts `python`, and W&B's service sends every 15 s
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    speed = {"PATH": path, "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.5"}
+    modules = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
+    more = {"PATH": path, "PYTHONPATH": modules, "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.5"}
 
     def start(sweep: str, *flags: str) -> subprocess.Popen:
         with (tmp_path / f"agent{len(agents)}.log").open("w") as log:
             command = [*WANDB, "agent", *flags, sweep]
-            options = {"cwd": tmp_path, "env": {**os.environ, **speed}, "stdout": log, "stderr": log}
+            options = {"cwd": tmp_path, "env": {**os.environ, **more}, "stdout": log, "stderr": log}
             agents.append(subprocess.Popen(command, **options))
         return agents[-1]
 
@@ -112,10 +113,10 @@ def test_an_agent_trains_what_a_random_or_bayes_search_draws(root, tmp_path, wan
 
 def test_hyperband_stops_a_trial_cleanly(root, tmp_path, wandb_server, start_agent):
     # the second one cannot learn
-    # the second one cannot learn
     parameters = {"optim.lr": {"values": [0.003, 1e-9]}}
-    # long enough for the server's answer to arrive between two folds on a fast machine
-    more = ("trainer.max_epochs=120", "selection.choose=last", "augment=none")
+    # so that the server's answer arrives between two folds: W&B asks for it every five seconds
+    pause = ("callbacks.pause._target_=helpers.user_callbacks.Pause", "callbacks.pause.seconds=8")
+    more = ("trainer.max_epochs=20", "selection.choose=last", "augment=none", *pause)
     sweep = create_sweep(tmp_path, root, parameters, *more, early_terminate=HYPERBAND)
     agent = start_agent(sweep)
     assert agent.wait(timeout=600) == 0

@@ -38,9 +38,9 @@ def measure() -> dict[str, float]:
 
 
 def folds(folder: Path) -> list[dict[str, float]]:
-    """Train five folds of two hundred epochs each; return the resources after each fold."""
+    """Train five folds of sixty epochs each; return the resources after each fold."""
     rows: list[dict[str, float]] = []
-    args = overrides(render(folder / "root", folds=5), folder / "out", *SMALL, *LOGGED, "trainer.max_epochs=200")
+    args = overrides(render(folder / "root", folds=5), folder / "out", *SMALL, *LOGGED, "trainer.max_epochs=60")
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("train", [*args, "checkpoints.every_seconds=30"])
@@ -49,10 +49,10 @@ def folds(folder: Path) -> list[dict[str, float]]:
 
 
 def jobs(folder: Path) -> list[dict[str, float]]:
-    """Cross-validate twenty times, like trials of a search or jobs of a sweep; return the resources after each."""
+    """Cross-validate twelve times, like trials of a search or jobs of a sweep; return the resources after each."""
     rows = []
     root = render(folder / "root")
-    for seed in range(20):
+    for seed in range(12):
         small = ("model.width=8", "data.batch_size=64", "trainer.max_epochs=1", f"seed={seed}")
         cross_validate(root, folder / "out", *small)
         rows.append(measure())
