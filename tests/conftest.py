@@ -11,7 +11,7 @@ from filelock import FileLock
 from helpers.clips import Clips, real_clips, synthetic_clips
 from helpers.shared import SHARED
 
-# A shell starts what runs in its background with Ctrl-C ignored, and processes of tests inherit that.
+# A shell starts background jobs with SIGINT ignored, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -23,6 +23,7 @@ from soundfold.config import (
     refuse_unknown_keys,
     register,
 )
+from soundfold.config.commands import Benchmark, Explore
 from soundfold.config.frozen import frozen_values
 from soundfold.errors import InputError
 from soundfold.experiment import build
@@ -212,7 +213,7 @@ def test_disabled_section_differs_from_one_at_its_frozen_values():
     [
         ("optim.lr=-1", r"optim\.lr=-1"),
         ("fold=some", "fold=some"),
-        ("trainer.precision=16-true", "half precision"),
+        ("trainer.precision=16-true", "features are always computed in float32"),
         ("trainer.precision=bf16-mixd", "Did you mean bf16-mixed"),
         ("selection.monitor=test/accuracy", "never on the fold"),
         ("trainer.max_epochs=0", "max_epochs"),
@@ -262,7 +263,7 @@ def test_invalid_values_are_refused_by_key(override, message):
         ("optim.momentum=2", "between 0 and 1"),
         ("seed=-5", "at least 0"),
         ("selection.choose=lst", r"selection\.choose=lst must be one of best, last\. Did you mean last\?"),
-        ("trainer.precision=16-true", "power spectra overflow half precision"),
+        ("trainer.precision=16-true", "features are always computed in float32"),
         ("+trainer.cuda_graph=on", "one of auto, true, false"),
         ("model.compile='all'", "one of none, default"),
     ],
@@ -270,6 +271,12 @@ def test_invalid_values_are_refused_by_key(override, message):
 def test_invalid_choices_and_numbers_are_refused_before_composition(override, message):
     with pytest.raises(InputError, match=message):
         check_assigned(assigned_values([override], [CONF]), Config)
+
+
+@pytest.mark.parametrize(("schema", "override"), [(Benchmark, "what=fold"), (Explore, "device=cuda:0")])
+def test_choices_of_other_commands_are_refused_before_composition(schema, override):
+    with pytest.raises(InputError, match=f"{override} must be one of"):
+        check_assigned(assigned_values([override], [CONF]), schema)
 
 
 @pytest.mark.parametrize(

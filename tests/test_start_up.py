@@ -42,8 +42,12 @@ def modules_of(*args: str, code: int = 0) -> set[str]:
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        *(("--help", 0), ("train --help", 0), ("predict --help", 0)),
-        *(("train sede=1", 2), ("train optim.lr=-1", 2), ("train selection.choose=lst", 2)),
+        ("--help", 0),
+        ("train --help", 0),
+        ("predict --help", 0),
+        ("train sede=1", 2),
+        ("train optim.lr=-1", 2),
+        ("train selection.choose=lst", 2),
     ],
 )
 def test_help_and_errors_of_the_configuration_import_no_library_of_arrays(command, code):

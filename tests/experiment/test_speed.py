@@ -27,6 +27,7 @@ from soundfold.experiment import build
 from soundfold.experiment import run as runs
 from soundfold.experiment.callbacks.checkpoints import PeriodicCheckpoint
 from soundfold.experiment.callbacks.progress import FoldProgress
+from soundfold.experiment.device import _cpu_bfloat16
 from soundfold.experiment.processes import run_fold
 from soundfold.experiment.setup import RunContext
 from soundfold.features.augment_params import ParamSampler
@@ -324,10 +325,9 @@ def test_incompatible_options_are_refused(tmp_path, options, message):
         cross_validate(root, tmp_path / "out", *options)
 
 
-has_bfloat16 = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-@pytest.mark.skipif(not has_bfloat16, reason="needs a CPU with bfloat16 instructions: emulated, it takes an hour")
+@pytest.mark.skipif(
+    not any(_cpu_bfloat16()), reason="needs a CPU with bfloat16 instructions; emulated: an hour"
+)
 @pytest.mark.slow
 def test_bfloat16_is_as_accurate_as_float32(tmp_path):
     """Over three seeds of the synthetic collection, the means differ by less than two standard deviations, or 3 %."""

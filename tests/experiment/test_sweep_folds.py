@@ -66,6 +66,12 @@ def jobs_of(root: Path, *setting: str, fold: object = "all") -> list[list[str]]:
         (("seed=1",), "each", [["seed=1", f"fold={k}"] for k in (1, 2, 3)]),
         (("seed=1", "fold=2"), "each", [["seed=1", "fold=2"]]),
         (("seed=1",), "all", [["seed=1"]]),
+        # of data, to another section
+        (
+            ("data.batch_size=${trainer.max_epochs}", "fold=each"),
+            "all",
+            [["data.batch_size=${trainer.max_epochs}", f"fold={k}"] for k in (1, 2, 3)],
+        ),
         # invalid settings are one job, which reports why
         (("fold=each", "seed=-1"), "all", [["fold=each", "seed=-1"]]),
         (("fold=each", "search=lr_wd", "split=nested"), "all", [["fold=each", "search=lr_wd", "split=nested"]]),

@@ -186,9 +186,9 @@ def test_each_is_switched_on_by_one_key_and_applied_to_its_share(tmp_path):
     assert compiled(wave, to_meta(params)).shape == (4, 1, 16, 26)
 
 
-def test_a_filter_s_share_may_refer_to_another_key(tmp_path):
-    shares = ("augment.high_pass.p=0.5", "augment.band_pass.p=${augment.high_pass.p}", "augment.band_pass.high=3000")
-    front = front_end(tmp_path, *shares)
+def test_the_options_of_a_filter_may_refer_to_other_keys(tmp_path):
+    references = ("augment.band_pass.p=${augment.high_pass.p}", "augment.band_pass.high=${features.f_max}")
+    front = front_end(tmp_path, "augment.high_pass.p=0.5", *references)
     params = front.augmentation.draw(ParamSampler(40, torch.Generator().manual_seed(0)))
     assert 10 <= int(params["band_pass"][0].sum()) <= 30
 

@@ -18,7 +18,7 @@ from soundfold.experiment import run as runs
 from soundfold.report.reporter import RunReporter
 
 SMALL = ("model.width=8", "data.batch_size=64", "features.n_mels=8", "features.hop=0.05", "augment=none")
-LOGGED = ("logger=[wandb,tensorboard]", "split=nested", "average=ema", "selection.patience=200", "report.page=none")
+LOGGED = ("logger=[wandb,tensorboard]", "split=nested", "average=ema", "selection.patience=60", "report.page=none")
 
 
 def measure() -> dict[str, float]:
@@ -43,7 +43,7 @@ def folds(folder: Path) -> list[dict[str, float]]:
     args = overrides(render(folder / "root", folds=5), folder / "out", *SMALL, *LOGGED, "trainer.max_epochs=60")
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", [*args, "checkpoints.every_seconds=30"])
+        config = compose("train", [*args, "checkpoints.every_seconds=5"])
         runs.cross_validate(config, RunReporter(), watch=lambda _results: rows.append(measure()))
     return rows
 

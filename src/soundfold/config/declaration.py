@@ -21,7 +21,7 @@ def key(
 
     Args:
         choices: the values that it takes.
-        reason: why it takes no other, where a user may ask.
+        reason: why other values are refused; part of the message.
         low: least value.
         high: greatest value.
         above: exclusive lower bound.

@@ -21,7 +21,7 @@ class Trainer:
     strategy: Any = key()
     accumulate_grad_batches: int = key(low=1)
     precision: str = key(
-        choices=("auto", "32-true", "16-mixed", "bf16-mixed"), reason="power spectra overflow half precision"
+        choices=("auto", "32-true", "16-mixed", "bf16-mixed"), reason="features are always computed in float32"
     )
     max_epochs: int = key()
     max_steps: int = key()

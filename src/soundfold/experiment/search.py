@@ -105,7 +105,7 @@ def _log_to_wandb(study: SearchStudy, cfg: DictConfig) -> None:
 
 
 def _study_folder(cfg: DictConfig) -> Path:
-    space: dict[str, Any] = OmegaConf.to_container(cfg.search.space)  # type: ignore[assignment]
+    space: dict[str, Any] = OmegaConf.to_container(cfg.search.space, resolve=True)  # type: ignore[assignment]
     identity = json.dumps([open_run(cfg).cv_id, space, cfg.search.sampler, cfg.search.prune_after], sort_keys=True)
     return Path(cfg.paths.outputs) / f"{cfg.name}-search-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 

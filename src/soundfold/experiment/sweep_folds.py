@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -60,7 +62,9 @@ class FoldJobs:
         from soundfold.data.collection import open_table
         from soundfold.experiment.build import table_options
 
-        key = OmegaConf.to_yaml(OmegaConf.create({"data": cfg.data, "paths": cfg.paths}), resolve=True)
+        # resolved in its place: a reference may name a key of another section
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+        key = json.dumps([values["data"], values["paths"]], sort_keys=True)
         if key not in self._folds:
             data, options = cfg.data, table_options(cfg)
             with config_keys("data", "paths"):

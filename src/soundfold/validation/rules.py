@@ -184,7 +184,7 @@ def _first_key(section: str) -> str:
     return next(key.removeprefix(f"{section}.") for key in sorted(known_keys()) if key.startswith(f"{section}."))
 
 
-# first the rules that name a reason, where the choices of the schema would only refuse
+# first sections and keys; `validate_data` then checks every value against the schema
 RULES: tuple[Callable[[DictConfig], None], ...] = (
     _check_sections,
     check_trainer_keys,

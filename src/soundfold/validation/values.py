@@ -33,10 +33,13 @@ def check_values(cfg: DictConfig, prefix: str = "") -> None:
 
 
 def check_assigned(values: Mapping[str, Any], schema: type) -> None:
-    """Check choices and the ranges of numbers before they are part of a configuration.
+    """Check the values of overrides against choices and ranges, before Hydra composes the configuration.
+
+    Only text is compared with choices, and only numbers with ranges. References, nan and integers of more than 64 bits
+    pass: the composed configuration is checked for them.
 
     Args:
-        values: by dotted key. Values of other types than the key's, and keys that the schema does not know, pass.
+        values: by dotted key. Keys that the schema does not know pass.
         schema: of the configuration.
 
     Raises:
@@ -49,7 +52,6 @@ def check_assigned(values: Mapping[str, Any], schema: type) -> None:
         if declared["choices"] is not None:
             is_plain = isinstance(value, str) and "${" not in value
         else:
-            # nan and numbers of more than 64 bits have messages of their own later
             is_plain = isinstance(value, int | float) and abs(value) < 2**63
         if is_plain:
             _check_declared(key, value, declared)
