@@ -325,9 +325,7 @@ def test_incompatible_options_are_refused(tmp_path, options, message):
         cross_validate(root, tmp_path / "out", *options)
 
 
-@pytest.mark.skipif(
-    not any(_cpu_bfloat16()), reason="needs a CPU with bfloat16 instructions; emulated: an hour"
-)
+@pytest.mark.skipif(not any(_cpu_bfloat16()), reason="needs a CPU with bfloat16 instructions; emulated: an hour")
 @pytest.mark.slow
 def test_bfloat16_is_as_accurate_as_float32(tmp_path):
     """Over three seeds of the synthetic collection, the means differ by less than two standard deviations, or 3 %."""
