@@ -6,16 +6,15 @@ import subprocess
 import sys
 
 import pytest
-from helpers.tiny import ROOT
+from helpers.command import python_path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["folds", "jobs"])
 def test_resources_do_not_grow(tmp_path, run):
     """Memory stays within 4 MB of the second part's; the first includes imports and compilation."""
-    path = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "helpers.long_runs", run, str(tmp_path)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": python_path()}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     resources = json.loads((tmp_path / "resources.json").read_text())
     second, *later = resources["rows"][1:]

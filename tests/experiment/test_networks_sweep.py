@@ -87,9 +87,9 @@ def test_a_user_s_network_is_trained_and_read_again_if_trusted(project, tmp_path
 
 @pytest.mark.slow
 def test_a_sweep_over_networks_is_one_report(project, tmp_path, monkeypatch, capsys):
-    networks = {"resnet18": ("model.width=8",), "resnet34": (), "mobilenet_v3_small": (), "mine": ()}
-    networks |= {"timm": ()} if importlib.util.find_spec("timm") else {}
-    runs = {name: train(project, tmp_path, f"model={name}", *options) for name, options in networks.items()}
+    networks = ["resnet18", "resnet34", "mobilenet_v3_small", "mine"]
+    networks += ["timm"] if importlib.util.find_spec("timm") else []
+    runs = {name: train(project, tmp_path, f"model={name}") for name in networks}
     for name, run in runs.items():
         predictor = Predictor.load(run, fold=1)
         assert predictor.models[0].temperature is not None, name

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.command import python_path
 from helpers.tiny import ROOT, overrides, render
 from helpers.wandb_server import ServerRun, WandbServer
 
@@ -44,8 +45,7 @@ def start_agent(tmp_path):
     agents: list[subprocess.Popen] = []
     # the agent starts `python`, and W&B's service sends every 15 s
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    modules = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
-    more = {"PATH": path, "PYTHONPATH": modules, "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.5"}
+    more = {"PATH": path, "PYTHONPATH": python_path(), "WANDB_X_FILE_STREAM_TRANSMIT_INTERVAL": "0.5"}
 
     def start(sweep: str, *flags: str) -> subprocess.Popen:
         with (tmp_path / f"agent{len(agents)}.log").open("w") as log:

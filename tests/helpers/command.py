@@ -1,5 +1,6 @@
 """The command ``soundfold``, in this process and in a new one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+from helpers.tiny import ROOT
 from soundfold.cli.main import main
 from soundfold.experiment.sweep import Sweep
 
@@ -42,6 +44,11 @@ def install(folder: Path) -> Path:
     path.write_text(f"#!{sys.executable}\n{SCRIPT}")
     path.chmod(0o755)
     return path
+
+
+def python_path() -> str:
+    """Return the PYTHONPATH of a new process that imports helpers of the tests."""
+    return os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def soundfold(folder: Path, *args: str, **options) -> subprocess.CompletedProcess:

@@ -39,13 +39,14 @@ def augmentation(cfg: DictConfig) -> Augmentation:
     options: Any = OmegaConf.to_container(cfg.augment, resolve=True)
     del options["mixing"], options["copies"]
     entries = options.pop("extra")
-    for name in (*RECORDED, *FILTERS):
+    for name in RECORDED:
         del options[name]
+    filters = {kind: options.pop(kind) for kind in FILTERS}
     for key, value in options.items():
         if isinstance(value, dict):
             options[key] = MaskSpec(**value) if "count" in value else Uniform(**value)
     own = {name: _extra(f"augment.extra.{name}", entry, cfg) for name, entry in entries.items() if entry is not None}
-    more = _recorded(cfg) | _filters(cfg) | {f"extra.{name}": transform for name, transform in own.items()}
+    more = _recorded(cfg) | _filters(cfg, filters) | {f"extra.{name}": transform for name, transform in own.items()}
     return Augmentation(_samples(cfg), **options, extra=more)
 
 
@@ -73,10 +74,9 @@ def _recorded(cfg: DictConfig) -> dict[str, Transform]:
     return transforms
 
 
-def _filters(cfg: DictConfig) -> dict[str, Transform]:
+def _filters(cfg: DictConfig, filters: dict[FilterKind, dict[str, float]]) -> dict[str, Transform]:
     transforms: dict[str, Transform] = {}
-    for kind in FILTERS:
-        options: Any = OmegaConf.to_container(cfg.augment[kind], resolve=True)
+    for kind, options in filters.items():
         if p := options.pop("p"):
             transforms[kind] = RandomApply(Filter(kind, cfg.data.sample_rate, frame_sizes(cfg).n_fft, **options), p)
     return transforms

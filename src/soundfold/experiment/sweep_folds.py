@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -62,9 +61,9 @@ class FoldJobs:
         from soundfold.data.collection import open_table
         from soundfold.experiment.build import table_options
 
-        # resolved in its place: a reference may name a key of another section
-        values: Any = OmegaConf.to_container(cfg, resolve=True)
-        key = json.dumps([values["data"], values["paths"]], sort_keys=True)
+        # resolved in their places: a reference may name a key of another section
+        sections = [OmegaConf.to_container(cfg[name], resolve=True) for name in ("data", "paths")]
+        key = json.dumps(sections, sort_keys=True)
         if key not in self._folds:
             data, options = cfg.data, table_options(cfg)
             with config_keys("data", "paths"):
