@@ -212,7 +212,8 @@ def test_disabled_section_differs_from_one_at_its_frozen_values():
     ("override", "message"),
     [
         ("optim.lr=-1", r"optim\.lr=-1"),
-        ("fold=some", "fold=some"),
+        ("fold=some", "fold=some must be one of all, each, none, or an integer: for several folds use -m fold=1,2"),
+        ("fold=${crops.trim}", "fold=False must be one of all"),
         ("trainer.precision=16-true", "features are always computed in float32"),
         ("trainer.precision=bf16-mixd", "Did you mean bf16-mixed"),
         ("selection.monitor=test/accuracy", "never on the fold"),
@@ -266,6 +267,8 @@ def test_invalid_values_are_refused_by_key(override, message):
         ("trainer.precision=16-true", "features are always computed in float32"),
         ("+trainer.cuda_graph=on", "one of auto, true, false"),
         ("model.compile='all'", "one of none, default"),
+        ("fold=al", "or an integer: for several folds use -m fold=1,2. Did you mean all?"),
+        ("fold=1.5", "or an integer"),
     ],
 )
 def test_invalid_choices_and_numbers_are_refused_before_composition(override, message):
@@ -292,6 +295,8 @@ def test_choices_of_other_commands_are_refused_before_composition(schema, overri
         "selection.choose=${oc.env:CHOOSE}",
         "selection.choose=best,lst",
         "data.download=null",
+        "fold=3",
+        "fold=each",
         "model.mine=-1",
         "data.seconds=1e3",
         "optim.lr=nan",

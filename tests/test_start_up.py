@@ -48,6 +48,7 @@ def modules_of(*args: str, code: int = 0) -> set[str]:
         ("train sede=1", 2),
         ("train optim.lr=-1", 2),
         ("train selection.choose=lst", 2),
+        ("train fold=some", 2),
     ],
 )
 def test_help_and_errors_of_the_configuration_import_no_library_of_arrays(command, code):
@@ -55,11 +56,11 @@ def test_help_and_errors_of_the_configuration_import_no_library_of_arrays(comman
     assert not imported & {*UNUSED, "torch", "lightning", "torchmetrics", "numpy", "rich", "filelock", "asyncio"}
 
 
-@pytest.mark.parametrize("override", ["sede=1", "optim.lr=-1", "selection.choose=lst"])
+@pytest.mark.parametrize("override", ["sede=1", "optim.lr=-1", "selection.choose=lst", "fold=some"])
 def test_a_misspelled_key_and_an_invalid_value_are_refused_before_hydra_looks_for_plugins(override):
     plugins = "hydra._internal.core_plugins"
     assert not {name for name in modules_of("train", override, code=2) if name.startswith(plugins)}
-    assert {name for name in modules_of("train", "fold=some", code=2) if name.startswith(plugins)}
+    assert {name for name in modules_of("train", "crops.trim=true", code=2) if name.startswith(plugins)}
 
 
 def test_the_library_installs_no_import_hook():

@@ -48,6 +48,12 @@ def test_help_takes_less_than_half_a_second(tmp_path):
         (("train", "--hydra-help"), 0, "Hydra"),
         (("train", "-sc", "install=bash"), 0, "complete -o nospace -o default -F hydra_bash_completion soundfold"),
         (("train", "-sc", "uninstall=fish"), 0, "complete -e -c soundfold"),
+        (
+            ("train", "experiment=quik"),
+            2,
+            "error: experiment has no option quik. Did you mean quick? Options: debug, demo, find_lr, finetune, quick,",
+        ),
+        (("train", "fold=[1,2]"), 2, "error: fold=[1,2] must be a single whole number or word.\n"),
         (("train", "install=bash"), 2, "install is not a key of the configuration"),
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -23,6 +25,8 @@ def explain(error: Exception) -> str | None:
         return printable(text)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
         return f"This launcher requires a package that is not installed: {install_command('launchers')}."
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        return _explain_option(error.missing_cfg_file, error.options)
     if isinstance(error, OverrideParseException) and "NoViableAlt" in text:
         return f"{text}\nHydra requires quotes around special characters, within those of the shell: \"KEY='VALUE'\"."
     if isinstance(error, MissingMandatoryValue):
@@ -56,6 +60,17 @@ def explain(error: Exception) -> str | None:
             "as search=lr_wd, logger=wandb or augment=strong, or omit the key."
         )
     return None
+
+
+def _explain_option(missing: str, options: Sequence[str]) -> str:
+    """Return the message for ``GROUP/OPTION``, an option that the group does not have."""
+    group, _, name = missing.rpartition("/")
+    near = difflib.get_close_matches(name, options, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return (
+        f"{group} has no option {name}.{hint} Options: {', '.join(options)}. For one of your own, write "
+        f"{missing}.yaml in a folder and name the folder by --config-dir."
+    )
 
 
 def _is_raised_by_hydra(error: OSError) -> bool:

@@ -12,6 +12,7 @@ def key(
     *,
     choices: tuple[str | bool, ...] | None = None,
     reason: str = "",
+    integers: bool = False,
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
@@ -22,6 +23,7 @@ def key(
     Args:
         choices: the values that it takes.
         reason: why other values are refused; part of the message.
+        integers: take any integer besides the choices.
         low: least value.
         high: greatest value.
         above: exclusive lower bound.
@@ -29,5 +31,13 @@ def key(
     """
     return field(
         default=MISSING,
-        metadata={"choices": choices, "reason": reason, "low": low, "high": high, "above": above, "finite": finite},
+        metadata={
+            "choices": choices,
+            "reason": reason,
+            "integers": integers,
+            "low": low,
+            "high": high,
+            "above": above,
+            "finite": finite,
+        },
     )

@@ -10,6 +10,7 @@ RULES = {
     "could not be converted to Integer": "must be a whole number",
     r"is not a valid bool \(type \w+\)": "must be true or false",
     "is not a ListConfig, list or tuple": "must be a list, such as [a,b]",
+    r"is incompatible with type hint 'Union\[int, str\]'": "must be a single whole number or word",
     "is not Optional": "requires a value",
 }
 

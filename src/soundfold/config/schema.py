@@ -209,7 +209,7 @@ class Config:
     search: Search | None = key()
     find_lr: FindLr | None = key()
     paths: Paths = key()
-    fold: Any = key()
+    fold: int | str = key(choices=("all", "each", "none"), integers=True, reason="for several folds use -m fold=1,2")
     seed: int = key(low=0)
     name: str = key()
     label: str | None = key()

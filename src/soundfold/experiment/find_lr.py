@@ -22,7 +22,6 @@ from soundfold.experiment.lightning_compat import disable_signal_handlers
 from soundfold.experiment.setup import open_run
 from soundfold.io.atomic import explain_write_errors, write_text
 from soundfold.io.csv_text import csv_text
-from soundfold.validation import parse_fold
 
 SMOOTHING = 0.9  # weight of the past in the mean of the losses
 DIVERGED = 4.0  # times the least mean, at which the test ends
@@ -101,8 +100,8 @@ def find_lr(cfg: DictConfig) -> LrCurve:
         TrainingError: memory is exhausted, or the loss of the first step is not finite.
     """
     run = open_run(cfg)
-    name = parse_fold(cfg.fold)
-    fold = run.collection.table.fold_numbers[0] if name == "all" else None if name == "none" else int(name)
+    first = run.collection.table.fold_numbers[0]
+    fold = first if cfg.fold == "all" else None if cfg.fold == "none" else int(cfg.fold)
     check_folds(run, [fold])
     test = LrRangeTest(cfg.find_lr.low, cfg.find_lr.high, cfg.find_lr.steps)
     with explain_oom(cfg, fold):

@@ -28,7 +28,7 @@ from soundfold.experiment.trainer import fold_name
 from soundfold.io.atomic import explain_write_errors
 from soundfold.io.console import console
 from soundfold.io.locks import exclusive_lock
-from soundfold.validation import is_wandb_trial, parse_fold, wandb_options
+from soundfold.validation import is_wandb_trial, wandb_options
 
 REMEDY = "Free some space, or set paths.outputs=DIRECTORY. The same command resumes the run."
 
@@ -137,7 +137,7 @@ def select_folds(run: RunContext) -> list[int | None]:
     Raises:
         InputError: the collection has one fold only.
     """
-    fold, numbers = parse_fold(run.cfg.fold), run.collection.table.fold_numbers
+    fold, numbers = run.cfg.fold, run.collection.table.fold_numbers
     if fold == "none":
         return [None]
     if len(numbers) < 2:

@@ -10,7 +10,7 @@ from soundfold.validation.loggers import is_wandb_trial, wandb_options, wandb_sw
 from soundfold.validation.metrics import metric_entries
 from soundfold.validation.options import report_options, validate_benchmark, validate_explore
 from soundfold.validation.ranks import count_processes, launched_rank
-from soundfold.validation.rules import parse_fold, validate
+from soundfold.validation.rules import validate
 from soundfold.validation.search import validate_search
 from soundfold.validation.values import check_assigned, check_values
 
@@ -22,7 +22,6 @@ __all__ = [
     "is_wandb_trial",
     "launched_rank",
     "metric_entries",
-    "parse_fold",
     "report_options",
     "validate",
     "validate_benchmark",

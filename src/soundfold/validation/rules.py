@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,27 +34,10 @@ def validate(cfg: DictConfig) -> None:
         rule(cfg)
 
 
-def parse_fold(value: Any) -> int | str:
-    """Return ``all``, ``each``, ``none`` or the number of a fold.
-
-    Raises:
-        InputError: the value is anything else.
-    """
-    if value in ("all", "each", "none"):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise InputError(f"fold={value} must be a number, all, each, or none. For several folds use -m fold=1,2.")
-
-
 def _check_optimizer_keys(cfg: DictConfig) -> None:
     # Hydra's + adds keys to typed nodes
     if foreign := sorted(set(cfg.optim) - set(get_type_hints(OmegaConf.get_type(cfg.optim)))):
         raise InputError(f"optim.{foreign[0]} is not an option of {cfg.optim._target_}. Remove it.")
-
-
-def _check_fold(cfg: DictConfig) -> None:
-    parse_fold(cfg.fold)
 
 
 def _check_dry_run(cfg: DictConfig) -> None:
@@ -191,7 +174,6 @@ RULES: tuple[Callable[[DictConfig], None], ...] = (
     _check_optimizer_keys,
     check_metrics,
     check_monitor,
-    _check_fold,
     _check_dry_run,
     validate_data,
     validate_features,

@@ -35,8 +35,8 @@ def check_values(cfg: DictConfig, prefix: str = "") -> None:
 def check_assigned(values: Mapping[str, Any], schema: type) -> None:
     """Check the values of overrides against choices and ranges, before Hydra composes the configuration.
 
-    Only text is compared with choices, and only numbers with ranges. References, nan and integers of more than 64 bits
-    pass: the composed configuration is checked for them.
+    References, nan and integers of more than 64 bits pass: the composed configuration is checked for them. So do
+    numbers for a key whose choices are text, and text for a key with a range.
 
     Args:
         values: by dotted key. Keys that the schema does not know pass.
@@ -49,11 +49,10 @@ def check_assigned(values: Mapping[str, Any], schema: type) -> None:
     for key, value in values.items():
         if not (declared := rules.get(key)):
             continue
-        if declared["choices"] is not None:
-            is_plain = isinstance(value, str) and "${" not in value
-        else:
-            is_plain = isinstance(value, int | float) and abs(value) < 2**63
-        if is_plain:
+        has_choices, has_numbers = declared["choices"] is not None, declared["choices"] is None or declared["integers"]
+        is_text = has_choices and isinstance(value, str) and "${" not in value
+        is_number = has_numbers and isinstance(value, int | float) and abs(value) < 2**63
+        if is_text or is_number:
             _check_declared(key, value, declared)
 
 
@@ -74,13 +73,15 @@ def _check_section(cfg: DictConfig, prefix: str) -> None:
 
 def _check_declared(key: str, value: Any, metadata: Mapping[str, Any]) -> None:
     choices, low, high, above = (metadata[rule] for rule in ("choices", "low", "high", "above"))
+    is_number = metadata["integers"] and type(value) is int
     # 1 equals true, but Lightning does not take it for true
-    if choices is not None and not any(type(value) is type(choice) and value == choice for choice in choices):
+    if choices is not None and not (is_number or any(type(value) is type(c) and value == c for c in choices)):
         spelled = [str(choice).lower() if isinstance(choice, bool) else choice for choice in choices]
         near = difflib.get_close_matches(str(value), spelled, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         reason = f": {metadata['reason']}" if metadata["reason"] else ""
-        raise InputError(f"{key}={value} must be one of {', '.join(spelled)}{reason}.{hint}")
+        number = ", or an integer" if metadata["integers"] else ""
+        raise InputError(f"{key}={value} must be one of {', '.join(spelled)}{number}{reason}.{hint}")
     # OmegaConf does not check the type of a value that a reference replaces, either
     is_bounded = above is not None or low is not None or metadata["finite"]
     if is_bounded and not isinstance(value, int | float):
