@@ -71,6 +71,19 @@ def test_the_library_installs_no_import_hook():
 
 
 @pytest.mark.slow
+def test_transformers_which_torchmetrics_imports_is_not_imported(tmp_path):
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "transformers-5.1.0.dist-info").mkdir()
+    (tmp_path / "transformers-5.1.0.dist-info" / "METADATA").write_text("Name: transformers\nVersion: 5.1.0\n")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(tmp_path)])}
+    code = "{}import lightning.pytorch; from torchmetrics.functional.text.bert import AutoModel"
+    subprocess.run([sys.executable, "-c", code.format("import soundfold.cli; ")], check=True, env=env)
+    done = subprocess.run([sys.executable, "-c", code.format("")], capture_output=True, text=True, env=env)
+    assert "RuntimeError: imported" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_training_and_its_model_import_only_what_they_use(tmp_path):
     root = render(tmp_path / "clips")
     options = overrides(root, tmp_path / "outputs", "fold=1")

@@ -105,8 +105,12 @@ class Plan:
 
     def tests_jobs(self) -> list[Job]:
         """Return the tests that need a GPU."""
-        tests = str(SCRIPTS.parent / "tests" / "test_cuda.py")
-        return [Job("tests", (sys.executable, "-m", "pytest", "-n", "0", "-q", "-rs", tests))]
+        tests = SCRIPTS.parent / "tests"
+        paths = (
+            str(tests / "test_cuda.py"),
+            f"{tests / 'experiment' / 'test_speed.py'}::test_no_step_waits_for_a_cuda_device",
+        )
+        return [Job("tests", (sys.executable, "-m", "pytest", "-n", "0", "-q", "-rs", *paths))]
 
     def tables_jobs(self) -> list[Job]:
         """Return the tables of the front end and of the training step, each by itself on the device."""

@@ -1,4 +1,6 @@
-"""Check and time training steps captured as a CUDA graph: python scripts/benchmarks/graph_check.py OUTPUTS [ESC50_ROOT]
+"""Check and time training steps captured as a CUDA graph.
+
+From the project's root: PYTHONPATH=scripts python scripts/benchmarks/graph_check.py OUTPUTS [ESC50_ROOT]
 
 Each part runs even if another fails; the figures are written to OUTPUTS/graph_check.json after each.
 """
@@ -46,7 +48,7 @@ BFLOAT16 = "trainer.precision=bf16-mixed"
 EAGER, GRAPH = "trainer.cuda_graph=false", "trainer.cuda_graph=true"
 CONTENDERS = (("eager", EAGER), ("graph", GRAPH), ("graph, cudnn.benchmark", GRAPH, "trainer.benchmark=true"))
 # a last batch of 16 of 336 training clips; 54 steps
-EQUAL = (*RECIPE, "trainer.deterministic=true", "trainer.max_steps=-1", "trainer.max_epochs=9")
+EQUAL = (*RECIPE, BFLOAT16, "trainer.deterministic=true", "trainer.max_steps=-1", "trainer.max_epochs=9")
 
 
 def run_noise(collection: Collection, folder: Path, *overrides: str) -> Clock:

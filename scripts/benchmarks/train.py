@@ -63,18 +63,25 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in (NOTEBOOK, *contenders)}
     peaks: dict[str, int | None] = dict.fromkeys(measured)
     ceilings: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    failures: dict[str, str] = {}
     for _ in range(repeats):
         for dtype in ceilings:
             ceilings[dtype].append(ceiling(target, getattr(torch, dtype)))
         notebook()
         measured[NOTEBOOK].append({"step": notebook() / steps})
         for name, overrides in contenders.items():
-            clock, seconds = contender(collection, target, batch, overrides)
-            measured[name].append(seconds)
-            peaks[name] = clock.peak_bytes
+            if name in failures:
+                continue
+            try:
+                clock, seconds = contender(collection, target, batch, overrides)
+                measured[name].append(seconds)
+                peaks[name] = clock.peak_bytes
+            except Exception as error:  # such as a missing C compiler; the other rows are still of use
+                failures[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     flops = flops_of_a_step()
     best = {dtype: max(values) for dtype, values in ceilings.items()}
-    rows = [row(name, turns, measured[NOTEBOOK], batch, flops, best, peaks[name]) for name, turns in measured.items()]
+    done = {name: turns for name, turns in measured.items() if name not in failures}
+    rows = [row(name, turns, measured[NOTEBOOK], batch, flops, best, peaks[name]) for name, turns in done.items()]
     header = {
         **environment.describe(target),
         "date": time.strftime("%Y-%m-%d"),
@@ -83,6 +90,7 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
         "repeats": repeats,
         "flops_per_clip": flops,
         "ceilings": best,
+        "failures": failures,
     }
     return write_results(
         outputs / f"train-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=180
@@ -219,4 +227,5 @@ def markdown(header: dict[str, Any], rows: list[dict[str, Any]]) -> str:
             f"| {each['contender']} | {each['epoch']:.1f} | {each['clips_per_second']:.1f} "
             f"| {each['speed_over_notebook']:.2f} | {' | '.join(shares)} | {100 * each['utilisation']:.0f} | {peak} |"
         )
+    lines += [f"\n{name}: not measured, {reason}" for name, reason in header["failures"].items()]
     return "\n".join(lines) + "\n"

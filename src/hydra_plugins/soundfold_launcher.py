@@ -66,7 +66,8 @@ class _Pools:
 
     def run(self, number: int, overrides: list[str], arguments: tuple) -> JobReturn:
         """Run a job in this thread's process; start a new one if there is none."""
-        from hydra_plugins.hydra_joblib_launcher._core import execute_job  # not public; one job as Joblib's launcher runs it
+        # not public: a job as Joblib's launcher runs it
+        from hydra_plugins.hydra_joblib_launcher._core import execute_job
         from joblib.externals.loky import ProcessPoolExecutor
 
         from soundfold.experiment.sweep import JobError

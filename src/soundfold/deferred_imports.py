@@ -1,6 +1,6 @@
 """An import hook: Lightning and torchmetrics load without optional packages that a training does not use.
 
-Lightning imports torchmetrics, which imports torchvision, Matplotlib, SciPy and ONNX Runtime if they are installed, for
+Lightning imports torchmetrics, which imports torchvision, Matplotlib, SciPy and Transformers if they are installed, for
 rarely used metrics and plots. Lightning and torchvision import PyTorch's compiler for an `isinstance` and a few
 decorators. Together these take longer than everything that a training uses. Here they are imported at first use.
 """
@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 COMPILER = ("torch._dynamo", "triton")
-METRICS = ("librosa", "matplotlib", "onnxruntime", "pesq", "scipy", "torchvision")
+METRICS = ("librosa", "matplotlib", "onnxruntime", "pesq", "scipy", "torchvision", "transformers")
 # packages, and those that their import defers
 IMPORTERS: dict[str, tuple[str, ...]] = {
     "torch": (),

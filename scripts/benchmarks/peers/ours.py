@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from clock import Task
 
 from soundfold.cli.train import main
 
 SIZES = {"128x501": (), "128x128": ("features=seed_128x128",)}
+
+
+def watch_replays(task: Task) -> None:
+    """Record steps as `Task.watch` does: the replay of a CUDA graph calls no hook of the optimizer."""
+    from soundfold.experiment.graph_strategy import GraphStrategy
+
+    train = GraphStrategy.training_step
+
+    def step(strategy: GraphStrategy, *args: Any, **options: Any) -> Any:
+        output = train(strategy, *args, **options)
+        task.step()
+        return output
+
+    GraphStrategy.training_step = step  # type: ignore[method-assign]
+
 
 task = Task("soundfold")
 size = f"{task.bands}x{task.frames}"
@@ -30,5 +46,8 @@ sys.argv[1:] = [
     *SIZES.get(size, (f"features.n_mels={task.bands}", "features.hop=0.02")),
     *task.options,
 ]
-task.watch()
+if task.device == "cuda":
+    watch_replays(task)
+else:
+    task.watch()
 main()

@@ -133,7 +133,8 @@ class ClipBatches:
         parts = [rows[start:end] for start, end in self._bounds]
         waves = map(self.samples.__getitem__, parts) if self.reader is None else self.reader.batches(parts)
         for step, ((start, end), wave) in enumerate(zip(self._bounds, waves, strict=True)):
-            if wave.device != self.device:
+            # without the index: `cuda` is `cuda:0`, which has the waves already
+            if wave.device.type != self.device.type:
                 # memory that the reader has pinned already is not copied
                 wave = wave.pin_memory().to(self.device, non_blocking=True)
             batch: tuple[Tensor, ...] = wave, targets[start:end], order[start:end]
