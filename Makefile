@@ -11,7 +11,7 @@ setup: .venv/.installed  ## create .venv with the locked dependencies
 # The marker file is touched last, so that an interrupted installation is repeated. Libraries are compiled to bytecode
 # here: where Python may not write bytecode later, every start would compile thousands of files (15 s instead of 5).
 .venv/.installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "soundfold needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "soundfold needs Python 3.11 to 3.13; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \

@@ -53,7 +53,7 @@ class Numbers:
 
 def read_settings(path: Path, work: Path) -> dict[str, list[str]]:
     """Return the overrides of each setting for scripts/train.py; the runs write to the folder ``work``."""
-    settings = yaml.safe_load(path.read_text())
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {
         name: [override.replace("WORK", str(work)) for override in (*settings["common"], *overrides)]
         for name, overrides in settings["settings"].items()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.runs import write_run
-from helpers.tiny import overrides
+from helpers.tiny import overrides, render
 from matplotlib.figure import Figure
 
 import soundfold
 from soundfold import Prediction, Predictor, cross_validate, load_run
 from soundfold.config import compose_config
 from soundfold.errors import ArgumentError, InputError
+from soundfold.models.classifier import Classifier
 
 
 def test_importing_soundfold_imports_nothing_heavy():
@@ -94,11 +96,24 @@ def test_cross_validating_returns_the_run_of_the_command(tiny_run, tmp_path):
     run = cross_validate(options)
     assert run.folder.samefile(tiny_run)
     assert cross_validate(compose_config(*options)).predictions.equals(run.predictions)
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nfold: none\n")
+    # letters that Hydra takes only in quotes
+    folder = tmp_path / "Jörg's (own), conf"
+    (folder / "experiment").mkdir(parents=True)
+    (folder / "experiment" / "mine.yaml").write_text("# @package _global_\nfold: none\n")
     with pytest.raises(InputError, match="fold=none trains a model to use"):
-        cross_validate([*options, "experiment=mine", "checkpoints.keep=none"], config_dir=tmp_path)
+        cross_validate([*options, "experiment=mine", "checkpoints.keep=none"], config_dir=folder)
     assert Predictor.load(run.folder).classes == ("noise", "tone")
+
+
+def test_ctrl_c_stops_a_training_and_not_python(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Classifier, "training_step", interrupt)
+    root, handler = render(tmp_path / "clips"), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(overrides(root, tmp_path / "outputs", "fold=1"))
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_arguments_that_are_not_one_run_are_refused():

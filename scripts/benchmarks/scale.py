@@ -97,7 +97,7 @@ def _timed(row: Row, name: str, clips: int, work: Callable[[], Any]) -> Any:
 
 
 def _write_table(path: Path, clips: int) -> None:
-    with path.open("w") as stream:
+    with path.open("w", encoding="utf-8") as stream:
         stream.write("filename,fold,target,category,src_file\n")
         for i in range(clips):
             source = i // CLIPS_PER_SOURCE
@@ -109,7 +109,9 @@ def _score(table: ClipTable, path: Path) -> None:
     """Write and read the predictions of a fold, and compute the interval of the accuracy over all clips."""
     rng = np.random.default_rng(0)
     test = np.flatnonzero(table.folds == 1)
-    path.write_text(predictions_csv(table, test, rng.standard_normal((len(test), CLASSES)).astype(np.float32)))
+    path.write_text(
+        predictions_csv(table, test, rng.standard_normal((len(test), CLASSES)).astype(np.float32)), encoding="utf-8"
+    )
     load_predictions(path, table.classes)
     accuracy_interval(rng.random(len(table)) < 0.8, table.sources)
 

@@ -109,5 +109,5 @@ def _peak_memory(device: torch.device):
 
 
 def _resident() -> int:
-    with open("/proc/self/statm") as stream:
+    with open("/proc/self/statm", encoding="utf-8") as stream:
         return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -27,6 +27,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import MISSING, DictConfig, open_dict
 
 SECONDS_TO_END = 30
+# characters of the folder of temporary files; the paths of Ray's sockets add 74, and a system allows 103 or 107
+MAX_PARENT = 25
 # no statistics for Ray's makers; equal lines of several jobs are all printed, without color codes in a file
 RAY_SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 
@@ -167,7 +169,9 @@ def connect_to_ray(address: str | None, **local: Any) -> Iterator[None]:
             # Ray listens on all interfaces and runs code for whoever has the token, or writes its own into ~/.ray
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             # the paths of its sockets must be short; a worker that is just starting may make an empty folder again
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
+            parent = "/tmp" if len(tempfile.gettempdir()) > MAX_PARENT and os.access("/tmp", os.W_OK) else None
+            temporary = tempfile.TemporaryDirectory(prefix="ray-", dir=parent, ignore_cleanup_errors=True)
+            folder = stack.enter_context(temporary)
             options = {"address": "local", "include_dashboard": False, "_temp_dir": folder, **local}
         else:
             options = {"address": address}
@@ -191,7 +195,7 @@ def _home_with_cluster_file(folder: str) -> Iterator[None]:
 
     Without that file Ray asks the metadata servers of clouds where it runs, also if its usage statistics are off.
     """
-    Path(folder, "ray_bootstrap_config.yaml").write_text("{}")
+    Path(folder, "ray_bootstrap_config.yaml").write_text("{}", encoding="utf-8")
     own = {name: os.environ.get(name) for name in ("HOME", "PYTHONUSERBASE")}
     # packages that were installed into the own home folder are still found
     os.environ.update(HOME=folder, PYTHONUSERBASE=site.getuserbase())

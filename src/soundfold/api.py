@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 
 from soundfold.cli.overrides import assigned_values
 from soundfold.cli.project import import_from_project
-from soundfold.config import CONF, compose_config, refuse_unknown_keys
+from soundfold.config import CONF, compose_config, refuse_unknown_keys, search_path
 from soundfold.errors import ArgumentError, InputError
 from soundfold.evaluation import compare
 from soundfold.evaluation.compare import RunResult
@@ -55,7 +56,15 @@ def cross_validate(config: Sequence[str] | DictConfig = (), *, config_dir: str |
     if config.search is not None or config.find_lr is not None or config.dry_run:
         raise ArgumentError("`config` has a search, find_lr or dry_run. Run these on the command line.")
     reporter = _FolderReporter()
-    experiment.cross_validate(config, reporter)
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        experiment.cross_validate(config, reporter)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            # Lightning ignores Ctrl-C from here on, and exits, which would end a session of Python
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+        raise
     return None if reporter.folder is None else load_run(reporter.folder)
 
 
@@ -206,13 +215,13 @@ class Run:
 
 
 def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictConfig:
-    folders, search_path = [CONF], []
+    folders, added = [CONF], []
     if config_dir is not None:
         import_from_project(str(config_dir))
         folders.append(Path(config_dir))
-        search_path.append(f"hydra.searchpath=[{Path(config_dir).resolve()}]")
+        added.append(search_path(Path(config_dir)))
     refuse_unknown_keys(assigned_values(overrides, folders))
-    return compose_config(*search_path, *overrides)
+    return compose_config(*added, *overrides)
 
 
 class _FolderReporter(RunReporter):

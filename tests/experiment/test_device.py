@@ -119,6 +119,12 @@ def test_auto_precision_is_bfloat16_where_the_hardware_multiplies_it(
     assert choose_precision(config(accelerator, precision="16-mixed")) == "16-mixed"
 
 
+def test_bfloat16_instructions_of_arm_count_only_with_a_library_that_uses_them(hardware, monkeypatch):
+    hardware(bf16=True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert choose_precision(config(precision="auto")) == "32-true"
+
+
 def test_a_note_on_mps(hardware, capsys):
     hardware(mps=True)
     check_accelerator(config())

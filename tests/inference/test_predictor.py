@@ -4,6 +4,7 @@ import csv
 import json
 import pickle
 import runpy
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -310,15 +311,18 @@ def test_a_long_recording_has_a_timeline(tiny_run, tmp_path, predict):
     wave = np.concatenate([tone, 0.3 * rng.uniform(-1, 1, 8000), tone])
     path = tmp_path / "long.flac"
     soundfile.write(path, wave, 8000)
-    code, out, err = predict(tiny_run, path, path, "--format=jsonl", "--hop=0.1")
+    other = tmp_path / "other" / "LONG.flac"
+    other.parent.mkdir()
+    shutil.copy(path, other)
+    code, out, err = predict(tiny_run, path, other, "--format=jsonl", "--hop=0.1")
     assert code == 0
     assert "Timeline: " in err
     first, again = map(json.loads, out.splitlines())
     assert first["windows"] == 26
     folder = tmp_path / "timelines"
     assert first["timeline"] == [str(folder / f"long.{suffix}") for suffix in ("csv", "png", "txt")]
-    # files of the same name do not overwrite each other
-    assert again["timeline"][0] == str(folder / "long-2.csv")
+    # files of the same name do not overwrite each other, also where a file system ignores case
+    assert again["timeline"][0] == str(folder / "LONG-2.csv")
     rows = list(csv.DictReader((folder / "long.csv").open()))
     assert [float(row["start"]) for row in rows] == pytest.approx(np.arange(26) / 10)
     assert [float(row["end"]) for row in rows] == pytest.approx(np.arange(26) / 10 + 0.5)

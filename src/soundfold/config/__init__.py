@@ -4,7 +4,7 @@ Imports nothing heavy, so that ``--help`` and a misspelled key answer at once.
 """
 
 from soundfold.config.commands import Benchmark, Explore, Prepare
-from soundfold.config.composition import CONF, compose_config, open_section, register
+from soundfold.config.composition import CONF, compose_config, open_section, register, search_path
 from soundfold.config.derived import FrameSizes, frame_sizes
 from soundfold.config.identity import NOT_IDENTITY, cv_id, identity_values
 from soundfold.config.installation import install_command, is_built
@@ -66,6 +66,7 @@ __all__ = [
     "read_stored",
     "refuse_unknown_keys",
     "register",
+    "search_path",
     "stored_values",
     "to_yaml",
     "trust",

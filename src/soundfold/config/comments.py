@@ -31,7 +31,7 @@ def key_comments(config_name: str) -> dict[str, str]:
 
 def group_comment(path: Path) -> str:
     """Return the first comment of an option's file; empty if it has none."""
-    lines = (line for line in path.read_text().splitlines() if line != GLOBAL)
+    lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line != GLOBAL)
     first = next(lines, "")
     return first.removeprefix("# ") if first.startswith("# ") else ""
 

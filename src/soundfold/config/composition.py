@@ -52,6 +52,17 @@ def register() -> None:
     OmegaConf.register_new_resolver("only_if_equal", lambda value, a, b: value if a == b else None, replace=True)
 
 
+def search_path(folder: Path) -> str:
+    """Return the override that adds a folder with configuration groups.
+
+    Example:
+        >>> search_path(Path("/home/jörg/conf"))
+        "hydra.searchpath=['file:///home/jörg/conf']"
+    """
+    quoted = str(folder.resolve()).replace("'", r"\'")
+    return f"hydra.searchpath=['file://{quoted}']"
+
+
 def open_section(schema: type) -> DictConfig:
     """Return a section of the schema's types that accepts further keys: arguments of a class, which checks them."""
     section = OmegaConf.structured(schema)

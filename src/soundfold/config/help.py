@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from soundfold.config.comments import group_comment, key_comments
-from soundfold.config.composition import CONF
+from soundfold.config.composition import CONF, search_path
 
 COLUMN = 44
 
@@ -27,7 +27,7 @@ def help_text(config_name: str, overrides: Sequence[str] = (), config_dir: str |
     folders = [CONF]
     if config_dir is not None:
         folders.append(Path(config_dir).resolve())
-        overrides = [f"hydra.searchpath=['file://{folders[1]}']", *overrides]
+        overrides = [search_path(folders[1]), *overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         values: Any = OmegaConf.to_container(compose(config_name, list(overrides)), resolve=False)
     keys = _keys(values, key_comments(config_name))

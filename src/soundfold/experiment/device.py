@@ -100,8 +100,11 @@ def _cpu_bfloat16() -> list[bool]:
     """Return whether the CPU has each kind of instruction for bfloat16 that PyTorch knows; empty if it knows none."""
     # not in every PyTorch release that we support
     capabilities: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    # of x86 (two) and of ARM
-    return [bool(capabilities[name]) for name in ("avx512_bf16", "amx_bf16", "bf16") if name in capabilities]
+    known = [bool(capabilities[name]) for name in ("avx512_bf16", "amx_bf16") if name in capabilities]
+    # of ARM; PyTorch for macOS has no library that uses them
+    if "bf16" in capabilities:
+        known.append(bool(capabilities["bf16"]) and torch.backends.mkldnn.is_available())
+    return known
 
 
 def _print_bfloat16_note(precision: str) -> None:

@@ -85,7 +85,7 @@ def _versions() -> dict[str, str]:
 def _processor() -> str:
     """Return the model of the processor; `platform.processor` is empty, or the architecture, on most Linux systems."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -92,11 +92,13 @@ class FrontEnd(nn.Module):
         """Set `mean` and `std` from unaugmented int16 waveforms (B, N) of the training clips."""
         if self.image is not None:
             return
-        total = square = torch.zeros((), dtype=torch.float64, device=self.mean.device)
+        # MPS has no float64
+        device = torch.device("cpu") if self.mean.device.type == "mps" else self.mean.device
+        total = square = torch.zeros((), dtype=torch.float64, device=device)
         count = 0
         for batch in batches:
             for wave in batch.split(_clips_at_a_time(batch)):
-                log_mel = self.logmel(pcm_to_float(wave)).double()
+                log_mel = self.logmel(pcm_to_float(wave)).to(device).double()
                 total, square = total + self._sum(log_mel), square + self._sum(log_mel.square())
                 count += log_mel.numel() // self.mean.numel()
         mean = total / count

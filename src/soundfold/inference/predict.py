@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
@@ -120,10 +121,17 @@ def _predict_file(
 
 
 def _unused_name(stem: str, used: set[str]) -> str:
-    """Return the stem, numbered if a file of the same name in another folder used it."""
-    name = next(n for n in _candidates(stem) if n not in used)
-    used.add(name)
+    """Return the stem, numbered if a file of the same name in another folder used it.
+
+    Names that differ only in case, or in how an accent is encoded, are one file on macOS.
+    """
+    name = next(name for name in _candidates(stem) if _comparable(name) not in used)
+    used.add(_comparable(name))
     return name
+
+
+def _comparable(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _candidates(stem: str) -> Iterator[str]:

@@ -60,7 +60,7 @@ def write_hub_folder(run: Path, folder: Path, fold: str | None = None) -> None:
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)
         with atomic_folder(folder.absolute()) as part:
-            (part / "README.md").write_text(card)
+            (part / "README.md").write_text(card, encoding="utf-8")
             for path in _files(run, names):
                 (part / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(run / path, part / path)

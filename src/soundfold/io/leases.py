@@ -56,14 +56,14 @@ def lease(path: Path, activity: str) -> Iterator[None]:
         ended.set()
         heart.join()
         with suppress(FileNotFoundError):
-            if path.read_text() == holder:
+            if path.read_text(encoding="utf-8") == holder:
                 path.unlink()
 
 
 def is_leased(path: Path) -> bool:
     """Return whether a process holds a `lease`."""
     try:
-        return not _is_abandoned(path, path.read_text(), time.time())
+        return not _is_abandoned(path, path.read_text(encoding="utf-8"), time.time())
     except FileNotFoundError:
         return False
 
@@ -74,12 +74,12 @@ def _wait_for(path: Path, own: Path, activity: str) -> None:
         try:
             os.utime(own)  # the clock of the file system
             # read once: by the time of the removal, the lease may be that of a new holder
-            holder = path.read_text()
+            holder = path.read_text(encoding="utf-8")
             if _is_abandoned(path, holder, own.stat().st_mtime):
                 _remove_abandoned(path, holder, own)
             # most holders end within a moment
             if not is_announced and time.monotonic() - started > 0.5:
-                text = path.read_text().partition("\n")[2] or "Another process"
+                text = path.read_text(encoding="utf-8").partition("\n")[2] or "Another process"
                 console.print(f"{text} {activity}; waiting for it.", soft_wrap=True)
                 is_announced = True
         except FileNotFoundError:
@@ -98,8 +98,8 @@ def _link(own: Path, path: Path) -> bool:
             raise
         # such as exFAT
         try:
-            with path.open("x") as stream:
-                stream.write(own.read_text())
+            with path.open("x", encoding="utf-8") as stream:
+                stream.write(own.read_text(encoding="utf-8"))
         except FileExistsError:
             return False
         return True
@@ -132,7 +132,7 @@ def _remove_abandoned(path: Path, holder: str, own: Path) -> None:
             marker.unlink(missing_ok=True)
         return
     try:
-        if path.read_text() == holder:
+        if path.read_text(encoding="utf-8") == holder:
             path.unlink()
     finally:
         marker.unlink(missing_ok=True)
@@ -158,7 +158,7 @@ def _machine() -> str:
     """Return a name of this machine, its start, and its process numbers: a container has its own."""
     name = platform.node().replace(" ", "-")
     with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{name}/{boot}/{os.readlink('/proc/self/ns/pid')}"
     return name
 

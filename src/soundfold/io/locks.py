@@ -41,7 +41,10 @@ def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
     try:
         # without flock, filelock uses the file's content itself
         if isinstance(lock, UnixFileLock):
-            path.write_text(f"Process {os.getpid()} on {platform.node()}, since {time.strftime('%d %b %H:%M:%S')},")
+            path.write_text(
+                f"Process {os.getpid()} on {platform.node()}, since {time.strftime('%d %b %H:%M:%S')},",
+                encoding="utf-8",
+            )
         yield
         path.unlink(missing_ok=True)
     finally:
@@ -50,6 +53,6 @@ def exclusive_lock(path: Path, activity: str) -> Iterator[None]:
 
 def _holder(path: Path) -> str:
     try:
-        return path.read_text() or "Another process"
+        return path.read_text(encoding="utf-8") or "Another process"
     except OSError:
         return "Another process"

@@ -19,7 +19,7 @@ def available_memory() -> int | None:
     """
     sizes = [*_limits()]
     if MEMINFO.is_file():
-        fields = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+        fields = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="utf-8").splitlines())
         sizes.append(1024 * int(fields["MemAvailable"].split()[0]))
     elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -29,7 +29,7 @@ def available_memory() -> int | None:
 def _limits() -> Iterator[int]:
     """Yield the memory limits of the control groups of this process, of both versions, and of those around them."""
     try:
-        lines = OWN_GROUPS.read_text().splitlines()
+        lines = OWN_GROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for _, controllers, name in (line.split(":", 2) for line in lines):

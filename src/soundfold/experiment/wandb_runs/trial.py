@@ -76,7 +76,7 @@ def _drawn() -> dict[str, Any]:
     path = os.environ.get("WANDB_SWEEP_PARAM_PATH")
     if path is None or not Path(path).is_file():
         return {}
-    entries = yaml.safe_load(Path(path).read_text())
+    entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     return {name: entry["value"] for name, entry in entries.items() if isinstance(entry, dict)}
 
 

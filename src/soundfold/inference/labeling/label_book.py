@@ -116,7 +116,7 @@ class LabelBook:
         if not path.is_file():
             return {}
         try:
-            rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+            rows = list(csv.DictReader(io.StringIO(read_text(path, MAX), newline="")))
             return {(row["source"], round(1000 * float(row["start"]))): {c: row[c] for c in COLUMNS} for row in rows}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise InputError(
