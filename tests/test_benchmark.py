@@ -145,7 +145,8 @@ def test_training_benchmark_has_a_row_per_contender(tmp_path, monkeypatch):
     # without bfloat16 instructions, a product of 2048 rows takes a minute
     monkeypatch.setitem(train.PRODUCT, "cpu", 256)
     monkeypatch.setitem(train.CONTENDERS, "fails", ("optim.lr=-1",))
-    train.run("cpu", batch=4, steps=2, repeats=1, outputs=tmp_path)
+    with pytest.raises(TrainingError, match="Not measured: fails, see "):
+        train.run("cpu", batch=4, steps=2, repeats=1, outputs=tmp_path)
     rows = json.loads((tmp_path / "train-cpu.json").read_text())["rows"]
     assert [row["contender"] for row in rows] == [train.NOTEBOOK, train.FLOAT32, train.BFLOAT16]
     assert all(row["epoch"] > 0 for row in rows)

@@ -19,6 +19,7 @@ from benchmarks.tables import measured_on, write_results
 from benchmarks.timing import measure, synchronize
 from benchmarks.workload import Clock, noise, trained
 from soundfold.data.collection import Collection
+from soundfold.errors import TrainingError
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
 from soundfold.models.resnet import ResNet18
@@ -55,6 +56,7 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
 
     Raises:
         InputError: the device is not available.
+        TrainingError: a contender failed; the files have the others.
     """
     target = choose_device(device)
     collection = noise(-(-steps * batch // 4) * 5, SECONDS, RATE, CLASSES)
@@ -92,9 +94,12 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
         "ceilings": best,
         "failures": failures,
     }
-    return write_results(
+    path = write_results(
         outputs / f"train-{device}", {"header": header, "rows": rows}, markdown(header, rows), width=180
     )
+    if failures:
+        raise TrainingError(f"Not measured: {', '.join(failures)}, see {path}.")
+    return path
 
 
 def contender(

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from soundfold.cli.overrides import assigned_values
 from soundfold.cli.project import import_from_project
-from soundfold.config import CONF, compose_config, refuse_unknown_keys, search_path
+from soundfold.config import CONF, Config, compose_config, refuse_unknown_keys, search_path
 from soundfold.errors import ArgumentError, InputError
 from soundfold.evaluation import compare
 from soundfold.evaluation.compare import RunResult
@@ -24,6 +24,7 @@ from soundfold.evaluation.results import load_curves
 from soundfold.experiment import run as experiment
 from soundfold.report import plots
 from soundfold.report.reporter import RunReporter
+from soundfold.validation import check_assigned
 
 # values of a fold's result.json that are the same in all folds, or that are no scores
 NOT_IN_FRAME = ("cv_id", "protocol", "leaky", "seed", "predictions", "command", "correct")
@@ -60,11 +61,14 @@ def cross_validate(config: Sequence[str] | DictConfig = (), *, config_dir: str |
     try:
         experiment.cross_validate(config, reporter)
     except SystemExit as stop:
+        # Lightning exits on Ctrl-C, which would end a session of Python
         if isinstance(stop.__context__, KeyboardInterrupt):
-            # Lightning ignores Ctrl-C from here on, and exits, which would end a session of Python
-            signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
         raise
+    finally:
+        # Lightning ignores every further Ctrl-C
+        if handler is not None and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, handler)
     return None if reporter.folder is None else load_run(reporter.folder)
 
 
@@ -220,7 +224,9 @@ def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictCon
         import_from_project(str(config_dir))
         folders.append(Path(config_dir))
         added.append(search_path(Path(config_dir)))
-    refuse_unknown_keys(assigned_values(overrides, folders))
+    assigned = assigned_values(overrides, folders)
+    refuse_unknown_keys(assigned)
+    check_assigned(assigned, Config)
     return compose_config(*added, *overrides)
 
 

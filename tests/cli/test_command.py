@@ -53,7 +53,8 @@ def test_help_takes_less_than_half_a_second(tmp_path):
             2,
             "error: experiment has no option quik. Did you mean quick? Options: debug, demo, find_lr, finetune, quick,",
         ),
-        (("train", "fold=[1,2]"), 2, "error: fold=[1,2] must be a single whole number or word.\n"),
+        (("train", "fold=[1,2]"), 2, "or an integer: for several folds use -m fold=1,2.\n"),
+        (("train", "fold={a:1}"), 2, "error: fold={a:1} must be a single whole number or word.\n"),
         (("train", "install=bash"), 2, "install is not a key of the configuration"),
     ],
 )

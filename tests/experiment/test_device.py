@@ -32,6 +32,7 @@ def hardware(monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
         device.print_note.cache_clear()
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
         monkeypatch.setattr(device, "running_elsewhere", lambda: 0)

@@ -26,7 +26,7 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file in LAUNCHERS:
         return f"This launcher requires a package that is not installed: {install_command('launchers')}."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        return _explain_option(error.missing_cfg_file, error.options)
+        return _explain_option(text, error.missing_cfg_file, error.options)
     if isinstance(error, OverrideParseException) and "NoViableAlt" in text:
         return f"{text}\nHydra requires quotes around special characters, within those of the shell: \"KEY='VALUE'\"."
     if isinstance(error, MissingMandatoryValue):
@@ -62,13 +62,21 @@ def explain(error: Exception) -> str | None:
     return None
 
 
-def _explain_option(missing: str, options: Sequence[str]) -> str:
-    """Return the message for ``GROUP/OPTION``, an option that the group does not have."""
+def _explain_option(message: str, missing: str, options: Sequence[str]) -> str:
+    """Return the message for ``GROUP/OPTION``, an option that the group does not have.
+
+    Args:
+        message: Hydra's, which begins with the file that names the option.
+        missing: ``GROUP/OPTION``.
+        options: of the group.
+    """
     group, _, name = missing.rpartition("/")
+    file = re.match("In '(?!hydra/)(.*/.*)': ", message)
+    where = f"{file[1]}.yaml: " if file else ""
     near = difflib.get_close_matches(name, options, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return (
-        f"{group} has no option {name}.{hint} Options: {', '.join(options)}. For one of your own, write "
+        f"{where}{group} has no option {name}.{hint} Options: {', '.join(options)}. For one of your own, write "
         f"{missing}.yaml in a folder and name the folder by --config-dir."
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config.commands import Benchmark, Explore, Prepare
@@ -59,8 +60,7 @@ def search_path(folder: Path) -> str:
         >>> search_path(Path("/home/jörg/conf"))
         "hydra.searchpath=['file:///home/jörg/conf']"
     """
-    quoted = str(folder.resolve()).replace("'", r"\'")
-    return f"hydra.searchpath=['file://{quoted}']"
+    return f"hydra.searchpath=[{QuotedString(f'file://{folder.resolve()}', Quote.single).with_quotes()}]"
 
 
 def open_section(schema: type) -> DictConfig:

@@ -22,7 +22,7 @@ def key(
 
     Args:
         choices: the values that it takes.
-        reason: why other values are refused; part of the message.
+        reason: why other values are refused, or what to do instead; the end of the message.
         integers: take any integer besides the choices.
         low: least value.
         high: greatest value.

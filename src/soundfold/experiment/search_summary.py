@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from soundfold.config import CONF
+from soundfold.config import CONF, search_path
 from soundfold.errors import InputError
 from soundfold.experiment.environment import config_dirs
 from soundfold.experiment.metrics import flip_objective
@@ -60,7 +60,7 @@ def _search_path(study: SearchStudy) -> list[str]:
     folders = config_dirs()
     if not folders:
         return ["--config-dir", str(study.folder)]
-    return ["--config-dir", folders[0], f"hydra.searchpath=[file://{study.folder.resolve()}]"]
+    return ["--config-dir", folders[0], search_path(study.folder)]
 
 
 def _trials_table(trials: list[FrozenTrial], cfg: DictConfig) -> Table:

@@ -39,7 +39,7 @@ def lease(path: Path, activity: str) -> Iterator[None]:
     own = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     holder = f"{_machine()} {os.getpid()} {secrets.token_hex(4)}\nProcess {os.getpid()} on {platform.node()}"
     try:
-        own.write_text(holder)
+        own.write_text(holder, encoding="utf-8")
         _wait_for(path, own, activity)
         _remove_leftovers(path, own)
     except OSError as error:

@@ -52,7 +52,7 @@ def check_assigned(values: Mapping[str, Any], schema: type) -> None:
         has_choices, has_numbers = declared["choices"] is not None, declared["choices"] is None or declared["integers"]
         is_text = has_choices and isinstance(value, str) and "${" not in value
         is_number = has_numbers and isinstance(value, int | float) and abs(value) < 2**63
-        if is_text or is_number:
+        if is_text or is_number or (declared["integers"] and isinstance(value, list)):
             _check_declared(key, value, declared)
 
 
