@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from soundfold.errors import InputError
+from soundfold.io.atomic import comparable_name
 
 
 def plain_path(name: str) -> str:
@@ -48,7 +48,7 @@ class RowRegistry:
 
     def _refuse_similar(self, name: str) -> None:
         """Refuse a new class whose name looks like that of another, as a copy from another file system may."""
-        other = self.name_of.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        other = self.name_of.setdefault(comparable_name(name), name)
         if other != name:
             raise InputError(
                 f"class {name!a} differs from {other!a} only in case or in the Unicode form of accents. Give "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +25,7 @@ from soundfold.inference.output import (
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline import write_timeline
+from soundfold.io.atomic import comparable_name
 from soundfold.io.audio import audio_files
 from soundfold.io.console import Terminal, escape_bytes
 
@@ -121,17 +121,10 @@ def _predict_file(
 
 
 def _unused_name(stem: str, used: set[str]) -> str:
-    """Return the stem, numbered if a file of the same name in another folder used it.
-
-    Names that differ only in case, or in how an accent is encoded, are one file on macOS.
-    """
-    name = next(name for name in _candidates(stem) if _comparable(name) not in used)
-    used.add(_comparable(name))
+    """Return the stem, numbered if a file of the same name in another folder used it."""
+    name = next(name for name in _candidates(stem) if comparable_name(name) not in used)
+    used.add(comparable_name(name))
     return name
-
-
-def _comparable(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _candidates(stem: str) -> Iterator[str]:

@@ -203,6 +203,11 @@ def has_control_characters(name: str) -> bool:
     return not name.isprintable() and any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in name)
 
 
+def comparable_name(name: str) -> str:
+    """Return a name without case, and with one encoding of accents: macOS takes such file names for equal."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def escapes_folder(name: str) -> bool:
     """Return whether a relative name leads out of its folder by the rules of Unix or of Windows."""
     if ".." not in name and "\\" not in name and ":" not in name and not name.startswith("/"):
