@@ -59,27 +59,7 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
         TrainingError: a contender failed; the files have the others.
     """
     target = choose_device(device)
-    collection = noise(-(-steps * batch // 4) * 5, SECONDS, RATE, CLASSES)
-    contenders = CONTENDERS | (ON_CUDA if device == "cuda" else {})
-    notebook = notebook_epoch(steps * batch, batch, target)
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in (NOTEBOOK, *contenders)}
-    peaks: dict[str, int | None] = dict.fromkeys(measured)
-    ceilings: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-    failures: dict[str, str] = {}
-    for _ in range(repeats):
-        for dtype in ceilings:
-            ceilings[dtype].append(ceiling(target, getattr(torch, dtype)))
-        notebook()
-        measured[NOTEBOOK].append({"step": notebook() / steps})
-        for name, overrides in contenders.items():
-            if name in failures:
-                continue
-            try:
-                clock, seconds = contender(collection, target, batch, overrides)
-                measured[name].append(seconds)
-                peaks[name] = clock.peak_bytes
-            except Exception as error:  # such as a missing C compiler; the other rows are still of use
-                failures[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    measured, peaks, ceilings, failures = measure_turns(target, batch, steps, repeats)
     flops = flops_of_a_step()
     best = {dtype: max(values) for dtype, values in ceilings.items()}
     done = {name: turns for name, turns in measured.items() if name not in failures}
@@ -100,6 +80,34 @@ def run(device: str, batch: int, steps: int, repeats: int, outputs: Path) -> Pat
     if failures:
         raise TrainingError(f"Not measured: {', '.join(failures)}, see {path}.")
     return path
+
+
+def measure_turns(
+    device: torch.device, batch: int, steps: int, repeats: int
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, int | None], dict[str, list[float]], dict[str, str]]:
+    """Return each contender's seconds per step and peak memory, ceilings by dtype, and why a contender failed."""
+    collection = noise(-(-steps * batch // 4) * 5, SECONDS, RATE, CLASSES)
+    contenders = CONTENDERS | (ON_CUDA if device.type == "cuda" else {})
+    notebook = notebook_epoch(steps * batch, batch, device)
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in (NOTEBOOK, *contenders)}
+    peaks: dict[str, int | None] = dict.fromkeys(measured)
+    ceilings: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    failures: dict[str, str] = {}
+    for _ in range(repeats):
+        for dtype in ceilings:
+            ceilings[dtype].append(ceiling(device, getattr(torch, dtype)))
+        notebook()
+        measured[NOTEBOOK].append({"step": notebook() / steps})
+        for name, overrides in contenders.items():
+            if name in failures:
+                continue
+            try:
+                clock, seconds = contender(collection, device, batch, overrides)
+                measured[name].append(seconds)
+                peaks[name] = clock.peak_bytes
+            except Exception as error:  # such as a missing C compiler; the other rows are still of use
+                failures[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+    return measured, peaks, ceilings, failures
 
 
 def contender(
