@@ -11,24 +11,24 @@ from helpers.tiny import ROOT
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="session")
-def site(tmp_path_factory):
-    """Build the site as `make docs` does; return its folder."""
-    folder = tmp_path_factory.mktemp("site")
+def build_site(folder: Path) -> Path:
+    """Build the site as `make docs` does, inside a folder; return the folder of its pages."""
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(folder / "doctrees")]
     process = subprocess.run([*command, "docs", str(folder / "html")], cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     return folder / "html"
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
-def test_pages_fit_the_screen_and_load_nothing_from_elsewhere(site, browser, width, scheme):
+def test_pages_fit_the_screen_and_load_nothing_from_elsewhere(tmp_path, browser):
+    site = build_site(tmp_path)
     pages = sorted(page for page in site.rglob("*.html") if not page.relative_to(site).as_posix().startswith("_"))
     assert len(pages) > 50
-    if width > 390:  # one page of each kind
-        pages = list({page.parent: page for page in pages}.values())
-    screen = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
-    faults = {page.relative_to(site).as_posix(): faults_of(page, site, browser, **screen) for page in pages}
+    one_of_each_kind = list({page.parent: page for page in pages}.values())
+    faults = {}
+    for width, scheme, shown in ((390, "light", pages), (1280, "dark", one_of_each_kind)):
+        screen = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
+        for page in shown:
+            faults[page.relative_to(site).as_posix(), width] = faults_of(page, site, browser, **screen)
     assert not {page: found for page, found in faults.items() if found}
 
 

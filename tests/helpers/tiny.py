@@ -36,6 +36,8 @@ def render(root: Path, seed: int = 0, folds: int = 3) -> Path:
 
 def overrides(root: Path, outputs: Path, *more: str) -> list[str]:
     """Return the overrides of a run on the collection at ``root``."""
+    # a quarter of the width halves the time of a fold; only ResNet18 has a width
+    narrow = [] if any(option.startswith("model=") for option in more) else ["model.width=16"]
     return [
         f"data.root={root}",
         f"paths.outputs={outputs}",
@@ -52,6 +54,7 @@ def overrides(root: Path, outputs: Path, *more: str) -> list[str]:
         "trainer=cpu",
         "trainer.precision=32-true",
         "model.channels_last=false",
+        *narrow,
         "trainer.max_epochs=2",
         "trainer.enable_progress_bar=false",
         "logger=csv",
