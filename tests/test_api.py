@@ -122,5 +122,8 @@ def test_arguments_that_are_not_one_run_are_refused():
     for option in ("search=lr_wd", "experiment=find_lr"):
         with pytest.raises(ArgumentError, match="Run these on the command line"):
             cross_validate([option, "split=nested"])
+    # keys of the class of another network, which are not in the schema
+    with pytest.raises(ArgumentError, match="Run these on the command line"):
+        cross_validate(["model=timm", "model.drop_rate=0.1", "search=lr_wd", "split=nested"])
     with pytest.raises(InputError, match=r"^optim\.lrr is not a key .* Did you mean optim\.lr\?"):
         cross_validate(["optim.lrr=1"])

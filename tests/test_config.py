@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import tiny
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from soundfold.cli.overrides import assigned_values
+from soundfold.cli.overrides import assigned_values, class_sections
 from soundfold.config import (
     CONF,
     NOT_IDENTITY,
@@ -155,6 +156,39 @@ def test_an_optimizer_is_not_called_unless_it_is_one(target, capsys):
     with pytest.raises(InputError, match=rf"optim\._target_={target} is not a torch\.optim"):
         build.optimizer(composed(f"optim._target_={target}"))
     assert capsys.readouterr().out == ""
+
+
+def test_an_optimizer_takes_the_arguments_of_its_class():
+    rmsprop = ("optim._target_=torch.optim.RMSprop", "~optim.betas", "optim.fused=false")
+    cfg = composed(*rmsprop, "optim.alpha=0.9", "optim.lr=0.5")
+    (group,) = build.optimizer(cfg)([{"params": [torch.zeros(1)]}]).param_groups
+    assert (group["alpha"], group["lr"], group["momentum"]) == (0.9, 0.5, 0)
+    assert (
+        len({cv_id(composed(*rmsprop, *more), DIGESTS) for more in ((), ["optim.alpha=0.9"], ["optim.eps=1e-6"])}) == 3
+    )
+    with pytest.raises(
+        InputError, match=r"optim\.alhpa is not an option of torch\.optim\.RMSprop\. Did you mean optim\.alpha"
+    ):
+        build.optimizer(composed(*rmsprop, "optim.alhpa=0.9"))
+    with pytest.raises(InputError, match=r"^torch\.optim\.RMSprop has no fused step\. Set optim\.fused=false\.$"):
+        build.optimizer(composed(*rmsprop[:2]))
+    with pytest.raises(InputError, match=r"optim\.momentum is not an option of torch\.optim\.AdamW"):
+        build.optimizer(composed("optim.momentum=0.9"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sections"),
+    [
+        (["optim=sgd", "experiment=quick", "+seed=1"], set()),
+        (["optim=adam", "optim._target_=timm.optim.Lamb"], {"optim"}),
+        (["optim=mine", "+model=timm"], {"model", "optim"}),
+        (["experiment=mine"], {"model", "optim"}),
+        (["model._target_=mine.Net"], {"model"}),
+        (["+optim.eps=1e-6"], {"optim"}),
+    ],
+)
+def test_sections_of_other_classes_are_recognized(overrides, sections):
+    assert class_sections(overrides) == sections
 
 
 def test_recipes_leave_the_network_open():

@@ -13,7 +13,7 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from soundfold.cli.overrides import assigned_values
+from soundfold.cli.overrides import assigned_values, class_sections
 from soundfold.cli.project import import_from_project
 from soundfold.config import CONF, Config, compose_config, refuse_unknown_keys, search_path
 from soundfold.errors import ArgumentError, InputError
@@ -225,7 +225,7 @@ def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictCon
         folders.append(Path(config_dir))
         added.append(search_path(Path(config_dir)))
     assigned = assigned_values(overrides, folders)
-    refuse_unknown_keys(assigned)
+    refuse_unknown_keys(assigned, Config, class_sections(overrides))
     check_assigned(assigned, Config)
     return compose_config(*added, *overrides)
 

@@ -225,6 +225,13 @@ def test_options_that_exclude_a_graph_are_refused(option):
         validate(compose_config("trainer.cuda_graph=true", option))
 
 
+def test_a_capturable_optimizer_needs_no_fused_step():
+    rmsprop = ("optim._target_=torch.optim.RMSprop", "~optim.betas", "optim.fused=false", "trainer.cuda_graph=true")
+    validate(compose_config(*rmsprop, "optim.capturable=true"))
+    with pytest.raises(InputError, match=r"excludes optim\.fused=false"):
+        validate(compose_config(*rmsprop))
+
+
 def test_a_graph_is_used_where_it_is_asked_for():
     kinds = {kind: compose_config(f"trainer.cuda_graph={kind}") for kind in ("auto", "true", "false")}
     chosen = {kind: choose_strategy(cfg, "gpu", None) is not None for kind, cfg in kinds.items()}

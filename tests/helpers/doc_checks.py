@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from helpers.doc_blocks import Block, Command
 from helpers.tiny import RATE, ROOT
 from soundfold.cli.main import CONFIGURED, FLAGGED
-from soundfold.cli.overrides import assigned_values, parse_arguments
+from soundfold.cli.overrides import assigned_values, class_sections, parse_arguments
 from soundfold.config import CONF, Config, Explore, Prepare, refuse_unknown_keys, register
 from soundfold.validation import validate, validate_benchmark, validate_data, validate_explore
 
@@ -85,7 +85,8 @@ def compose_command(name: str, args: list[str]) -> DictConfig | None:
     if parsed.shell_completion:
         return None
     project = [Path(parsed.config_dir).resolve()] if parsed.config_dir else []
-    refuse_unknown_keys(assigned_values(parsed.overrides, [CONF, *project]), SCHEMAS[name], other_network=True)
+    assigned = assigned_values(parsed.overrides, [CONF, *project])
+    refuse_unknown_keys(assigned, SCHEMAS[name], class_sections(parsed.overrides))
     register()
     GlobalHydra.instance().clear()
     path = [*sys.path, *(str(folder.parent) for folder in project)]

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from soundfold.cli.hydra_errors import explain
-from soundfold.cli.overrides import assigned_values, parse_arguments
+from soundfold.cli.overrides import assigned_values, class_sections, parse_arguments
 from soundfold.cli.project import import_from_job_project, import_from_project
 from soundfold.config import CONF, Config, refuse_unknown_keys, register
 from soundfold.errors import (
@@ -98,10 +98,8 @@ def _check_arguments(schema: type) -> Namespace:
     import_from_project(args.config_dir)
     if not args.shell_completion:
         folders = [CONF, *([Path(args.config_dir)] if args.config_dir else [])]
-        # the class of another network checks its keys
-        other_network = any(o.startswith(("model=", "model._target_=", "experiment=")) for o in args.overrides)
         assigned = assigned_values(args.overrides, folders)
-        refuse_unknown_keys(assigned, schema, other_network)
+        refuse_unknown_keys(assigned, schema, class_sections(args.overrides))
         check_assigned(assigned, schema)
     return args
 

@@ -11,6 +11,8 @@ from typing import Any
 from hydra._internal.utils import get_args_parser  # not public; only it tells overrides from the values of flags
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from soundfold.config import CONF
+from soundfold.config.schema import OPTIMIZERS
 from soundfold.errors import InputError
 from soundfold.validation.search import PASSWORD_REMEDY, URL_PASSWORD
 
@@ -65,3 +67,19 @@ def assigned_values(overrides: Sequence[str], folders: Sequence[Path]) -> dict[s
             is_value = not (override.is_sweep_override() or override.is_delete())
             values[key] = override.value() if is_value else None
     return values
+
+
+def class_sections(overrides: Sequence[str]) -> set[str]:
+    """Return which of the sections ``model`` and ``optim`` may have keys that only a class can check.
+
+    Those are the parameters of a class of the user or of a library, and with a plus sign those of any class. It is
+    imported after Hydra has composed the configuration.
+    """
+    options = dict(text.lstrip("+").partition("=")[::2] for text in overrides)
+    experiment = options.get("experiment")
+    if experiment and not (CONF / "experiment" / f"{experiment}.yaml").is_file():
+        return {"model", "optim"}
+    has_network = "model" in options or "model._target_" in options
+    has_optimizer = options.get("optim", "adamw") not in OPTIMIZERS or "optim._target_" in options
+    found = {"model": has_network, "optim": has_optimizer}
+    return {name for name in found if found[name] or any(text.startswith(f"+{name}.") for text in overrides)}

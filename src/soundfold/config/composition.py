@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config.commands import Benchmark, Explore, Prepare
 from soundfold.config.model_schema import MODELS, Model
-from soundfold.config.schema import OPTIMIZERS, Augment, Config, Data, Trainer
+from soundfold.config.schema import OPTIMIZERS, Augment, Config, Data, Optim, Trainer
 
 # every value and its default: in the package if it was built, else in the checkout. Hydra gets it as a path.
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -28,10 +28,10 @@ def register() -> None:
     store = ConfigStore.instance()
     schema, prepare, explore = (OmegaConf.structured(node) for node in (Config, Prepare, Explore))
     schema.logger, schema.callbacks, schema.metrics = {}, {}, {}
-    schema.trainer, schema.model = OmegaConf.structured(Trainer), OmegaConf.structured(Model)
+    schema.trainer, schema.model, schema.optim = (OmegaConf.structured(node) for node in (Trainer, Model, Optim))
     # so that overrides need no plus sign to add an entry, and that a key of `trainer` that is refused in a file is
-    # explained as on the command line; `soundfold.validation` and the network's class check them
-    for section in ("logger", "callbacks", "metrics", "trainer", "model"):
+    # explained as on the command line; `soundfold.validation` and the class of the network or the optimizer check them
+    for section in ("logger", "callbacks", "metrics", "trainer", "model", "optim"):
         OmegaConf.set_struct(schema[section], False)
     for node in (schema, explore):
         node.augment = Augment
@@ -48,7 +48,7 @@ def register() -> None:
     for name, node in MODELS.items():
         store.store(group="schema/model", name=name, node=open_section(node))
     for name, node in OPTIMIZERS.items():
-        store.store(group="schema/optim", name=name, node=node)
+        store.store(group="schema/optim", name=name, node=open_section(node))
     OmegaConf.register_new_resolver("at_most_nyquist", lambda hz, rate: min(float(hz), rate / 2), replace=True)
     OmegaConf.register_new_resolver("only_if_equal", lambda value, a, b: value if a == b else None, replace=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any, get_type_hints
@@ -68,7 +68,7 @@ def declared_rules(schema: type = Config) -> Mapping[str, Mapping[str, Any]]:
     return rules
 
 
-def refuse_unknown_keys(keys: Iterable[str], schema: type = Config, other_network: bool = False) -> None:
+def refuse_unknown_keys(keys: Iterable[str], schema: type = Config, open_sections: Collection[str] = ()) -> None:
     """Raise for the first key that is not in the schema, and name its successor or the nearest key.
 
     The options of callbacks and metrics, of loggers that the schema does not have, and of ``augment.extra`` and
@@ -77,7 +77,7 @@ def refuse_unknown_keys(keys: Iterable[str], schema: type = Config, other_networ
     Args:
         keys: dotted keys.
         schema: of the command.
-        other_network: the network may be another one than resnet18, whose class checks the keys of ``model``.
+        open_sections: their keys pass, because a class that the configuration names checks them.
 
     Raises:
         InputError: a key is unknown.
@@ -88,7 +88,7 @@ def refuse_unknown_keys(keys: Iterable[str], schema: type = Config, other_networ
             raise InputError(f"{key} was renamed: set {renamed} instead.")
         if key in known or (key.split(".")[0] in known and is_class_option(key)):
             continue
-        if other_network and key.startswith("model."):
+        if key.split(".")[0] in open_sections:
             continue
         if reason := REMOVED.get(key):
             raise InputError(f"{key} was removed: {reason}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from inspect import isclass, isfunction, signature
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+from inspect import Parameter, isclass, isfunction, signature
 from pkgutil import resolve_name
 from typing import Any, get_type_hints
 
@@ -54,6 +55,33 @@ def check_target(key: str, entry: Mapping[str, Any], kind: type, **arguments: An
     except TypeError as error:
         raise InputError(f"{key}: {entry['_target_']} rejects its options: {error}.") from error
     return found, options
+
+
+def refuse_unknown_options(
+    section: str, target: str, options: Iterable[str], parameters: Mapping[str, Parameter], others: Collection[str]
+) -> None:
+    """Raise for the first option that the target does not have, and name the nearest key of the section.
+
+    Args:
+        section: of the configuration, whose keys are the options.
+        target: import path, for the error message.
+        options: to check.
+        parameters: of the target that may be set.
+        others: keys of the section that are not options of the target.
+
+    Raises:
+        InputError: an option is unknown.
+    """
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    names = sorted({*parameters, *others})
+    for option in options:
+        if option not in parameters:
+            near = difflib.get_close_matches(option, names, n=1, cutoff=0.0)[0]
+            raise InputError(
+                f"{section}.{option} is not an option of {target}. Did you mean {section}.{near}? Keys of {section}: "
+                f"{', '.join(names)}."
+            )
 
 
 def build_target(key: str, entry: Mapping[str, Any], kind: type, **arguments: Any) -> Any:

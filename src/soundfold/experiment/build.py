@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from soundfold import config
 from soundfold.config.frozen import frozen_values
-from soundfold.config.targets import find_target
+from soundfold.config.targets import find_target, refuse_unknown_options
 from soundfold.data.class_weights import class_weights as training_class_weights
 from soundfold.data.copies import OfflineCopies
 from soundfold.data.layouts import TableOptions
@@ -206,17 +206,24 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     Raises:
         InputError: the class is not an optimizer, or rejects the values.
     """
-    run_without_compiler(find_target("optim", cfg.optim._target_, torch.optim.Optimizer))
+    target = cfg.optim._target_
+    found = find_target("optim", target, torch.optim.Optimizer)
+    run_without_compiler(found)
     options: Any = OmegaConf.to_container(cfg.optim, resolve=True)
     # not every optimizer has this option; fused=false is the value for those that do not
     if not options["fused"]:
         del options["fused"]
+    parameters = dict(list(signature(found).parameters.items())[1:])  # without the parameter groups
+    if options.get("fused") and "fused" not in parameters:
+        raise InputError(f"{target} has no fused step. Set optim.fused=false.")
+    own = options.keys() - {"_target_", "_partial_"}
+    refuse_unknown_options("optim", target, sorted(own), parameters, ["fused"])
     factory = instantiate(options, _convert_="all")
     try:
         # the class's own checks, before any work
         factory([{"params": [torch.zeros(1, device="cpu")]}])
     except Exception as error:  # of an arbitrary class
-        raise InputError(f"optim={cfg.optim._target_} rejects its options: {error}.") from error
+        raise InputError(f"optim={target} rejects its options: {error}.") from error
     return factory
 
 

@@ -12,7 +12,6 @@ timm. Class activation maps require no hook, see `soundfold.models.cam`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from soundfold.config import Model
-from soundfold.config.targets import build_target, find_target
+from soundfold.config.targets import build_target, find_target, refuse_unknown_options
 from soundfold.config.trust import require_trust
 from soundfold.errors import ArgumentError, InputError, is_out_of_memory
 from soundfold.models.initial_weights import initialize
@@ -68,16 +67,8 @@ def _check_options(target: str, options: Mapping[str, Any], parameters: Mapping[
     for option in options:
         if option in ("classes", "num_classes"):
             raise InputError(f"model.{option} cannot be set: it is the number of classes of the data. Remove it.")
-    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    names = sorted({*parameters, *TRAINING_OPTIONS} - {"classes", "num_classes", "_target_"})
-    for option in options:
-        if option not in parameters:
-            near = difflib.get_close_matches(option, names, n=1, cutoff=0.0)[0]
-            raise InputError(
-                f"model.{option} is not an option of {target}. Did you mean model.{near}? Keys of model: "
-                f"{', '.join(names)}."
-            )
+    own = {name: parameter for name, parameter in parameters.items() if name not in ("classes", "num_classes")}
+    refuse_unknown_options("model", target, options, own, TRAINING_OPTIONS - {"_target_"})
 
 
 def check_stored_network(section: Mapping[str, Any]) -> None:

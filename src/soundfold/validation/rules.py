@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,12 +33,6 @@ def validate(cfg: DictConfig) -> None:
         rule(cfg)
 
 
-def _check_optimizer_keys(cfg: DictConfig) -> None:
-    # Hydra's + adds keys to typed nodes
-    if foreign := sorted(set(cfg.optim) - set(get_type_hints(OmegaConf.get_type(cfg.optim)))):
-        raise InputError(f"optim.{foreign[0]} is not an option of {cfg.optim._target_}. Remove it.")
-
-
 def _check_dry_run(cfg: DictConfig) -> None:
     if cfg.dry_run and (cfg.search is not None or cfg.find_lr is not None):
         raise InputError(
@@ -67,7 +60,7 @@ def _check_cuda_graph(cfg: DictConfig) -> None:
         f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}": trainer.accumulate_grad_batches > 1,
         f"trainer.precision={trainer.precision}": trainer.precision == "16-mixed",
         "data.on_device=false": cfg.data.on_device is False,
-        "optim.fused=false": not cfg.optim.fused,
+        "optim.fused=false": not (cfg.optim.fused or cfg.optim.get("capturable")),
     }
     if found := [option for option, is_obstacle in obstacles.items() if is_obstacle]:
         raise InputError(
@@ -171,7 +164,6 @@ def _first_key(section: str) -> str:
 RULES: tuple[Callable[[DictConfig], None], ...] = (
     _check_sections,
     check_trainer_keys,
-    _check_optimizer_keys,
     check_metrics,
     check_monitor,
     _check_dry_run,

@@ -47,7 +47,9 @@ def validate_search(cfg: DictConfig) -> None:
     if not search.space:
         raise InputError(f"search={search.name} has an empty search.space. Add a key of the configuration to it.")
     _check_storage(search.storage)
-    refuse_unknown_keys(list(search.space), other_network=cfg.model._target_ != frozen_values()["model._target_"])
+    is_resnet = cfg.model._target_ == frozen_values()["model._target_"]
+    own = {f"optim.{name}" for name in cfg.optim}  # of another optimizer, too
+    refuse_unknown_keys([key for key in search.space if key not in own], open_sections=() if is_resnet else ("model",))
     for key, parameter in search.space.items():
         _check_parameter(key, parameter)
 
