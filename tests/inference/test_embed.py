@@ -44,11 +44,11 @@ def test_the_last_layer_of_an_embedding_gives_the_prediction(tiny_run):
     predictor = Predictor.load(tiny_run, fold=2)
     wave = noise(1.3)
     vectors = predictor.embed(wave, RATE)
-    assert (vectors.shape, vectors.dtype) == ((5, 512), np.float32)
+    assert (vectors.shape, vectors.dtype) == ((5, 128), np.float32)
     logits = predictor.scorer.networks[0].fc(torch.from_numpy(vectors)).double()
     expected = (logits / predictor.models[0].temperature).softmax(dim=1).detach().numpy()
     assert np.abs(predictor(wave, RATE).windows - expected).max() < 1e-6
-    assert predictor.embed(wave, RATE, hop=0.5, layer="layer1").shape == (3, 64)
+    assert predictor.embed(wave, RATE, hop=0.5, layer="layer1").shape == (3, 16)
 
 
 def test_one_model_at_a_time_and_its_own_layers(tiny_run):
@@ -63,7 +63,7 @@ def test_a_collection_is_embedded_by_each_fold_s_model(tiny_run, embed):
     code, text, frame = embed(tiny_run)
     assert code == 0, text
     assert "of folds 1, 2, 3. Each model has a space" in text
-    assert "90 vectors of 512 values" in text
+    assert "90 vectors of 128 values" in text
     assert frame.groupby("model").filename.nunique().tolist() == [30, 30, 30]
     # each model was trained on the clips of the other folds
     assert (frame.seen == (frame.model != frame.fold.astype(str))).all()

@@ -248,7 +248,7 @@ def test_a_run_embeds_its_collection_first(probe, tiny_run, tmp_path):
         (run / fold.name).symlink_to(fold)
     code, text, folders = probe(run, "--shots", "1", "--draws", "1")
     assert code == 0, text
-    assert "90 vectors of 512 values" in text
+    assert "90 vectors of 128 values" in text
     assert json.loads((folders["logistic"] / "cv.json").read_text())["leaky"] is False
     assert "probe-knn-tiny-1a2b3c4d-" in str(folders["knn"])
     written = (run / "embeddings.parquet").stat().st_mtime_ns
