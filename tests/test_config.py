@@ -158,22 +158,55 @@ def test_an_optimizer_is_not_called_unless_it_is_one(target, capsys):
     assert capsys.readouterr().out == ""
 
 
+RMSPROP = ("optim._target_=torch.optim.RMSprop", "~optim.betas", "optim.fused=false")
+
+
 def test_an_optimizer_takes_the_arguments_of_its_class():
-    rmsprop = ("optim._target_=torch.optim.RMSprop", "~optim.betas", "optim.fused=false")
-    cfg = composed(*rmsprop, "optim.alpha=0.9", "optim.lr=0.5")
+    cfg = composed(*RMSPROP, "optim.alpha=0.9", "optim.lr=0.5")
     (group,) = build.optimizer(cfg)([{"params": [torch.zeros(1)]}]).param_groups
     assert (group["alpha"], group["lr"], group["momentum"]) == (0.9, 0.5, 0)
-    assert (
-        len({cv_id(composed(*rmsprop, *more), DIGESTS) for more in ((), ["optim.alpha=0.9"], ["optim.eps=1e-6"])}) == 3
-    )
+    ids = {cv_id(composed(*RMSPROP, *more), DIGESTS) for more in ((), ["optim.alpha=0.9"], ["optim.eps=1e-6"])}
+    assert len(ids) == 3
+    # its class has no weight decay
+    rprop = build.optimizer(composed("optim._target_=torch.optim.Rprop", *RMSPROP[1:], "optim.weight_decay=0"))
+    assert rprop([{"params": [torch.zeros(1)], "weight_decay": 0.0}]).defaults["lr"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            (*RMSPROP, "optim.alhpa=0.9"),
+            r"optim\.alhpa is not an option of torch\.optim\.RMSprop\. Did you mean optim\.alpha",
+        ),
+        (
+            RMSPROP[::2],
+            r"optim\.betas is not an option of torch\.optim\.RMSprop\. Remove it with ~optim\.betas\. Keys of",
+        ),
+        (RMSPROP[:2], r"^torch\.optim\.RMSprop has no fused step\. Set optim\.fused=false\.$"),
+        ((*RMSPROP, "optim.alpha=abc"), r"^optim: torch\.optim\.RMSprop with .*alpha='abc' cannot train: "),
+        ((*RMSPROP, "optim.capturable=true", "trainer=cpu"), r"^optim\.capturable=true requires a GPU\. Remove it\.$"),
+        (("optim._target_=torch.optim.LBFGS", *RMSPROP[1:], "optim.weight_decay=0"), "LBFGS with .* cannot train: "),
+        (
+            ("optim._target_=torch.optim.SparseAdam", "optim.fused=false", "optim.weight_decay=0"),
+            "cannot train: .* dense",
+        ),
+        (["optim.momentum=0.9"], r"optim\.momentum is not an option of torch\.optim\.AdamW"),
+        (["optim.eps={_target_:builtins.print,_args_:[called]}"], "cannot train: "),
+    ],
+)
+def test_arguments_that_an_optimizer_rejects_are_explained(overrides, message, capsys):
+    with pytest.raises(InputError, match=message):
+        build.optimizer(composed(*overrides))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("key", ["_target_", "lr", "weight_decay", "fused"])
+def test_the_keys_of_every_optimizer_are_required(key):
     with pytest.raises(
-        InputError, match=r"optim\.alhpa is not an option of torch\.optim\.RMSprop\. Did you mean optim\.alpha"
+        InputError, match=rf"^optim\.{key} has no value\. Every optimizer has _target_, lr, weight_decay"
     ):
-        build.optimizer(composed(*rmsprop, "optim.alhpa=0.9"))
-    with pytest.raises(InputError, match=r"^torch\.optim\.RMSprop has no fused step\. Set optim\.fused=false\.$"):
-        build.optimizer(composed(*rmsprop[:2]))
-    with pytest.raises(InputError, match=r"optim\.momentum is not an option of torch\.optim\.AdamW"):
-        build.optimizer(composed("optim.momentum=0.9"))
+        validate(composed(f"~optim.{key}"))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +217,11 @@ def test_an_optimizer_takes_the_arguments_of_its_class():
         (["optim=mine", "+model=timm"], {"model", "optim"}),
         (["experiment=mine"], {"model", "optim"}),
         (["model._target_=mine.Net"], {"model"}),
-        (["+optim.eps=1e-6"], {"optim"}),
+        (["+optim.eps=1e-6", "++model.eps=1", "+crops.eps=1"], {"model", "optim"}),
+        (["optim='sgd'", "ablate=no_mixing", "search=lr_wd", "~optim.betas"], set()),
+        (["optim=sgd,adam"], {"optim"}),
+        (["experiment=[quick,mine]"], {"model", "optim"}),
+        (["ablate=mine"], {"model", "optim"}),
     ],
 )
 def test_sections_of_other_classes_are_recognized(overrides, sections):
@@ -255,7 +292,6 @@ def test_disabled_section_differs_from_one_at_its_frozen_values():
         ("checkpoints.keep=some", r"checkpoints\.keep=some"),
         ("data.batch_size=0", r"data\.batch_size=0"),
         ("seed=-1", "seed=-1"),
-        ("+optim.momentum=0.9", r"optim\.momentum"),
         ("data.seconds=0", r"data\.seconds"),
         ("augment=seed_copies", r"augment\.copies\.after=10"),
         ("data=folder", r"requires data\.root"),

@@ -99,7 +99,7 @@ def _check_arguments(schema: type) -> Namespace:
     if not args.shell_completion:
         folders = [CONF, *([Path(args.config_dir)] if args.config_dir else [])]
         assigned = assigned_values(args.overrides, folders)
-        refuse_unknown_keys(assigned, schema, class_sections(args.overrides))
+        refuse_unknown_keys(assigned, schema, class_sections(args.overrides) if schema is Config else ())
         check_assigned(assigned, schema)
     return args
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser  # not public; only it tells overrides from the values of flags
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 
 from soundfold.config import CONF
 from soundfold.config.schema import OPTIMIZERS
@@ -52,13 +54,8 @@ def assigned_values(overrides: Sequence[str], folders: Sequence[Path]) -> dict[s
     Raises:
         InputError: a number has too many digits, or a group is set to a number or null.
     """
-    try:
-        parsed = OverridesParser.create().parse_overrides([text for text in overrides if "=" in text])
-    except ValueError as error:
-        # Python limits the digits of an integer
-        raise InputError(f"A value cannot be read: {str(error).split(';')[0]}.") from None
     values = {}
-    for override in parsed:
+    for override in _parse(tuple(overrides)):
         key = (override.key_or_group or "").split("@")[0]
         if any((folder / key).is_dir() for folder in folders):
             if isinstance(override.value(), int | float | None) and not override.is_delete():
@@ -72,14 +69,28 @@ def assigned_values(overrides: Sequence[str], folders: Sequence[Path]) -> dict[s
 def class_sections(overrides: Sequence[str]) -> set[str]:
     """Return which of the sections ``model`` and ``optim`` may have keys that only a class can check.
 
-    Those are the parameters of a class of the user or of a library, and with a plus sign those of any class. It is
-    imported after Hydra has composed the configuration.
+    These are the parameters of a class of the user or of a library, and with a plus sign those of any class. Such a
+    class is imported only after Hydra has composed the configuration.
     """
-    options = dict(text.lstrip("+").partition("=")[::2] for text in overrides)
-    experiment = options.get("experiment")
-    if experiment and not (CONF / "experiment" / f"{experiment}.yaml").is_file():
-        return {"model", "optim"}
-    has_network = "model" in options or "model._target_" in options
-    has_optimizer = options.get("optim", "adamw") not in OPTIMIZERS or "optim._target_" in options
-    found = {"model": has_network, "optim": has_optimizer}
-    return {name for name in found if found[name] or any(text.startswith(f"+{name}.") for text in overrides)}
+    sections = set()
+    for override in _parse(tuple(overrides)):
+        key = (override.key_or_group or "").split("@")[0]
+        # empty for a list or a sweep, of which some may be the user's
+        name = option if isinstance(option := override.value(), str) else ""
+        if key in ("experiment", "ablate", "search"):
+            if not (CONF / key / f"{name}.yaml").is_file():  # it may choose another network and optimizer
+                sections |= {"model", "optim"}
+        elif key in ("model", "model._target_", "optim._target_") or (key == "optim" and name not in OPTIMIZERS):
+            sections.add(key.split(".")[0])
+        elif override.is_add() or override.is_force_add():
+            sections |= {"model", "optim"} & {key.split(".")[0]}
+    return sections
+
+
+@cache
+def _parse(overrides: tuple[str, ...]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides([text for text in overrides if "=" in text])
+    except ValueError as error:
+        # Python limits the digits of an integer
+        raise InputError(f"A value cannot be read: {str(error).split(';')[0]}.") from None

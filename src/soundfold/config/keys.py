@@ -14,6 +14,9 @@ from soundfold.config.schema import LOGGERS, OPTIMIZERS, Config
 from soundfold.config.trainer_arguments import REFUSED_ARGUMENTS
 from soundfold.errors import InputError
 
+# sections with the arguments of a class, of which the schema declares some
+CLASS_SECTIONS = ("model", "optim")
+
 
 def drop_keys(values: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Return plain values without some dotted keys. Keys that `values` lacks are ignored."""
@@ -98,6 +101,8 @@ def refuse_unknown_keys(keys: Iterable[str], schema: type = Config, open_section
         siblings = sorted(k for k in known if k.rpartition(".")[0] == section and "._" not in k)
         names = ", ".join(s.rpartition(".")[2] for s in siblings)
         choice = f" Keys of {section}: {names}." if section and siblings else ""
+        if section in CLASS_SECTIONS and section in known:
+            choice += f" If the class of {section} has this argument, write +{key}=VALUE."
         near = " or ".join(_nearest(key, known))
         raise InputError(f"{key} is not a key of the configuration. Did you mean {near}?{choice}")
 

@@ -77,10 +77,10 @@ def refuse_unknown_options(
     names = sorted({*parameters, *others})
     for option in options:
         if option not in parameters:
-            near = difflib.get_close_matches(option, names, n=1, cutoff=0.0)[0]
+            near = difflib.get_close_matches(option, names, n=1, cutoff=0.6)
+            remedy = f"Did you mean {section}.{near[0]}?" if near else f"Remove it with ~{section}.{option}."
             raise InputError(
-                f"{section}.{option} is not an option of {target}. Did you mean {section}.{near}? Keys of {section}: "
-                f"{', '.join(names)}."
+                f"{section}.{option} is not an option of {target}. {remedy} Keys of {section}: {', '.join(names)}."
             )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from soundfold.data.splits import Protocol
 from soundfold.data.tables import ClipTable
 from soundfold.errors import InputError
 from soundfold.experiment.augmentations import augmentation
+from soundfold.experiment.device import choose_accelerator
 from soundfold.experiment.lightning_compat import run_without_compiler
 from soundfold.features.crops import Crops
 from soundfold.features.logmel import LogMel, NormalizeAndResize
@@ -204,27 +205,39 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     """Build from ``optim``: a function from parameter groups to an optimizer.
 
     Raises:
-        InputError: the class is not an optimizer, or rejects the values.
+        InputError: the class is not an optimizer of dense gradients, or rejects the values.
     """
-    target = cfg.optim._target_
-    found = find_target("optim", target, torch.optim.Optimizer)
+    found = find_target("optim", cfg.optim._target_, torch.optim.Optimizer)
     run_without_compiler(found)
-    options: Any = OmegaConf.to_container(cfg.optim, resolve=True)
-    # not every optimizer has this option; fused=false is the value for those that do not
-    if not options["fused"]:
-        del options["fused"]
+    values: Any = OmegaConf.to_container(cfg.optim, resolve=True)
+    # `_partial_` is in files of the first edition
+    options = {name: value for name, value in values.items() if name not in ("_target_", "_partial_")}
     parameters = dict(list(signature(found).parameters.items())[1:])  # without the parameter groups
+    # what fused=false and weight_decay=0 ask for, a class without the option does
+    for name in ("fused", "weight_decay"):
+        if not options[name] and name not in parameters:
+            del options[name]
     if options.get("fused") and "fused" not in parameters:
-        raise InputError(f"{target} has no fused step. Set optim.fused=false.")
-    own = options.keys() - {"_target_", "_partial_"}
-    refuse_unknown_options("optim", target, sorted(own), parameters, ["fused"])
-    factory = instantiate(options, _convert_="all")
-    try:
-        # the class's own checks, before any work
-        factory([{"params": [torch.zeros(1, device="cpu")]}])
-    except Exception as error:  # of an arbitrary class
-        raise InputError(f"optim={target} rejects its options: {error}.") from error
+        raise InputError(f"{cfg.optim._target_} has no fused step. Set optim.fused=false.")
+    refuse_unknown_options("optim", cfg.optim._target_, options, parameters, ("fused", "weight_decay"))
+    if options.get("capturable") and choose_accelerator(cfg) != "gpu":
+        raise InputError("optim.capturable=true requires a GPU. Remove it.")
+    factory = partial(found, **options)
+    _try_step(factory, cfg.optim._target_, options)
     return factory
+
+
+def _try_step(factory: Callable[..., Any], target: str, options: dict[str, Any]) -> None:
+    """Let an optimizer check its options, and make a step on the CPU with the groups of a network, before any work."""
+    weight, bias = (torch.zeros(shape, device="cpu", requires_grad=True) for shape in ((1, 1), (1,)))
+    try:
+        optimizer = factory([{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}])
+        weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
+        if not options.get("capturable"):
+            optimizer.step()
+    except Exception as error:  # of an arbitrary class
+        listed = ", ".join(f"{name}={value!r:.40}" for name, value in options.items())
+        raise InputError(f"optim: {target} with {listed} cannot train: {str(error).rstrip('.')}.") from error
 
 
 @config_keys("split")

@@ -179,8 +179,8 @@ def _disk_bytes(cfg: DictConfig, classes: int) -> tuple[int, int]:
     except (NotImplementedError, RuntimeError):  # of a network that needs values to be built
         network = build.network(cfg, classes)
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
-    # AdamW has two values per weight
-    states = int(bool(cfg.optim.momentum)) if "momentum" in cfg.optim else 2
+    # SGD has at most one value per weight, AdamW two
+    states = int(bool(cfg.optim.momentum)) if cfg.optim._target_ == "torch.optim.SGD" else 2
     last = weights * (1 + states + (cfg.average.kind != "none"))
     best = weights if cfg.split.protocol == "nested" and cfg.selection.choose == "best" else 0
     kept = {"none": 0, "weights": weights, "all": weights + last + best}[cfg.checkpoints.keep]

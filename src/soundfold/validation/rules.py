@@ -33,6 +33,15 @@ def validate(cfg: DictConfig) -> None:
         rule(cfg)
 
 
+def _check_optimizer(cfg: DictConfig) -> None:
+    for name in ("_target_", "lr", "weight_decay", "fused"):
+        if name not in cfg.optim or OmegaConf.is_missing(cfg.optim, name):
+            raise InputError(
+                f"optim.{name} has no value. Every optimizer has _target_, lr, weight_decay and fused, which is false "
+                "if its class has no fused step."
+            )
+
+
 def _check_dry_run(cfg: DictConfig) -> None:
     if cfg.dry_run and (cfg.search is not None or cfg.find_lr is not None):
         raise InputError(
@@ -164,6 +173,7 @@ def _first_key(section: str) -> str:
 RULES: tuple[Callable[[DictConfig], None], ...] = (
     _check_sections,
     check_trainer_keys,
+    _check_optimizer,
     check_metrics,
     check_monitor,
     _check_dry_run,

@@ -48,8 +48,13 @@ def validate_search(cfg: DictConfig) -> None:
         raise InputError(f"search={search.name} has an empty search.space. Add a key of the configuration to it.")
     _check_storage(search.storage)
     is_resnet = cfg.model._target_ == frozen_values()["model._target_"]
-    own = {f"optim.{name}" for name in cfg.optim}  # of another optimizer, too
-    refuse_unknown_keys([key for key in search.space if key not in own], open_sections=() if is_resnet else ("model",))
+    refuse_unknown_keys(list(search.space), open_sections=("optim",) if is_resnet else ("model", "optim"))
+    for key in search.space:
+        if key.startswith("optim.") and key.removeprefix("optim.") not in cfg.optim:
+            raise InputError(
+                f"search.space has {key}, which is not a key of this optimizer: {', '.join(map(str, cfg.optim))}. "
+                f"Remove it; or give it a first value, +{key}=VALUE, if it is an argument of {cfg.optim._target_}."
+            )
     for key, parameter in search.space.items():
         _check_parameter(key, parameter)
 
