@@ -142,7 +142,8 @@ def test_a_missing_config_dir_is_named(tmp_path, monkeypatch, capsys):
 )
 def test_other_processes_import_from_the_project(options, folds, project, tmp_path):
     (project / "random.py").write_text("raise ImportError('hides the standard library')\n")
-    args = overrides(render(tmp_path / "tiny"), tmp_path / "out", "trainer.max_epochs=1", "report.page=none", *options)
+    small = ("trainer.max_epochs=1", "optim.lr=0.01", "report.page=none")
+    args = overrides(render(tmp_path / "tiny"), tmp_path / "out", *small, *options)
     done = soundfold(tmp_path / "bin", "train", "experiment=mine", *args, "--config-dir", "conf", cwd=project)
     assert done.returncode == 0, done.stderr
     for sweep in (tmp_path / "out").glob("multirun/*"):
