@@ -167,6 +167,8 @@ def test_an_optimizer_takes_the_arguments_of_its_class():
     assert (group["alpha"], group["lr"], group["momentum"]) == (0.9, 0.5, 0)
     ids = {cv_id(composed(*RMSPROP, *more), DIGESTS) for more in ((), ["optim.alpha=0.9"], ["optim.eps=1e-6"])}
     assert len(ids) == 3
+    # fused=False would also switch off the foreach kernels of a GPU
+    assert "fused" not in build.optimizer(composed("optim.fused=false")).keywords
     # its class has no weight decay
     rprop = build.optimizer(composed("optim._target_=torch.optim.Rprop", *RMSPROP[1:], "optim.weight_decay=0"))
     assert rprop([{"params": [torch.zeros(1)], "weight_decay": 0.0}]).defaults["lr"] == 1e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
@@ -210,15 +210,16 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     found = find_target("optim", cfg.optim._target_, torch.optim.Optimizer)
     run_without_compiler(found)
     values: Any = OmegaConf.to_container(cfg.optim, resolve=True)
-    # `_partial_` is in files of the first edition
+    # earlier configurations have `_partial_`
     options = {name: value for name, value in values.items() if name not in ("_target_", "_partial_")}
     parameters = dict(list(signature(found).parameters.items())[1:])  # without the parameter groups
-    # what fused=false and weight_decay=0 ask for, a class without the option does
-    for name in ("fused", "weight_decay"):
-        if not options[name] and name not in parameters:
-            del options[name]
-    if options.get("fused") and "fused" not in parameters:
+    takes_any = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
+    if not options["fused"]:
+        del options["fused"]  # not every class has it, and where it is false PyTorch uses no `foreach` kernels either
+    elif not (takes_any or "fused" in parameters):
         raise InputError(f"{cfg.optim._target_} has no fused step. Set optim.fused=false.")
+    if not (options["weight_decay"] or takes_any or "weight_decay" in parameters):
+        del options["weight_decay"]
     refuse_unknown_options("optim", cfg.optim._target_, options, parameters, ("fused", "weight_decay"))
     if options.get("capturable") and choose_accelerator(cfg) != "gpu":
         raise InputError("optim.capturable=true requires a GPU. Remove it.")
@@ -234,7 +235,7 @@ def _try_step(factory: Callable[..., Any], target: str, options: dict[str, Any])
         optimizer = factory([{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}])
         weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
         if not options.get("capturable"):
-            optimizer.step()
+            optimizer.step(lambda: weight.sum())  # Lightning passes a closure, too
     except Exception as error:  # of an arbitrary class
         listed = ", ".join(f"{name}={value!r:.40}" for name, value in options.items())
         raise InputError(f"optim: {target} with {listed} cannot train: {str(error).rstrip('.')}.") from error
