@@ -210,7 +210,6 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     found = find_target("optim", cfg.optim._target_, torch.optim.Optimizer)
     run_without_compiler(found)
     values: Any = OmegaConf.to_container(cfg.optim, resolve=True)
-    # earlier configurations have `_partial_`
     options = {name: value for name, value in values.items() if name not in ("_target_", "_partial_")}
     parameters = dict(list(signature(found).parameters.items())[1:])  # without the parameter groups
     takes_any = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
