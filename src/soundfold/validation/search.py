@@ -49,10 +49,11 @@ def validate_search(cfg: DictConfig) -> None:
     _check_storage(search.storage)
     is_resnet = cfg.model._target_ == frozen_values()["model._target_"]
     refuse_unknown_keys(list(search.space), open_sections=("optim",) if is_resnet else ("model", "optim"))
+    names = [str(name) for name in cfg.optim if not str(name).startswith("_")]
     for key in search.space:
         if key.startswith("optim.") and key.removeprefix("optim.") not in cfg.optim:
             raise InputError(
-                f"search.space has {key}, which is not a key of this optimizer: {', '.join(map(str, cfg.optim))}. "
+                f"search.space has {key}, which is not a key of this optimizer: {', '.join(names)}. "
                 f"Remove it; or give it a first value, +{key}=VALUE, if it is an argument of {cfg.optim._target_}."
             )
     for key, parameter in search.space.items():
