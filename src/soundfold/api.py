@@ -13,9 +13,9 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from soundfold.cli.overrides import assigned_values, class_sections
+from soundfold.cli.overrides import check_overrides
 from soundfold.cli.project import import_from_project
-from soundfold.config import CONF, Config, compose_config, refuse_unknown_keys, search_path
+from soundfold.config import CONF, Config, compose_config, search_path
 from soundfold.errors import ArgumentError, InputError
 from soundfold.evaluation import compare
 from soundfold.evaluation.compare import RunResult
@@ -24,7 +24,6 @@ from soundfold.evaluation.results import load_curves
 from soundfold.experiment import run as experiment
 from soundfold.report import plots
 from soundfold.report.reporter import RunReporter
-from soundfold.validation import check_assigned
 
 # values of a fold's result.json that are the same in all folds, or that are no scores
 NOT_IN_FRAME = ("cv_id", "protocol", "leaky", "seed", "predictions", "command", "correct")
@@ -224,9 +223,7 @@ def _compose(overrides: Sequence[str], config_dir: str | Path | None) -> DictCon
         import_from_project(str(config_dir))
         folders.append(Path(config_dir))
         added.append(search_path(Path(config_dir)))
-    assigned = assigned_values(overrides, folders)
-    refuse_unknown_keys(assigned, Config, class_sections(overrides))
-    check_assigned(assigned, Config)
+    check_overrides(overrides, Config, folders)
     return compose_config(*added, *overrides)
 
 

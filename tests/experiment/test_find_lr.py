@@ -15,7 +15,7 @@ from soundfold.models.classifier import Classifier
 from soundfold.report.lr_curve import plot_lr_curve, report_lr_curve
 from soundfold.validation import validate
 
-SMALL = ("model.width=16", "find_lr.steps=30", "find_lr.low=1e-4", "find_lr.high=30", "optim=sgd")
+SMALL = ("find_lr.steps=30", "find_lr.low=1e-4", "find_lr.high=30", "optim=sgd")
 
 
 def config(tiny_run, outputs, *options):

@@ -139,7 +139,6 @@ AVERAGED = (
     "average=ema",
     "average.decay=0.8",
     "average.start=0.3",
-    "model.width=16",
     "model.stochastic_depth=0.5",
     "crops.seconds=0.3",
     "crops.trim=true",

@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 from helpers.doc_blocks import Block, Command
 from helpers.tiny import RATE, ROOT
 from soundfold.cli.main import CONFIGURED, FLAGGED
-from soundfold.cli.overrides import assigned_values, class_sections, parse_arguments
-from soundfold.config import CONF, Config, Explore, Prepare, refuse_unknown_keys, register
+from soundfold.cli.overrides import check_overrides, parse_arguments
+from soundfold.config import CONF, Config, Explore, Prepare, register
 from soundfold.validation import validate, validate_benchmark, validate_data, validate_explore
 
 SCHEMAS = {"train": Config, "prepare": Prepare, "explore": Explore}
@@ -85,8 +85,7 @@ def compose_command(name: str, args: list[str]) -> DictConfig | None:
     if parsed.shell_completion:
         return None
     project = [Path(parsed.config_dir).resolve()] if parsed.config_dir else []
-    assigned = assigned_values(parsed.overrides, [CONF, *project])
-    refuse_unknown_keys(assigned, SCHEMAS[name], class_sections(parsed.overrides))
+    check_overrides(parsed.overrides, SCHEMAS[name], [CONF, *project])
     register()
     GlobalHydra.instance().clear()
     path = [*sys.path, *(str(folder.parent) for folder in project)]

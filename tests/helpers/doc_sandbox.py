@@ -76,7 +76,7 @@ class Sandbox:
 
 def child(cwd: str, log: str, small: tuple[Path, Path], kind: str, text: object, variables: dict[str, str]) -> None:
     """Run the command or the Python of a page, with its output in a file. Called in a process of its own."""
-    gc.freeze()  # what the warm process imported is not garbage
+    gc.freeze()  # garbage collection skips what the warm process imported
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(stream, 1)
     os.dup2(stream, 2)

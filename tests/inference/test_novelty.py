@@ -84,7 +84,7 @@ def run_without_clicks(tmp_path_factory) -> Path:
         rows.append(f"click{number}.wav,{number % 3 + 1},2,click,click{number}\n")
     with (root / "meta" / "esc50.csv").open("a") as table:
         table.writelines(rows)
-    options = ("data.leave_out=[click]", "model.width=16", "trainer.max_epochs=20", "report.page=none")
+    options = ("data.leave_out=[click]", "trainer.max_epochs=20", "report.page=none")
     for fold in (1, 2):
         tiny.cross_validate(root, folder / "outputs", *options, f"fold={fold}")
     return tiny.only(folder / "outputs")

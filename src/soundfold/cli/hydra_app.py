@@ -15,9 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from soundfold.cli.hydra_errors import explain
-from soundfold.cli.overrides import assigned_values, class_sections, parse_arguments
+from soundfold.cli.overrides import check_overrides, parse_arguments
 from soundfold.cli.project import import_from_job_project, import_from_project
-from soundfold.config import CONF, Config, refuse_unknown_keys, register
+from soundfold.config import CONF, Config, register
 from soundfold.errors import (
     BROKEN_PIPE,
     InputError,
@@ -30,7 +30,6 @@ from soundfold.errors import (
 from soundfold.experiment.sweep import JobError, Sweep, read_jobs
 from soundfold.io.ranks import find_rank
 from soundfold.io.signals import Stopped, handle_stop_signals
-from soundfold.validation import check_assigned
 
 
 def run(main: Callable[[], None], schema: type = Config, description: str | None = None) -> None:
@@ -98,9 +97,7 @@ def _check_arguments(schema: type) -> Namespace:
     import_from_project(args.config_dir)
     if not args.shell_completion:
         folders = [CONF, *([Path(args.config_dir)] if args.config_dir else [])]
-        assigned = assigned_values(args.overrides, folders)
-        refuse_unknown_keys(assigned, schema, class_sections(args.overrides) if schema is Config else ())
-        check_assigned(assigned, schema)
+        check_overrides(args.overrides, schema, folders)
     return args
 
 

@@ -13,9 +13,11 @@ from hydra._internal.utils import get_args_parser  # not public; only it tells o
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from soundfold.config import CONF
+from soundfold.config import CONF, Config, refuse_unknown_keys
+from soundfold.config.keys import CLASS_SECTIONS
 from soundfold.config.schema import OPTIMIZERS
 from soundfold.errors import InputError
+from soundfold.validation import check_assigned
 from soundfold.validation.search import PASSWORD_REMEDY, URL_PASSWORD
 
 # an argument that sets a secret, in any syntax, but not to a reference such as ${oc.env:NAME}; the group is its name
@@ -44,6 +46,22 @@ def parse_arguments(args: Sequence[str]) -> Namespace:
     return get_args_parser().parse_intermixed_args(args)
 
 
+def check_overrides(overrides: Sequence[str], schema: type, folders: Sequence[Path]) -> None:
+    """Check keys and values before Hydra composes the configuration.
+
+    Args:
+        overrides: of the command line.
+        schema: of the command.
+        folders: with the configuration groups.
+
+    Raises:
+        InputError: a key is unknown, or a value is not one of its key's choices or outside its range.
+    """
+    assigned = assigned_values(overrides, folders)
+    refuse_unknown_keys(assigned, schema, class_sections(overrides) if schema is Config else ())
+    check_assigned(assigned, schema)
+
+
 def assigned_values(overrides: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
     """Return the values that overrides set, with or without a plus sign, by key. That of a sweep or a deletion is None.
 
@@ -67,23 +85,23 @@ def assigned_values(overrides: Sequence[str], folders: Sequence[Path]) -> dict[s
 
 
 def class_sections(overrides: Sequence[str]) -> set[str]:
-    """Return which of the sections ``model`` and ``optim`` may have keys that only a class can check.
+    """Return which of `CLASS_SECTIONS` may have keys that only a class can check.
 
     These are the parameters of a class of the user or of a library, and with a plus sign those of any class. Such a
     class is imported only after Hydra has composed the configuration.
     """
-    sections = set()
+    sections: set[str] = set()
     for override in _parse(tuple(overrides)):
         key = (override.key_or_group or "").split("@")[0]
         # empty for a list or a sweep, of which some may be the user's
         name = option if isinstance(option := override.value(), str) else ""
         if key in ("experiment", "ablate", "search"):
             if not (CONF / key / f"{name}.yaml").is_file():  # it may choose another network and optimizer
-                sections |= {"model", "optim"}
+                sections.update(CLASS_SECTIONS)
         elif key in ("model", "model._target_", "optim._target_") or (key == "optim" and name not in OPTIMIZERS):
             sections.add(key.split(".")[0])
         elif override.is_add() or override.is_force_add():
-            sections |= {"model", "optim"} & {key.split(".")[0]}
+            sections |= {key.split(".")[0]}.intersection(CLASS_SECTIONS)
     return sections
 
 

@@ -57,6 +57,11 @@ def check_target(key: str, entry: Mapping[str, Any], kind: type, **arguments: An
     return found, options
 
 
+def accepts(parameters: Mapping[str, Parameter], option: str) -> bool:
+    """Return whether a target with these parameters takes a keyword argument."""
+    return option in parameters or any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values())
+
+
 def refuse_unknown_options(
     section: str, target: str, options: Iterable[str], parameters: Mapping[str, Parameter], others: Collection[str]
 ) -> None:
@@ -72,11 +77,9 @@ def refuse_unknown_options(
     Raises:
         InputError: an option is unknown.
     """
-    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
     names = sorted({*parameters, *others})
     for option in options:
-        if option not in parameters:
+        if not accepts(parameters, option):
             near = difflib.get_close_matches(option, names, n=1, cutoff=0.6)
             remedy = f"Did you mean {section}.{near[0]}?" if near else f"Remove it with ~{section}.{option}."
             raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import Parameter, signature
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from soundfold import config
 from soundfold.config.frozen import frozen_values
-from soundfold.config.targets import find_target, refuse_unknown_options
+from soundfold.config.targets import accepts, find_target, refuse_unknown_options
 from soundfold.data.class_weights import class_weights as training_class_weights
 from soundfold.data.copies import OfflineCopies
 from soundfold.data.layouts import TableOptions
@@ -212,12 +212,11 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
     values: Any = OmegaConf.to_container(cfg.optim, resolve=True)
     options = {name: value for name, value in values.items() if name not in ("_target_", "_partial_")}
     parameters = dict(list(signature(found).parameters.items())[1:])  # without the parameter groups
-    takes_any = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values())
     if not options["fused"]:
         del options["fused"]  # not every class has it, and where it is false PyTorch uses no `foreach` kernels either
-    elif not (takes_any or "fused" in parameters):
+    elif not accepts(parameters, "fused"):
         raise InputError(f"{cfg.optim._target_} has no fused step. Set optim.fused=false.")
-    if not (options["weight_decay"] or takes_any or "weight_decay" in parameters):
+    if not (options["weight_decay"] or accepts(parameters, "weight_decay")):
         del options["weight_decay"]
     refuse_unknown_options("optim", cfg.optim._target_, options, parameters, ("fused", "weight_decay"))
     if options.get("capturable") and choose_accelerator(cfg) != "gpu":
