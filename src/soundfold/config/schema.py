@@ -94,7 +94,7 @@ class Optim:
     """Options of every optimizer; the other keys of the section are arguments of the class that ``_target_`` names."""
 
     _target_: str = key()
-    _partial_: bool = True  # without effect, and not required: stored configurations have it
+    _partial_: bool = key()
     lr: float = key(above=0, finite=True)
     weight_decay: float = key(low=0, finite=True)
     fused: bool = key()
