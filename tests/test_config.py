@@ -183,23 +183,31 @@ def test_an_optimizer_takes_the_arguments_of_its_class():
         ),
         (
             RMSPROP[::2],
-            r"optim\.betas is not an option of torch\.optim\.RMSprop\. Remove it with ~optim\.betas\. Keys of",
+            r"optim\.betas is not an option of torch\.optim\.RMSprop\. Omit it, or set ~optim\.betas\. Keys of",
         ),
         (RMSPROP[:2], r"^torch\.optim\.RMSprop has no fused step\. Set optim\.fused=false\.$"),
-        ((*RMSPROP, "optim.alpha=abc"), r"^optim: torch\.optim\.RMSprop with .*alpha='abc' cannot train: "),
-        ((*RMSPROP, "optim.capturable=true", "trainer=cpu"), r"^optim\.capturable=true requires a GPU\. Remove it\.$"),
-        (("optim._target_=torch.optim.LBFGS", *RMSPROP[1:], "optim.weight_decay=0"), "LBFGS with .* cannot train: "),
+        ((*RMSPROP, "optim.alpha=abc"), r"^optim: torch\.optim\.RMSprop cannot train with .*optim\.alpha='abc': "),
+        (
+            ("optim._target_=torch.optim.Rprop", *RMSPROP[1:]),
+            r"^torch\.optim\.Rprop has no weight decay\. Set optim\.weight_decay=0\.$",
+        ),
+        (("optim._target_=torch.optim.LBFGS", *RMSPROP[1:], "optim.weight_decay=0"), "LBFGS cannot train with .*group"),
         (
             ("optim._target_=torch.optim.SparseAdam", "optim.fused=false", "optim.weight_decay=0"),
-            "cannot train: .* dense",
+            "cannot train with .* dense",
         ),
         (["optim.momentum=0.9"], r"optim\.momentum is not an option of torch\.optim\.AdamW"),
-        (["optim.eps={_target_:builtins.print,_args_:[called]}"], "cannot train: "),
+        (["optim.eps={_target_:builtins.print,_args_:[called]}"], "cannot train with "),
+        (["optim.betas=[0.9]"], r"cannot train with .*optim\.betas=\[0\.9\].*: "),
+        (
+            ["optim=muon", "optim.momentum=1"],
+            r"Muon cannot train with .*: `momentum`=1.* must be from 0 up to below 1\. Correct the values, or",
+        ),
     ],
 )
 def test_arguments_that_an_optimizer_rejects_are_explained(overrides, message, capsys):
     with pytest.raises(InputError, match=message):
-        build.optimizer(composed(*overrides))
+        build.check_optimizer(composed(*overrides))
     assert capsys.readouterr().out == ""
 
 
@@ -257,7 +265,7 @@ def run_folder(conf: Path, root: Path, outputs: Path, *overrides: str) -> Path:
 WITHOUT_FROZEN_VALUE = {
     *("split.protocol", "features.window", "features.hop", "features.n_mels", "schedule.decay", "average.kind"),
     *("features.image.frames", "features.image.size", "augment.copies.low", "augment.copies.high"),
-    *("model.name", "optim._target_", "optim.lr", "optim.betas", "optim.momentum", "optim.nesterov"),
+    *("model.name", "optim._target_", "optim.lr", "optim.betas", "optim.momentum", "optim.nesterov", "optim.dtype"),
     *(f"augment.{name}.{end}" for name in UNIFORM for end in ("low", "high")),
     *(f"augment.{name}.{key}" for name in ("time_masks", "frequency_masks") for key in ("count", "width")),
 }

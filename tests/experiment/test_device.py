@@ -19,9 +19,10 @@ def config(
     devices: int = 1,
     precision: str = "32-true",
     cuda_graph: str | bool = "auto",
+    **optim: bool,
 ) -> DictConfig:
     trainer = {"accelerator": accelerator, "devices": devices, "precision": precision, "cuda_graph": cuda_graph}
-    return OmegaConf.create({"trainer": trainer})
+    return OmegaConf.create({"trainer": trainer, "optim": optim})
 
 
 @pytest.fixture
@@ -64,6 +65,7 @@ def test_auto_chooses_cuda_or_the_cpu(hardware, gpus, mps, wanted, accelerator):
         (0, config("mps"), "trainer.accelerator=mps is not available here"),
         (0, config("cuda"), "trainer.accelerator=cuda is not available here"),
         (2, config("gpu", devices=3), "trainer.devices=3 must be at most 2"),
+        (2, config("cpu", capturable=True), r"optim\.capturable=true requires a GPU, and training is on cpu\. Omit it"),
         (2, config("cpu", cuda_graph=True), r"trainer\.cuda_graph=true .*CUDA graphs require a CUDA device"),
     ],
 )

@@ -109,6 +109,22 @@ def test_the_speed_of_another_device_counts_only_elsewhere(part, tiny_run, tmp_p
     assert planned.speed.device.startswith("cpu")
 
 
+@pytest.mark.parametrize(
+    "target", [*(f"torch.optim.{name}" for name in ("NAdam", "RAdam", "Adagrad", "Adamax", "SGD")), "timm.optim.Adopt"]
+)
+def test_any_optimizer_of_pytorch_and_timm_is_accepted(target, tiny_run, tmp_path):
+    # `~optim.betas`, which some of them do not have
+    planned = plan(tiny_run, tmp_path / "o", f"optim._target_={target}", "~optim.betas", "optim.fused=false", "label=o")
+    assert planned.training > 0
+
+
+def test_a_capturable_optimizer_is_planned_for_another_machine(tiny_run, tmp_path):
+    options = ("trainer=gpu", "trainer.precision=32-true", "optim.fused=false", "+optim.capturable=true")
+    planned = plan(tiny_run, tmp_path / "outputs", *options, elsewhere=True)
+    # the kernels do not count for the id
+    assert planned.run.endswith(tiny_run.name)
+
+
 def test_a_missing_store_is_not_built(tiny_run, tmp_path):
     planned = plan(tiny_run, tiny_run.parent, f"paths.cache={tmp_path / 'none'}")
     assert planned.store == 30 * 4000 * 2

@@ -96,7 +96,8 @@ def class_sections(overrides: Sequence[str]) -> set[str]:
         # empty for a list or a sweep, of which some may be the user's
         name = option if isinstance(option := override.value(), str) else ""
         if key in ("experiment", "ablate", "search"):
-            if not (CONF / key / f"{name}.yaml").is_file():  # it may choose another network and optimizer
+            # another option may choose another network and optimizer
+            if name not in {path.stem for path in (CONF / key).glob("*.yaml")}:
                 sections.update(CLASS_SECTIONS)
         elif key in ("model", "model._target_", "optim._target_") or (key == "optim" and name not in OPTIMIZERS):
             sections.add(key.split(".")[0])

@@ -58,7 +58,10 @@ NOT_IDENTITY = (
     "trainer.enable_model_summary",
     "trainer.enable_autolog_hparams",
     "trainer.profiler",
+    # kernels of the same computation
     "optim.fused",
+    "optim.foreach",
+    "optim.capturable",
 )
 
 # keys that count under an earlier name, so that a renamed option renames no run

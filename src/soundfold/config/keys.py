@@ -102,7 +102,7 @@ def refuse_unknown_keys(keys: Iterable[str], schema: type = Config, open_section
         names = ", ".join(s.rpartition(".")[2] for s in siblings)
         choice = f" Keys of {section}: {names}." if section and siblings else ""
         if section in CLASS_SECTIONS and section in known:
-            choice += f" If the class of {section} has this argument, write +{key}=VALUE."
+            choice += f" If the class of {section} has this argument, write ++{key}=VALUE."
         near = " or ".join(_nearest(key, known))
         raise InputError(f"{key} is not a key of the configuration. Did you mean {near}?{choice}")
 

@@ -117,6 +117,13 @@ class Sgd(Optim):
 
 
 @dataclass
+class Muon(Adam):
+    momentum: float = key(low=0, high=1)
+    nesterov: bool = key()
+    dtype: str = key(choices=("float32", "bfloat16"))
+
+
+@dataclass
 class Schedule:
     decay: str = key()
     warmup: float = key()
@@ -221,6 +228,6 @@ class Config:
     dry_run: Any = key(choices=(False, True, "json"))
 
 
-OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd}
+OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": Sgd, "muon": Muon}
 # entries of `logger` with keys of their own; any other entry names its class
 LOGGERS = {"wandb": Wandb, "tensorboard": TensorBoard}

@@ -81,7 +81,7 @@ def refuse_unknown_options(
     for option in options:
         if not accepts(parameters, option):
             near = difflib.get_close_matches(option, names, n=1, cutoff=0.6)
-            remedy = f"Did you mean {section}.{near[0]}?" if near else f"Remove it with ~{section}.{option}."
+            remedy = f"Did you mean {section}.{near[0]}?" if near else f"Omit it, or set ~{section}.{option}."
             raise InputError(
                 f"{section}.{option} is not an option of {target}. {remedy} Keys of {section}: {', '.join(names)}."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -201,11 +200,11 @@ def example_images(cfg: DictConfig) -> dict[bool, Tensor]:
     }
 
 
-def optimizer(cfg: DictConfig) -> Callable[..., Any]:
+def optimizer(cfg: DictConfig) -> partial[Any]:
     """Build from ``optim``: a function from parameter groups to an optimizer.
 
     Raises:
-        InputError: the class is not an optimizer of dense gradients, or rejects the values.
+        InputError: the class is not an optimizer, or does not have an option.
     """
     found = find_target("optim", cfg.optim._target_, torch.optim.Optimizer)
     run_without_compiler(found)
@@ -216,27 +215,32 @@ def optimizer(cfg: DictConfig) -> Callable[..., Any]:
         del options["fused"]  # not every class has it, and where it is false PyTorch uses no `foreach` kernels either
     elif not accepts(parameters, "fused"):
         raise InputError(f"{cfg.optim._target_} has no fused step. Set optim.fused=false.")
-    if not (options["weight_decay"] or accepts(parameters, "weight_decay")):
-        del options["weight_decay"]
+    if not accepts(parameters, "weight_decay") and options.pop("weight_decay"):
+        raise InputError(f"{cfg.optim._target_} has no weight decay. Set optim.weight_decay=0.")
     refuse_unknown_options("optim", cfg.optim._target_, options, parameters, ("fused", "weight_decay"))
-    if options.get("capturable") and choose_accelerator(cfg) != "gpu":
-        raise InputError("optim.capturable=true requires a GPU. Remove it.")
-    factory = partial(found, **options)
-    _try_step(factory, cfg.optim._target_, options)
-    return factory
+    return partial(found, **options)
 
 
-def _try_step(factory: Callable[..., Any], target: str, options: dict[str, Any]) -> None:
-    """Let an optimizer check its options, and make a step on the CPU with the groups of a network, before any work."""
-    weight, bias = (torch.zeros(shape, device="cpu", requires_grad=True) for shape in ((1, 1), (1,)))
+def check_optimizer(cfg: DictConfig) -> None:
+    """Let the optimizer check its options and, unless a GPU trains, step on the CPU with the groups of a network.
+
+    Raises:
+        InputError: the class rejects its options, or cannot update weights from dense gradients.
+    """
+    make, accelerator = optimizer(cfg), choose_accelerator(cfg)
+    weight, bias = (torch.zeros(shape, requires_grad=True) for shape in ((2, 2), (2,)))
     try:
-        optimizer = factory([{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}])
+        trial = make([{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}])
         weight.grad, bias.grad = torch.zeros_like(weight), torch.zeros_like(bias)
-        if not options.get("capturable"):
-            optimizer.step(lambda: weight.sum())  # Lightning passes a closure, too
+        if accelerator != "gpu":  # kernels of its class may require one
+            trial.step(lambda: weight.sum())  # Lightning passes a closure, too
     except Exception as error:  # of an arbitrary class
-        listed = ", ".join(f"{name}={value!r:.40}" for name, value in options.items())
-        raise InputError(f"optim: {target} with {listed} cannot train: {str(error).rstrip('.')}.") from error
+        listed = ", ".join(f"optim.{name}={value!r:.40}" for name, value in make.keywords.items())
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise InputError(
+            f"optim: {cfg.optim._target_} cannot train with {listed}: {reason}. Correct the values, or choose another "
+            "optimizer."
+        ) from error
 
 
 @config_keys("split")

@@ -55,7 +55,7 @@ def check_accelerator(cfg: DictConfig) -> None:
     """Check that the configured devices are available, and print notes about faster choices.
 
     Raises:
-        InputError: the accelerator, CUDA graphs or so many devices are not available.
+        InputError: the accelerator, CUDA graphs, the optimizer's steps or so many devices are not available.
     """
     accelerator = choose_accelerator(cfg)
     if cfg.trainer.cuda_graph is True and accelerator != "gpu":
@@ -63,6 +63,8 @@ def check_accelerator(cfg: DictConfig) -> None:
             f"trainer.cuda_graph=true with trainer.accelerator={cfg.trainer.accelerator}: CUDA graphs require a CUDA "
             "device. Set trainer.cuda_graph=auto."
         )
+    if cfg.optim.get("capturable") and accelerator != "gpu":
+        raise InputError(f"optim.capturable=true requires a GPU, and training is on {accelerator}. Omit it.")
     # on the CPU a device is a process, so any number is available
     if accelerator == "gpu" and cfg.trainer.devices > (available := torch.cuda.device_count()):
         raise InputError(

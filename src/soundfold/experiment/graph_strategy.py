@@ -126,7 +126,7 @@ def find_obstacle(trainer: pl.Trainer) -> str | None:
     if not trainer.datamodule.reads_on_device:  # type: ignore[attr-defined]
         return "the waveforms are in host memory (data.on_device)"
     if not all(group.get("fused") or group.get("capturable") for group in groups):
-        return "the optimizer reads its state from the host (optim.fused=false)"
+        return "the optimizer reads its state from the host (optim.fused=false without optim.capturable=true)"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping) and trainer.val_check_interval != 1.0:
             return "trainer.val_check_interval can end an epoch before its last step"

@@ -131,6 +131,7 @@ def plan_run(cfg: DictConfig, *, elsewhere: bool = False) -> PlannedRun:
     changed: dict[str, Any] = {"fold": "all"} if cfg.fold == "each" else {}
     if elsewhere:
         changed["trainer"] = {"accelerator": "auto", "cuda_graph": "auto"}
+        changed["optim"] = {"capturable": False} if cfg.optim.get("capturable") else {}
     with TemporaryDirectory() as scratch:
         merged = OmegaConf.merge(cfg, changed, {"paths": {"cache": scratch}})
         assert isinstance(merged, DictConfig)
@@ -180,7 +181,7 @@ def _disk_bytes(cfg: DictConfig, classes: int) -> tuple[int, int]:
         network = build.network(cfg, classes)
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     # SGD has at most one value per weight, AdamW two
-    states = int(bool(cfg.optim.momentum)) if cfg.optim._target_ == "torch.optim.SGD" else 2
+    states = int(bool(cfg.optim.get("momentum"))) if cfg.optim._target_ == "torch.optim.SGD" else 2
     last = weights * (1 + states + (cfg.average.kind != "none"))
     best = weights if cfg.split.protocol == "nested" and cfg.selection.choose == "best" else 0
     kept = {"none": 0, "weights": weights, "all": weights + last + best}[cfg.checkpoints.keep]

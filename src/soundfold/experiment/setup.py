@@ -114,6 +114,7 @@ def _check(cfg: DictConfig) -> DictConfig:
         make(cfg)
     check_entries(cfg)
     check_targets(cfg)
+    build.check_optimizer(cfg)
     if cfg.split.protocol == "nested":
         monitor_mode(cfg)
     cfg = _check_network(cfg, build.example_images(cfg))

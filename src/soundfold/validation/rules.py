@@ -69,7 +69,7 @@ def _check_cuda_graph(cfg: DictConfig) -> None:
         f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}": trainer.accumulate_grad_batches > 1,
         f"trainer.precision={trainer.precision}": trainer.precision == "16-mixed",
         "data.on_device=false": cfg.data.on_device is False,
-        "optim.fused=false": not (cfg.optim.fused or cfg.optim.get("capturable")),
+        "optim.fused=false without optim.capturable=true": not (cfg.optim.fused or cfg.optim.get("capturable")),
     }
     if found := [option for option, is_obstacle in obstacles.items() if is_obstacle]:
         raise InputError(
