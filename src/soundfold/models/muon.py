@@ -98,13 +98,14 @@ class Muon(Optimizer):
         return loss
 
     def _step_matrices(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        shapes: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for weight in weights:
-            state = self.state[weight]
+            gradient, state = weight.grad, self.state[weight]
+            assert gradient is not None
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(weight)
-            average = state["momentum_buffer"].lerp_(weight.grad, 1 - group["momentum"])
-            update = weight.grad.lerp(average, group["momentum"]) if group["nesterov"] else average
+            average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
+            update = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
             shapes[update.flatten(1).shape].append((weight, update))
         for shape, members in shapes.items():
             # as one batch, because a GPU spends most of the time on starting kernels
