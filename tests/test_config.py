@@ -271,6 +271,22 @@ WITHOUT_FROZEN_VALUE = {
 }
 
 
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("augment.gain_db={low:-6,high:6}", {"low": -6.0, "high": 6.0, "p": 1.0, "integer": False}),
+        ("augment.time_masks={count:2,width:0.1,p:0.5}", {"count": 2, "width": 0.1, "p": 0.5}),
+        ("features.image={frames:500,size:128}", {"frames": 500, "size": 128}),
+        ("find_lr={low:1e-6,high:1,steps:100}", {"low": 1e-6, "high": 1.0, "steps": 100}),
+    ],
+)
+def test_an_override_sets_a_section_that_is_null(override, value):
+    key = override.partition("=")[0]
+    assert OmegaConf.select(composed("augment=none"), key) is None
+    cfg = composed("augment=none", override, f"{key}={{}}")  # of a section that is not null, other keys stay
+    assert OmegaConf.select(cfg, key) == value
+
+
 def test_every_key_has_a_frozen_value():
     known = known_keys()
     leaves = {key for key in known if not any(other.startswith(f"{key}.") for other in known)}

@@ -55,7 +55,9 @@ def test_a_stopped_and_resumed_deterministic_run_equals_an_uninterrupted_one(roo
 LOGGER = ("+logger.mine._target_=helpers.recording_logger.LoggerWithoutFolder",)
 
 
-@pytest.mark.parametrize("options", [("optim=sgd", "average=swa"), (*AVERAGED, *LOGGER, "model.stochastic_depth=0.2")])
+@pytest.mark.parametrize(
+    "options", [("optim=sgd", "average=swa"), ("optim=muon",), (*AVERAGED, *LOGGER, "model.stochastic_depth=0.2")]
+)
 def test_a_graph_trains_as_the_same_iterations_without_a_capture(root, tmp_path, monkeypatch, options):
     """Losses and predictions are equal to the last digit, also of smaller batches and of a fold that follows."""
     options = (*CUDA[:-1], *options, GRAPH, "trainer.deterministic=true", "trainer.max_epochs=8")

@@ -173,7 +173,10 @@ HUGE = "1" + 400 * "0"
         ("data.classes=[dog]", "error: data.classes=['dog'] must name two or more classes; null uses all."),
         ("model=18", "error: model=18: model is a group; choose one of its options by name."),
         ("average=null", "error: average=null: average is a group; choose one of its options by name."),
-        ("features.image={frames: 60, size: 32}", "sets a key of a section that is null (off)"),
+        ("features.image.size=32", "sets a key of a section that is null (off). Set the section, SECTION={KEY: VALUE"),
+        ("augment.gain_db=[-6,6]", "augment.gain_db=[-6,6] must be a section of keys, {KEY: VALUE, ...}, not a list."),
+        ("augment.gain_db=6", "augment.gain_db=6 must be a range, such as {low: 1, high: 2}, or null."),
+        ("augment.time_masks={count: 2}", "augment.time_masks.width has no value"),
     ],
     ids=[
         "float",
@@ -188,6 +191,9 @@ HUGE = "1" + 400 * "0"
         "option",
         "no-option",
         "section",
+        "list-for-section",
+        "number-for-section",
+        "part-of-section",
     ],
 )
 def test_command_line_explains_values_that_no_type_can_hold(override, message):

@@ -56,8 +56,8 @@ def explain(error: Exception) -> str | None:
         dotted = [arg for arg in dotted if arg.split("=")[0].count(".") > 1 or arg.startswith("search.")] or dotted
         which = f"{dotted[0]} sets" if len(dotted) == 1 else f"One of {', '.join(dotted)} sets"
         return (
-            f"{which} a key of a section that is null (off). Choose an option that has the section, such "
-            "as search=lr_wd, logger=wandb or augment=strong, or omit the key."
+            f"{which} a key of a section that is null (off). Set the section, SECTION={{KEY: VALUE, ...}}, or choose "
+            "an option that has it, such as search=lr_wd or augment=strong."
         )
     return None
 

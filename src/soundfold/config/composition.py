@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from soundfold.config.commands import Benchmark, Explore, Prepare
 from soundfold.config.model_schema import MODELS, Model
+from soundfold.config.null_sections import accept_null_sections
 from soundfold.config.schema import OPTIMIZERS, Augment, Config, Data, Optim, Trainer
 
 # every value and its default: in the package if it was built, else in the checkout. Hydra gets it as a path.
@@ -20,11 +21,12 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] /
 
 
 def register() -> None:
-    """Register the schemas with Hydra, and two resolvers.
+    """Register the schemas with Hydra, and two resolvers; let overrides set sections that are null.
 
     ``at_most_nyquist: HZ, SAMPLE_RATE`` is the smaller of HZ and half the rate. ``only_if_equal: VALUE, A, B`` is VALUE
     if A equals B, and null otherwise.
     """
+    accept_null_sections()
     store = ConfigStore.instance()
     schema, prepare, explore = (OmegaConf.structured(node) for node in (Config, Prepare, Explore))
     schema.logger, schema.callbacks, schema.metrics = {}, {}, {}

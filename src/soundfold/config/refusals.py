@@ -12,6 +12,9 @@ RULES = {
     "is not a ListConfig, list or tuple": "must be a list, such as [a,b]",
     r"is incompatible with type hint 'Union\[int, str\]'": "must be a single whole number or word",
     "is not Optional": "requires a value",
+    r"is not a subclass of Uniform\. value: .*": "must be a range, such as {low: 1, high: 2}, or null",
+    r"is not a subclass of \w+\. value: .*": "must be a section of keys, {KEY: VALUE, ...}, or null",
+    "Cannot merge DictConfig with ListConfig": "must be a section of keys, {KEY: VALUE, ...}, not a list",
 }
 
 

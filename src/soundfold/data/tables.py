@@ -238,12 +238,17 @@ def _read_clips(path: Path, columns: Columns, subset: str | None) -> list[_Clip]
 
 
 def _check_header(path: Path, header: Sequence[str], columns: Columns, subset: str | None) -> None:
-    needed = (*columns.required, *([subset] if subset else []))
-    if missing := [name for name in needed if name not in header]:
+    if missing := [name for name in columns.required if name not in header]:
         raise InputError(
             f"The table of clips {path} lacks the column(s) {', '.join(missing)}; "
             f"it has {', '.join(header) or 'none'}. Its format requires {', '.join(columns.required)}."
         )
+    if subset and subset not in header:
+        raise ArgumentError(
+            f"`subset`={subset} is not a column of {path}, which has {', '.join(header)}. Set a column of True and "
+            "False."
+        )
+    needed = (*columns.required, subset)
     if duplicates := [name for name in (*needed, columns.source) if header.count(name) > 1]:
         raise InputError(f"The table of clips {path} has more than one column {duplicates[0]}. Remove all but one.")
 

@@ -128,7 +128,10 @@ def plan_run(cfg: DictConfig, *, elsewhere: bool = False) -> PlannedRun:
         InputError: the training would be refused, or its collection is not downloaded yet.
     """
     validate(cfg)
-    changed: dict[str, Any] = {"fold": "all"} if cfg.fold == "each" else {}
+    # the root may be a folder of the cache, which is replaced
+    changed: dict[str, Any] = {"data": {"root": cfg.data.root}}
+    if cfg.fold == "each":
+        changed["fold"] = "all"
     if elsewhere:
         changed["trainer"] = {"accelerator": "auto", "cuda_graph": "auto"}
         changed["optim"] = {"capturable": False} if cfg.optim.get("capturable") else {}

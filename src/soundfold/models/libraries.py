@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -94,6 +95,10 @@ def _call(library: str, name: str, build: Callable[[], nn.Module]) -> nn.Module:
         return build()
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", reason):
+            raise ArgumentError(
+                f"`{unknown[1]}` is not an option of {library}'s {name}. Omit it, or name it as {library} does."
+            ) from error
         raise ArgumentError(f"{library}'s {name} rejects its options: {reason}.") from error
 
 
