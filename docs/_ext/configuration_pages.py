@@ -20,9 +20,8 @@ from soundfold.config.comments import group_comment, key_comments
 from soundfold.config.schema import Search
 
 COMMANDS = {"train": Config, "prepare": Prepare, "explore": Explore, "benchmark": Benchmark}
-# overrides after which a training has keys that it does not have by default, and the remark on these by their section
-MORE = ("+base=search", "optim=sgd", "model=torchvision")
-REMARKS = {"search": ", in a search", "optim": " with `optim=sgd`", "model": " with `model=torchvision`"}
+# overrides with which a training has keys that it does not have by default, and the remark on these
+MORE = {"+base=search": ", in a search"} | {o: f" with `{o}`" for o in ("optim=sgd", "optim=muon", "model=torchvision")}
 # sections whose options have keys of their own
 OPTIONS: dict[str, list[type]] = {"model": [*MODELS.values()], "optim": [*OPTIMIZERS.values()]}
 HEADER = ["key", "default", "values", "meaning"]
@@ -125,14 +124,14 @@ def _anchor(command: str, key: str) -> str:
 def _composed(command: str) -> list[dict[str, Any]]:
     """Return the default values, and those with further keys."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        configs = [compose(command, [*overrides]) for overrides in ((), MORE)[: 1 + (command == "train")]]
+        configs = [compose(command, overrides) for overrides in ([], *([o] for o in MORE if command == "train"))]
     return [OmegaConf.to_container(config, resolve=False) for config in configs]
 
 
 def _find(key: str, composed: list[dict[str, Any]]) -> tuple[Any, str]:
     """Return the value of a key, and the remark on one that does not exist by default."""
     *sections, name = key.split(".")
-    for values, remark in zip(composed, ("", REMARKS.get(key.split(".")[0], "")), strict=False):
+    for values, remark in zip(composed, ("", *MORE.values()), strict=False):
         node: Any = values
         for section in sections:
             node = (node or {}).get(section)
