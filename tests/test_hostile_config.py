@@ -148,7 +148,7 @@ def is_accepted(name: str, changes: list[tuple[str, Any]]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("section", ["metrics", "selection", "augment.mixing"])
+@pytest.mark.parametrize("section", ["metrics", "selection", "augment.mixing", "augment.extra", "data.reader"])
 def test_a_reference_in_place_of_a_section_is_refused(section):
     cfg = copy.deepcopy(base("image"))
     OmegaConf.update(cfg, section, "${seed}")

@@ -163,6 +163,9 @@ def _check_sections(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, section)
         if value is not None and not isinstance(value, DictConfig):
             raise InputError(f"{section}={value} must be a section with keys such as {section}.{_first_key(section)}.")
+    for section in ("augment.extra", "data.reader"):  # the user names their keys
+        if (value := OmegaConf.select(cfg, section)) is not None and not isinstance(value, DictConfig):
+            raise InputError(f"{section}={value} must be a section of keys, {{KEY: VALUE, ...}}.")
 
 
 def _first_key(section: str) -> str:
