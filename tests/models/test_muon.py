@@ -34,11 +34,16 @@ def assert_same_weights(one: ResNet18, other: ResNet18, tolerance: float) -> Non
         assert torch.allclose(weight, counterpart, rtol=0, atol=tolerance), name
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("fused", [True, False])
-def test_a_network_is_updated_as_by_timm(memory_format, fused, monkeypatch):
+@pytest.fixture
+def reference_in_float32(monkeypatch):
+    """Let timm's Muon iterate in float32, not in bfloat16."""
     in_float32 = partial(zeropower_via_newtonschulz, dtype=torch.float32)
     monkeypatch.setattr(timm.optim.muon, "zeropower_via_newtonschulz", in_float32)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_network_is_updated_as_by_timm(memory_format, fused, reference_in_float32):
     network = small_network()
     expected = copy.deepcopy(network)
     optimizer = optimizer_of(network.to(memory_format=memory_format), nesterov=False, fused=fused)
@@ -52,9 +57,7 @@ def test_a_network_is_updated_as_by_timm(memory_format, fused, monkeypatch):
     assert_same_weights(network, expected, 1e-5)
 
 
-def test_nesterov_momentum_is_that_of_timm(monkeypatch):
-    in_float32 = partial(zeropower_via_newtonschulz, dtype=torch.float32)
-    monkeypatch.setattr(timm.optim.muon, "zeropower_via_newtonschulz", in_float32)
+def test_nesterov_momentum_is_that_of_timm(reference_in_float32):
     weights = [torch.ones(8, 4, 3, 3, requires_grad=True) for _ in range(2)]
     optimizers = [
         kind([weight], lr=0.01, weight_decay=0.1, nesterov=True)
