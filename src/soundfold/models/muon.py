@@ -145,9 +145,10 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return matrices (n, rows, columns) with singular values near 1 (0.7 to 1.2) and the same singular vectors.
+    """Return matrices (n, rows, columns) with the same singular vectors and singular values of about 1, 0.7 to 1.2.
 
-    Five Newton-Schulz iterations, which need products only. Zeros remain zeros.
+    Five Newton-Schulz iterations, which need products only. Singular values below a hundredth of the largest one rise,
+    but may stay below 0.7; zeros remain zeros.
 
     Args:
         dtype: of the iterations. The result has the dtype of ``matrices``.

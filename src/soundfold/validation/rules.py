@@ -156,20 +156,18 @@ def _check_kept_weights(cfg: DictConfig) -> None:
 
 def _check_sections(cfg: DictConfig) -> None:
     """Check that each section is one, because a reference such as ``${seed}`` may stand for any value."""
-    sections = {key.rpartition(".")[0] for key in known_keys()} - {""}
+    sections = {key.rpartition(".")[0] for key in known_keys()} - {""} | {"augment.extra", "data.reader"}
     for section in sorted(sections):
         if section.partition(".")[0] == "logger":
             continue  # see `check_loggers`
         value = OmegaConf.select(cfg, section)
         if value is not None and not isinstance(value, DictConfig):
             raise InputError(f"{section}={value} must be a section with keys such as {section}.{_first_key(section)}.")
-    for section in ("augment.extra", "data.reader"):  # the user names their keys
-        if (value := OmegaConf.select(cfg, section)) is not None and not isinstance(value, DictConfig):
-            raise InputError(f"{section}={value} must be a section of keys, {{KEY: VALUE, ...}}.")
 
 
 def _first_key(section: str) -> str:
-    return next(key.removeprefix(f"{section}.") for key in sorted(known_keys()) if key.startswith(f"{section}."))
+    keys = (key.removeprefix(f"{section}.") for key in sorted(known_keys()) if key.startswith(f"{section}."))
+    return next(keys, "NAME")  # users name the keys of some sections
 
 
 # first sections and keys; `validate_data` then checks every value against the schema
