@@ -14,8 +14,7 @@ def accept_null_sections() -> None:
     Hydra gives them to ``OmegaConf.update``, which in OmegaConf 2.3 fails to merge a mapping into null. Merging it into
     the section above works, as it does for files.
     """
-    if not isinstance(OmegaConf.update, partial):
-        OmegaConf.update = partial(_update, OmegaConf.update)  # type: ignore[method-assign]
+    OmegaConf.update = partial(_update, OmegaConf.update)  # type: ignore[method-assign]
 
 
 def _update(original: Any, cfg: Any, key: str, value: Any = None, **options: Any) -> None:
