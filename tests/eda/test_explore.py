@@ -177,8 +177,9 @@ def test_nothing_to_explore(tmp_path):
     overrides = [f"data.root={tmp_path}", f"paths.cache={tmp_path}", f"paths.outputs={tmp_path}"]
     with pytest.raises(InputError, match=r"None of the 2 audio files .* a.wav: there is no such file"):
         explore(config(*overrides))
-    for name in ("a.wav", "b.wav"):
-        soundfile.write(tmp_path / "audio" / name, np.zeros(RATE), RATE)
+    soundfile.write(tmp_path / "audio" / "a.wav", np.zeros(RATE), RATE)
+    # silence after the channels are averaged
+    soundfile.write(tmp_path / "audio" / "b.wav", np.outer(np.sin(np.arange(RATE)), [0.5, -0.5]), RATE)
     with pytest.raises(InputError, match="digital silence"):
         explore(config(*overrides))
     soundfile.write(tmp_path / "audio" / "a.wav", np.random.default_rng(0).normal(0, 0.1, RATE), RATE)

@@ -7,7 +7,14 @@ import pytest
 from scipy import stats
 
 from soundfold.evaluation import statistics
-from soundfold.evaluation.statistics import accuracy_interval, holm, mcnemar, over_seeds, source_interval
+from soundfold.evaluation.statistics import (
+    accuracy_interval,
+    draws_interval,
+    holm,
+    mcnemar,
+    over_seeds,
+    source_interval,
+)
 
 
 def clustered(rng: np.random.Generator, sources: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +56,16 @@ def test_interval_of_a_perfect_score_is_exact():
     assert accuracy_interval(np.zeros(120, dtype=bool), sources) == pytest.approx((0, 1 - low), rel=1e-9)
     correct = np.arange(120) % 3 > 0
     assert accuracy_interval(correct, sources) == source_interval(correct, sources)
+
+
+def test_one_source_says_nothing_on_others():
+    assert accuracy_interval(np.array([True, False, True]), ["a", "a", "a"]) == (0.0, 1.0)
+    assert accuracy_interval(np.array([True, True]), ["a", "a"]) == pytest.approx((0.025, 1.0))
+
+
+def test_the_interval_of_draws_that_are_all_correct_is_exact():
+    sources = ["a", "a", "b", "c"]
+    assert draws_interval(np.ones((5, 4)), sources) == accuracy_interval(np.ones(4, dtype=bool), sources)
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 12), (40, 25), (900, 1100), (7, 7)])

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import shutil
 
 import numpy as np
@@ -80,6 +81,17 @@ def test_labels_are_on_disk_after_each_call_and_continued(recordings, tmp_path):
     assert again.undo() is None
     assert not list((tmp_path / "out" / "audio").iterdir())
     assert LabelBook(tmp_path / "out").done == set()
+
+
+def test_a_file_name_that_is_not_utf_8_is_labeled(recordings, tmp_path):
+    odd = recordings / os.fsdecode(b"caf\xe9.wav")
+    shutil.copy(recordings / "noise0.wav", odd)
+    book = LabelBook(tmp_path / "out")
+    book.label(candidate(odd), "noise")
+    book.skip(candidate(odd, start=0.5))
+    book.label(candidate(recordings / "tone1.wav"), "tone")
+    assert LabelBook(tmp_path / "out").labels == book.labels
+    assert LabelBook(tmp_path / "out").done == {candidate(odd).key, candidate(odd, start=0.5).key, *book.labels}
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 101, "\0"])

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ from helpers import tiny
 from helpers.command import run_here
 from helpers.tiny import RATE
 
+from soundfold.config.composition import compose_config
 from soundfold.errors import InputError
 from soundfold.evaluation.novelty import max_softmax
 from soundfold.evaluation.predictions import load_fold_predictions
 from soundfold.evaluation.results import load_folds
+from soundfold.inference.measure_novelty import unknown_clips
 from soundfold.inference.novelty import Novelty, read_novelty
 from soundfold.inference.output import prediction_as_json, predictions_as_csv
 from soundfold.inference.predictor import Predictor
@@ -88,6 +91,19 @@ def run_without_clicks(tmp_path_factory) -> Path:
     for fold in (1, 2):
         tiny.cross_validate(root, folder / "outputs", *options, f"fold={fold}")
     return tiny.only(folder / "outputs")
+
+
+def test_left_out_classes_with_too_few_sources_are_no_unknown_clips(tmp_path, capsys):
+    for name, number in {"bell": 3, "horn": 3, "drum": 1}.items():
+        (tmp_path / "sounds" / name).mkdir(parents=True)
+        for clip in range(number):
+            soundfile.write(tmp_path / "sounds" / name / f"{clip}.wav", np.full(80, 0.1), 8000)
+    cfg = compose_config(
+        "data=folder", f"data.root={tmp_path / 'sounds'}", "data.classes=[bell,horn]", "data.folds=3", "name=few"
+    )
+    audio = SimpleNamespace(cfg=cfg, root=tmp_path / "sounds", cache=tmp_path / "cache")
+    assert len(unknown_clips(audio, ["bell", "horn"])) == 0
+    assert "data.classes leaves out are not scored" in capsys.readouterr().err
 
 
 @pytest.mark.slow

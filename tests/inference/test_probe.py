@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 from helpers.command import run_here
 from helpers.shared import SHARED
@@ -241,7 +242,7 @@ def test_yamnet_on_the_official_folds(probe):
 
 
 @pytest.mark.slow
-def test_a_run_embeds_its_collection_first(probe, tiny_run, tmp_path):
+def test_a_run_embeds_its_collection_first(probe, tiny_run, tmp_path, monkeypatch):
     run = tmp_path / "tiny-1a2b3c4d"
     run.mkdir()
     for fold in tiny_run.glob("fold?"):
@@ -254,6 +255,13 @@ def test_a_run_embeds_its_collection_first(probe, tiny_run, tmp_path):
     written = (run / "embeddings.parquet").stat().st_mtime_ns
     code, text, _ = probe(run, "--draws", "0")
     assert (code, (run / "embeddings.parquet").stat().st_mtime_ns) == (0, written)
+    # `soundfold embed` skips a clip that it cannot read
+    complete = pyarrow.parquet.read_table(run / "embeddings.parquet")
+    pyarrow.parquet.write_table(complete[1:], run / "embeddings.parquet")
+    code, text, _ = probe(run, "--draws", "0")
+    assert (code, pyarrow.parquet.read_table(run / "embeddings.parquet").num_rows) == (0, 90), text
+    assert run_here(monkeypatch, "report", str(folders["knn"])) == 0
+    assert (folders["knn"] / "report.html").is_file()
 
 
 def test_a_run_that_lacks_a_fold_is_refused_before_its_clips_are_embedded(tiny_run, tmp_path):

@@ -35,6 +35,15 @@ def test_the_hub_reads_the_scores_of_the_header(tiny_run):
     assert "onnx" in single.tags
 
 
+def test_a_fold_may_lack_a_metric_of_another(tiny_run):
+    source = CardSource.load(tiny_run)
+    third = replace(source.results["3"], metrics={**source.results["3"].metrics, "auroc": 0.75})
+    text = model_card(replace(source, results={**source.results, "3": third}, scored=None), ["1", "2", "3"], "")
+    rows = [line for line in text.splitlines() if line.startswith("| fold")]
+    assert [row.endswith(" 75.00 |") or row.endswith(" 0.7500 |") for row in rows] == [False, False, True]
+    assert rows[0].endswith("|  |")
+
+
 def test_a_card_says_what_its_scores_mean(tiny_run):
     source = CardSource.load(tiny_run)
     low, high = source.scored.interval

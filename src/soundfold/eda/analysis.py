@@ -77,7 +77,7 @@ class CollectionAnalysis:
     @cached_property
     def audible(self) -> np.ndarray:
         """int64 (S,), rows of ``usable`` that have sound. Class statistics and the map use only these."""
-        return np.flatnonzero([not self.reports[clip].silent for clip in self.usable])
+        return _audible(self.usable, self.reports, self.waves)
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -177,15 +177,25 @@ def analyze_collection(
         cache=cache,
         progress=lambda items, total: progress("Decoding", items, total),
     )
+    audible = _audible(usable, reports, waves)
+    if not len(audible):
+        raise InputError(
+            f"All {len(usable)} decodable files under {audio} are digital silence in the part that is used "
+            f"(data.seconds={seconds:g}, mixed to one channel), so there is nothing to analyze. Set data.root to a "
+            "folder of clips that have sound."
+        )
+    faults = faults_by_kind(reports)
+    # some have sound only after the cut, or in the difference of their channels
+    faults["silent"] = sorted({*faults["silent"], *np.delete(usable, audible).tolist()})
     return CollectionAnalysis(
         name=name,
         table=table,
         reports=reports,
-        faults=faults_by_kind(reports),
+        faults=faults,
         usable=usable,
         waves=waves,
         descriptors=_describe_all(waves, logmel, device, progress),
-        sound=_find_duplicates(table, usable, reports, waves, progress),
+        sound=_find_duplicates(table, usable, audible, waves, progress),
         shortcuts=audit_shortcuts(table.rows(usable), waves, progress),
     )
 
@@ -196,11 +206,6 @@ def _usable_clips(reports: list[FileReport], audio: Path) -> np.ndarray:
         raise InputError(
             f"None of the {len(reports)} audio files under {audio} can be decoded. The first is {reports[0].file}: "
             f"{reports[0].reason}. Set data.root to a folder with audio that libsndfile reads."
-        )
-    if all(reports[clip].silent for clip in usable):
-        raise InputError(
-            f"All {len(usable)} decodable files under {audio} are digital silence, so there is nothing to analyze. "
-            "Set data.root to a folder of clips that have sound."
         )
     return usable
 
@@ -218,11 +223,15 @@ def _describe_all(waves: Waveforms, logmel: LogMel, device: torch.device, progre
     return {field.name: getattr(descriptors, field.name).double().numpy() for field in fields(descriptors)}
 
 
+def _audible(usable: np.ndarray, reports: list[FileReport], waves: Waveforms) -> np.ndarray:
+    """Return the rows of the clips that have sound, also after they were cut and mixed to one channel."""
+    return np.flatnonzero([not reports[clip].silent and waves.samples[row].any() for row, clip in enumerate(usable)])
+
+
 def _find_duplicates(
-    table: ClipTable, usable: np.ndarray, reports: list[FileReport], waves: Waveforms, progress: Progress
+    table: ClipTable, usable: np.ndarray, rows: np.ndarray, waves: Waveforms, progress: Progress
 ) -> SoundAudit:
     """Find identical and nearly identical clips, without the silent ones: those have a fault of their own."""
-    rows = np.array([row for row, clip in enumerate(usable) if not reports[clip].silent])
     audible = table.rows(usable[rows])
     pairs, compared = find_near_duplicates(waves, rows, audible.targets, progress)
     return audit_sound(audible, [waves.hashes[row] for row in rows], pairs, [], compared)

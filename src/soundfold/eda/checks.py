@@ -25,7 +25,7 @@ KINDS = {
     "unreadable": "cannot be decoded, or is missing",
     "empty": "has no samples",
     "not finite": "has samples that are NaN or infinite",
-    "silent": "every sample is below half a step of 16-bit audio",
+    "silent": "every sample that is used, cut and mixed to one channel, is below half a step of 16-bit audio",
     "clipped": f"{CLIPPED_RUN} or more consecutive samples of a channel at full scale ({FULL_SCALE:g} or above)",
     "incomplete": "has fewer samples than its header declares",
     "truncated": f"more than {1000 * LENGTH_TOLERANCE:.0f} ms shorter than most clips of the collection",

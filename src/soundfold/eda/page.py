@@ -220,7 +220,7 @@ def _fault_detail(kind: str, report: FileReport, common: float | None) -> str:
         percent = 100 * report.clipped / (report.frames * report.channels)
         return f"{report.clipped} samples ({percent:.2g} %); peak {report.peak:.3f}"
     if kind == "silent":
-        return f"{report.seconds:.3f} s of silence"
+        return f"{report.seconds:.3f} s{' of silence' if report.silent else ', with sound that is cut or cancels out'}"
     if kind == "incomplete":
         return f"{report.frames} of {report.declared_frames} samples"
     return report.reason

@@ -62,14 +62,15 @@ def accuracy_interval(correct: np.ndarray, sources: Sequence[str]) -> tuple[floa
     [0.692, 1.0]
 
     If all clips are correct, or none is, a bootstrap interval has no width. The exact interval is that of C. Clopper
-    and E. Pearson, Biometrika 26, 1934, with one trial per source.
+    and E. Pearson, Biometrika 26, 1934, with one trial per source. Clips of one source, some of them correct, say
+    nothing on other sources: the interval is 0 to 1.
 
     Args:
         correct: bool (n,).
         sources: (n,), source of each clip.
     """
     if len(set(correct.tolist())) > 1:
-        return source_interval(correct, sources)
+        return source_interval(correct, sources) if len(set(sources)) > 1 else (0.0, 1.0)
     from scipy.stats import binomtest  # imported here: it takes half a second
 
     trials = len(set(sources))
@@ -80,6 +81,8 @@ def accuracy_interval(correct: np.ndarray, sources: Sequence[str]) -> tuple[floa
 def draws_interval(hits: np.ndarray, sources: Sequence[str], draws: int = 2000, seed: int = 0) -> tuple[float, float]:
     """Compute the 95 % interval of a mean over repetitions and clips, by a bootstrap over both.
 
+    If all hits agree, it is the exact one of `accuracy_interval`.
+
     Repetitions and sources are resampled at the same time, so the interval covers other training clips and other test
     clips. Source: A. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007.
 
@@ -89,6 +92,8 @@ def draws_interval(hits: np.ndarray, sources: Sequence[str], draws: int = 2000, 
         draws: number of bootstrap samples.
         seed: of the bootstrap.
     """
+    if hits.min() == hits.max():
+        return accuracy_interval(hits[0].astype(bool), sources)
     _, cluster = np.unique(np.asarray(sources), return_inverse=True)
     sums = np.stack([np.bincount(cluster, row) for row in hits])
     repetitions, clusters = sums.shape

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from soundfold.data.layouts import find_layout
 from soundfold.data.tables import ClipTable
-from soundfold.errors import InputError
+from soundfold.errors import ArgumentError, InputError
 from soundfold.evaluation.compare import RunResult, load_run
 from soundfold.evaluation.novelty import QUANTILE, FoldScores, mean_auroc, neighbor_distance, unit_vectors
 from soundfold.evaluation.predictions import load_fold_predictions
@@ -66,6 +66,7 @@ def novelty(args: Namespace) -> int:
     if run.total.leaky:
         raise InputError(f"{args.run} has a split that leaks, so its test clips are not new. Use split=benchmark.")
     audio, device = RunAudio(args.run, run), choose_device(args.device, "--device")
+    unknown = unknown_clips(audio, run.total.classes)
     with Progress(console=Terminal(stderr=True), transient=True) as progress:
 
         def start_bar(label: str, total: int) -> Callable[[int], None]:
@@ -73,11 +74,14 @@ def novelty(args: Namespace) -> int:
             return lambda done: progress.advance(task, done)
 
         folds = [
-            _fold(args.run, audio, Predictor([model], device), start_bar)
+            _fold(args.run, audio, Predictor([model], device), unknown, start_bar)
             for model in read_models(args.run)
             if model.fold.isdigit()
         ]
-    unknown = unknown_clips(audio, folds[0].model.bundle.classes)
+    if not folds:
+        raise InputError(
+            f"{args.run} has no weights of a fold. Train its folds with checkpoints.keep=weights, the default."
+        )
     with explain_write_errors(args.run, "Copy the run to a folder that is writable."):
         _write_distances(args.run / FILE, folds)
         content = _summary(args.run, run, folds, unknown)
@@ -88,23 +92,36 @@ def novelty(args: Namespace) -> int:
 
 
 def unknown_clips(audio: RunAudio, classes: Sequence[str]) -> ClipTable:
-    """Return the clips of the collection whose classes a run left out by ``data.leave_out`` or ``data.classes``."""
+    """Return the clips of the collection whose classes a run left out by ``data.leave_out`` or ``data.classes``.
+
+    None, with a line that says why, if the classes that ``data.classes`` leaves out have too few sources for folds.
+    """
     cfg = audio.cfg
     options = build.table_options(cfg)
     complete = replace(options, leave_out=None) if options.leave_out else replace(options, classes=None)
-    table = find_layout(cfg.data.layout, complete).read(audio.root, audio.cache, complete)
+    try:
+        table = find_layout(cfg.data.layout, complete).read(audio.root, audio.cache, complete)
+    except ArgumentError:
+        table = find_layout(cfg.data.layout, options).read(audio.root, audio.cache, options)
+        console.print(
+            "Clips of the classes that data.classes leaves out are not scored: folds cannot be made of them.",
+            soft_wrap=True,
+        )
     return table.rows([i for i, target in enumerate(table.targets) if table.classes[target] not in classes])
 
 
 def _fold(
-    run: Path, audio: RunAudio, predictor: Predictor, start_bar: Callable[[str, int], Callable[[int], None]]
+    run: Path,
+    audio: RunAudio,
+    predictor: Predictor,
+    left_out: ClipTable,
+    start_bar: Callable[[str, int], Callable[[int], None]],
 ) -> FoldNovelty:
     (model,) = predictor.models
     own = read_own_clips(model.bundle)
     trained = [file for row, file in enumerate(own.table.files) if own.trained(model, row)]
     (result,) = (result for result in load_folds(run) if str(result.fold) == model.fold)
     test = load_fold_predictions(run, result)
-    left_out = unknown_clips(audio, predictor.classes)
     new = left_out.rows(np.flatnonzero(left_out.folds == result.fold))
     advance = start_bar(f"Fold {model.fold}", len(trained) + len(test.files) + len(new.files))
     # there may be no new clips, so the three parts are embedded together

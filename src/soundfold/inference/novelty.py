@@ -120,7 +120,7 @@ def load_distances(run: Path, models: Sequence[FoldModel]) -> dict[str, np.ndarr
     try:
         with np.load(path) as archive:
             content = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}). {remedy}") from None
     for model in models:
         if str(content.get(f"weights{model.fold}")) != model.bundle.digest():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from rich.progress import track
@@ -29,7 +30,7 @@ from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
 from soundfold.inference.embed import NAME, Embedder, write_embedded
 from soundfold.inference.few_shot import write_few_shot
-from soundfold.inference.own_clips import read_own_clips
+from soundfold.inference.own_clips import OwnClips, read_own_clips
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.probe_data import ProbeData, model_of, read_probe_data, read_probe_table
 from soundfold.io.atomic import explain_write_errors, write_text
@@ -78,11 +79,17 @@ def embeddings_of_run(run: Path, device: str = "auto") -> Path:
     about = embedder.about()
     for fold in own.table.fold_numbers:
         model_of(fold, list(about["models"]), run)  # refused before minutes of embedding
-    if path.is_file() and EmbeddingFile(path).about == about:
+    if path.is_file() and (file := EmbeddingFile(path)).about == about and _has_all(file, own, [*about["models"]]):
         return path
     if write_embedded(embedder, own.paths, path):
         raise InputError("Not every clip of the run's collection could be embedded, see the errors above.")
     return path
+
+
+def _has_all(file: EmbeddingFile, own: OwnClips, models: list[str]) -> bool:
+    """Return whether a file has a vector of every clip by every model: `soundfold embed` skips unreadable clips."""
+    rows = pd.concat([rows[["filename", "model"]] for rows, _ in file.blocks()])
+    return len(rows.dropna().drop_duplicates()) == len(own.table) * len(models)
 
 
 def remarks(data: ProbeData) -> list[str]:

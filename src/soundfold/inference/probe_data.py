@@ -109,7 +109,7 @@ def _own_table(file: EmbeddingFile, rows: pd.DataFrame) -> ClipTable:
         targets=np.array([classes.index(name) for name in listed["target"]], dtype=np.int64),
         sources=tuple(listed["source"]),
         classes=tuple(classes),
-        has_sources=bool((listed["source"] != listed["filename"]).any()),
+        has_sources=bool((listed["source"] != listed["filename"]).all()),
     )
 
 

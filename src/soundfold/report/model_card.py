@@ -117,7 +117,7 @@ def _header(source: CardSource, results: Sequence[FoldResult], tags: Sequence[st
     scored = _scored_by(source, results)
     if scored is None or source.scored is None or source.scored.total.leaky:
         return header
-    names = ["accuracy", *results[0].metrics]
+    names = ["accuracy", *_metrics(results)]
     header["metrics"] = [name for name in names if scored.get(name) is not None]
     header["model-index"] = [
         {
@@ -160,13 +160,18 @@ def _summary(source: CardSource, results: Sequence[FoldResult]) -> str:
     )
 
 
+def _metrics(results: Sequence[FoldResult]) -> list[str]:
+    """Return the names of the metrics of any fold: folds may have been trained with different ones."""
+    return [*dict.fromkeys(name for result in results for name in result.metrics)]
+
+
 def _scores(source: CardSource, results: Sequence[FoldResult]) -> dict[str, Any] | None:
-    names = ["accuracy", *results[0].metrics]
+    names = ["accuracy", *_metrics(results)]
     rows = []
     for result in results:
         if result.n:
             values = result.as_dict()
-            rows.append((f"fold {result.fold}", [result.n, *(score_text(name, values[name]) for name in names)]))
+            rows.append((f"fold {result.fold}", [result.n, *(score_text(name, values.get(name)) for name in names)]))
     total = source.scored.total if source.scored is not None else None
     if total is not None and (len(total.folds) > 1 or not rows):
         rows.append((f"mean ± sd, {len(total.folds)} folds", [total.n, *(mean_and_sd(total, name) for name in names)]))

@@ -60,7 +60,7 @@ class RunReporter:
                 from soundfold.report.run_page import write_run_page
 
                 console.print(f"Report: {write_run_page(folder, run, options)}", soft_wrap=True)
-            wandb = wandb_options(run.config["logger"] if logger is None else logger)
+            wandb = wandb_options(run.config.get("logger", {}) if logger is None else logger)
             if wandb is not None and run.total.is_complete:
                 _log_to_wandb(folder, run, options, wandb)
 

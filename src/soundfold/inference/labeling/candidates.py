@@ -12,6 +12,7 @@ from soundfold.errors import InputError
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.waveforms import PcmStream
 from soundfold.io.audio import Recording
+from soundfold.io.console import escape_bytes
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Candidate:
     @property
     def key(self) -> tuple[str, int]:
         """Recording and start in milliseconds, by which labels refer to the window."""
-        return str(self.path), round(1000 * self.start)
+        return escape_bytes(str(self.path)), round(1000 * self.start)
 
 
 def find_candidates(

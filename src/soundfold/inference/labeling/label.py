@@ -14,6 +14,7 @@ from soundfold.inference.labeling.candidates import find_candidates, order_by_di
 from soundfold.inference.labeling.label_book import LabelBook
 from soundfold.inference.labeling.label_server import LabelingSession, serve_labeling
 from soundfold.inference.predictor import Predictor
+from soundfold.io.atomic import explain_write_errors
 from soundfold.io.audio import audio_files
 from soundfold.io.console import console, escape_bytes
 from soundfold.io.locks import exclusive_lock
@@ -29,7 +30,8 @@ def label(args: Namespace) -> None:
         InputError: the model, a folder or an option cannot be used, or no recording can be read.
     """
     predictor = Predictor.load(args.run, args.fold, choose_device(args.device, "--device"))
-    args.out.mkdir(parents=True, exist_ok=True)
+    with explain_write_errors(args.out, "Name another folder with --out."):
+        args.out.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(args.out / "labels.lock", "is labeling in this folder"):
         session = prepare_session(predictor, args.files, args.out, args.order, args.hop)
         address, close = serve_labeling(session, args.port)

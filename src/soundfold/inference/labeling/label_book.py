@@ -70,8 +70,9 @@ class LabelBook:
             raise InputError(f"{name!r:.120} is not a class name: it needs 1 to 100 printable characters.")
         with explain_write_errors(self.folder, REMEDY):
             file = self._write_clip(candidate)
-            self.labels[candidate.key] = _row(candidate, file, name)
-            self._write("labels.csv", self.labels)
+            labels = {**self.labels, candidate.key: _row(candidate, file, name)}
+            self._write("labels.csv", labels)
+            self.labels = labels
             self._history.append(("labels", candidate.key))
             self._write_history()
 
@@ -82,8 +83,9 @@ class LabelBook:
             InputError: the folder cannot be written.
         """
         with explain_write_errors(self.folder, REMEDY):
-            self.skipped[candidate.key] = _row(candidate, "", "")
-            self._write("skipped.csv", self.skipped)
+            skipped = {**self.skipped, candidate.key: _row(candidate, "", "")}
+            self._write("skipped.csv", skipped)
+            self.skipped = skipped
             self._history.append(("skipped", candidate.key))
             self._write_history()
 
@@ -164,5 +166,5 @@ def next_candidate(order: Sequence[int], candidates: Sequence[Candidate], done: 
 
 
 def _row(candidate: Candidate, file: str, name: str) -> dict[str, str]:
-    values = (file, name, str(candidate.path), f"{candidate.start:.3f}", f"{candidate.end:.3f}")
+    values = (file, name, candidate.key[0], f"{candidate.start:.3f}", f"{candidate.end:.3f}")
     return dict(zip(COLUMNS, values, strict=True))
