@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +31,7 @@ def predictor(tiny_run):
     return Predictor.load(tiny_run)
 
 
-def test_a_threshold_is_fitted_without_the_fold_that_its_model_is_tested_on(tiny_run, predictor):
+def test_a_threshold_is_fitted_without_the_fold_that_its_model_is_tested_on(tiny_run, predictor, tmp_path):
     results = {str(result.fold): result for result in load_folds(tiny_run)}
     expected = []
     for model in predictor.models:
@@ -42,6 +43,16 @@ def test_a_threshold_is_fitted_without_the_fold_that_its_model_is_tested_on(tiny
     assert read_novelty(tiny_run, predictor.models, "energy", 1.5).threshold == 1.5
     with pytest.raises(InputError, match="Run `soundfold novelty"):
         read_novelty(tiny_run, predictor.models, "distance")
+    for damaged in (b"", b"no archive"):
+        (tmp_path / "novelty.npz").write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be read"):
+            read_novelty(tmp_path, predictor.models, "distance")
+    with (tmp_path / "novelty.npz").open("wb") as stream:
+        np.savez(stream, weights1="")
+    with pytest.raises(InputError, match="does not belong to the model of fold 1"):
+        read_novelty(tmp_path, predictor.models, "distance")
+    with pytest.raises(InputError, match="not for that of fold none"):
+        read_novelty(tmp_path, [replace(predictor.models[0], fold="none")], "distance")
 
 
 def test_files_and_windows_below_the_threshold_are_unknown(predictor, monkeypatch):

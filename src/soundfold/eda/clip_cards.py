@@ -18,6 +18,7 @@ from soundfold.eda.inversion import invert
 from soundfold.eda.plots import gallery_figure
 from soundfold.features.logmel import LogMel
 from soundfold.features.pipeline import FrontEnd
+from soundfold.io.atomic import short_stem
 from soundfold.io.pcm import pcm_to_float
 from soundfold.report.clip_figure import clip_figure
 from soundfold.report.drawing import inline_svg, save_figure
@@ -105,7 +106,8 @@ class ClipCards:
         wave = pcm_to_float(samples)
         log_mel = self.logmel(torch.from_numpy(wave[None]))[0, 0].numpy()
         figure = clip_figure(wave, len(wave) / rate, log_mel, self._band_centers())
-        save_figure(figure, self.folder, f"clip-{Path(file).with_suffix('').as_posix().replace('/', '-')}")
+        stem = f"clip-{Path(file).with_suffix('').as_posix().replace('/', '-')}"
+        save_figure(figure, self.folder, short_stem(stem))
         rms_db, centroid = (analysis.descriptors[name][row] for name in ("rms_db", "centroid"))
         class_name = display_name(analysis.table.classes[analysis.table.targets[clip]])
         return Card(

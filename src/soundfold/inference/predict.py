@@ -25,7 +25,7 @@ from soundfold.inference.output import (
 from soundfold.inference.prediction import Prediction
 from soundfold.inference.predictor import Predictor
 from soundfold.inference.timeline import write_timeline
-from soundfold.io.atomic import comparable_name
+from soundfold.io.atomic import comparable_name, short_stem
 from soundfold.io.audio import audio_files
 from soundfold.io.console import Terminal, escape_bytes
 
@@ -109,7 +109,7 @@ def _predict_file(
         return text, [], text
     if len(prediction.windows) == 1:
         return prediction, [], None
-    name = _unused_name(path.stem, timeline_names)
+    name = _unused_name(short_stem(path.stem), timeline_names)
     try:
         timeline = write_timeline(prediction, predictor.band_centers, args.timelines, name)
     except InputError as error:

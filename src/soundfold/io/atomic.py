@@ -21,6 +21,9 @@ from soundfold.errors import ArgumentError
 # errors that the user can fix: no space, no permission, or a file in place of a folder
 WRITE_ERRORS = ("EACCES", "EDQUOT", "EEXIST", "EFBIG", "EISDIR", "ENAMETOOLONG", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
 
+# bytes of a file name without its suffix: file systems allow 255, which a temporary file's name must fit as well
+MAX_STEM = 180
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
@@ -162,6 +165,14 @@ def explain_write_errors(folder: Path, remedy: str) -> Iterator[None]:
         if error.errno in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST):
             remedy = f"A file and a folder have the same name: remove or rename it. {remedy}"
         raise ArgumentError(f"{path} cannot be written: {error.strerror}. {remedy}") from error
+
+
+def short_stem(name: str) -> str:
+    """Return a name for a file without its suffix: of over `MAX_STEM` bytes, the start and a hash of the whole."""
+    encoded = name.encode("utf-8", "surrogateescape")
+    if len(encoded) <= MAX_STEM:
+        return name
+    return f"{encoded[: MAX_STEM - 9].decode('utf-8', 'ignore')}-{hashlib.sha256(encoded).hexdigest()[:8]}"
 
 
 def dumps_with_checksum(values: dict[str, Any]) -> str:
