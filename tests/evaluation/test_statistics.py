@@ -59,6 +59,7 @@ def test_interval_of_a_perfect_score_is_exact():
 
 
 def test_one_source_says_nothing_on_others():
+    assert source_interval(np.array([0.5, 0.1]), ["a", "a"]) == (-1.0, 1.0)
     assert accuracy_interval(np.array([True, False, True]), ["a", "a", "a"]) == (0.0, 1.0)
     assert accuracy_interval(np.array([True, True]), ["a", "a"]) == pytest.approx((0.025, 1.0))
 

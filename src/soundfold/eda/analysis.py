@@ -59,6 +59,7 @@ class CollectionAnalysis:
         faults: indices of clips by fault, see `soundfold.eda.checks.KINDS`.
         usable: int64 (U,), indices of the usable clips.
         waves: packed store of the usable clips.
+        audible: int64 (S,), rows of ``usable`` that have sound. Class statistics and the map use only these.
         descriptors: arrays (U, ...) by name, see `Descriptors`.
         sound: duplicates among the clips that have sound.
         shortcuts: accuracy from file-level cues of the usable clips; None for a table of one fold.
@@ -70,14 +71,10 @@ class CollectionAnalysis:
     faults: dict[str, list[int]]
     usable: np.ndarray
     waves: Waveforms
+    audible: np.ndarray
     descriptors: dict[str, np.ndarray]
     sound: SoundAudit
     shortcuts: ShortcutAudit | None
-
-    @cached_property
-    def audible(self) -> np.ndarray:
-        """int64 (S,), rows of ``usable`` that have sound. Class statistics and the map use only these."""
-        return _audible(self.usable, self.reports, self.waves)
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -177,23 +174,17 @@ def analyze_collection(
         cache=cache,
         progress=lambda items, total: progress("Decoding", items, total),
     )
-    audible = _audible(usable, reports, waves)
-    if not len(audible):
-        raise InputError(
-            f"All {len(usable)} decodable files under {audio} are digital silence in the part that is used "
-            f"(data.seconds={seconds:g}, mixed to one channel), so there is nothing to analyze. Set data.root to a "
-            "folder of clips that have sound."
-        )
-    faults = faults_by_kind(reports)
+    audible = _audible(usable, reports, waves, audio, seconds)
     # some have sound only after the cut, or in the difference of their channels
-    faults["silent"] = sorted({*faults["silent"], *np.delete(usable, audible).tolist()})
+    silent = np.delete(usable, audible).tolist()
     return CollectionAnalysis(
         name=name,
         table=table,
         reports=reports,
-        faults=faults,
+        faults={**faults_by_kind(reports), "silent": silent},
         usable=usable,
         waves=waves,
+        audible=audible,
         descriptors=_describe_all(waves, logmel, device, progress),
         sound=_find_duplicates(table, usable, audible, waves, progress),
         shortcuts=audit_shortcuts(table.rows(usable), waves, progress),
@@ -210,6 +201,20 @@ def _usable_clips(reports: list[FileReport], audio: Path) -> np.ndarray:
     return usable
 
 
+def _audible(
+    usable: np.ndarray, reports: list[FileReport], waves: Waveforms, audio: Path, seconds: float
+) -> np.ndarray:
+    """Return the rows of the clips that have sound, also after they were cut and mixed to one channel."""
+    rows = np.flatnonzero([not reports[clip].silent and waves.samples[row].any() for row, clip in enumerate(usable)])
+    if not len(rows):
+        raise InputError(
+            f"All {len(usable)} decodable files under {audio} are digital silence in the part that is used "
+            f"(data.seconds={seconds:g}, mixed to one channel), so there is nothing to analyze. Set data.root to a "
+            "folder of clips that have sound."
+        )
+    return rows
+
+
 def _describe_all(waves: Waveforms, logmel: LogMel, device: torch.device, progress: Progress) -> dict[str, np.ndarray]:
     logmel = logmel.to(device)
     batch_size = CPU_BATCH if device.type == "cpu" else GPU_BATCH
@@ -221,11 +226,6 @@ def _describe_all(waves: Waveforms, logmel: LogMel, device: torch.device, progre
         batches.append(describe(wave, torch.from_numpy(waves.lengths[rows]).to(device), logmel))
     descriptors = Descriptors.concatenate(batches)
     return {field.name: getattr(descriptors, field.name).double().numpy() for field in fields(descriptors)}
-
-
-def _audible(usable: np.ndarray, reports: list[FileReport], waves: Waveforms) -> np.ndarray:
-    """Return the rows of the clips that have sound, also after they were cut and mixed to one channel."""
-    return np.flatnonzero([not reports[clip].silent and waves.samples[row].any() for row, clip in enumerate(usable)])
 
 
 def _find_duplicates(

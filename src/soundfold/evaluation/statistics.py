@@ -34,13 +34,16 @@ def source_interval(
     A. C. Davison and D. V. Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
 
     Args:
-        values: (n,), one per clip: 1 if it was classified correctly and 0 if not, or the difference of two runs.
+        values: (n,), one per clip, from -1 to 1: 1 if it was classified correctly and 0 if not, or the difference of
+            two runs. Clips of a single source say nothing on other sources: the interval is -1 to 1.
         sources: (n,), source of each clip.
         draws: number of bootstrap samples.
         seed: of the bootstrap; the same clips give the same interval.
     """
     _, cluster = np.unique(np.asarray(sources), return_inverse=True)
     sums, sizes = np.bincount(cluster, values), np.bincount(cluster)
+    if len(sizes) == 1:
+        return -1.0, 1.0
     number = np.ones(len(sizes), dtype=np.int64)
     if len(sizes) > MAX_DRAWN:
         # sources of the same sum and size are exchangeable, so the distribution is the same
@@ -62,15 +65,15 @@ def accuracy_interval(correct: np.ndarray, sources: Sequence[str]) -> tuple[floa
     [0.692, 1.0]
 
     If all clips are correct, or none is, a bootstrap interval has no width. The exact interval is that of C. Clopper
-    and E. Pearson, Biometrika 26, 1934, with one trial per source. Clips of one source, some of them correct, say
-    nothing on other sources: the interval is 0 to 1.
+    and E. Pearson, Biometrika 26, 1934, with one trial per source.
 
     Args:
         correct: bool (n,).
         sources: (n,), source of each clip.
     """
     if len(set(correct.tolist())) > 1:
-        return source_interval(correct, sources) if len(set(sources)) > 1 else (0.0, 1.0)
+        low, high = source_interval(correct, sources)
+        return max(0.0, low), high
     from scipy.stats import binomtest  # imported here: it takes half a second
 
     trials = len(set(sources))

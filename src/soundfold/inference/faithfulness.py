@@ -146,9 +146,7 @@ def comparisons(clips: Sequence[MeasuredClip]) -> list[Comparison]:
                 low, high = difference.low, difference.high
                 if curve == "deletion":
                     low, high = -high, -low
-                # the interval of a single source has no width
-                shown = len(set(sources)) > 1
-                verdict = "better" if shown and low > 0 else "worse" if shown and high < 0 else "no difference"
+                verdict = "better" if low > 0 else "worse" if high < 0 else "no difference"
                 found.append(Comparison(curve, order, baseline, difference, verdict))
     return found
 

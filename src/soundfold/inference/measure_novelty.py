@@ -14,7 +14,7 @@ import torch
 from rich.progress import Progress
 from rich.table import Table
 
-from soundfold.data.layouts import find_layout
+from soundfold.data.layouts import TableOptions, find_layout
 from soundfold.data.tables import ClipTable
 from soundfold.errors import ArgumentError, InputError
 from soundfold.evaluation.compare import RunResult, load_run
@@ -94,15 +94,19 @@ def novelty(args: Namespace) -> int:
 def unknown_clips(audio: RunAudio, classes: Sequence[str]) -> ClipTable:
     """Return the clips of the collection whose classes a run left out by ``data.leave_out`` or ``data.classes``.
 
-    None, with a line that says why, if the classes that ``data.classes`` leaves out have too few sources for folds.
+    No clips, after a line that says why, if the classes that ``data.classes`` leaves out have too few sources.
     """
     cfg = audio.cfg
     options = build.table_options(cfg)
     complete = replace(options, leave_out=None) if options.leave_out else replace(options, classes=None)
+
+    def read(options: TableOptions) -> ClipTable:
+        return find_layout(cfg.data.layout, options).read(audio.root, audio.cache, options)
+
     try:
-        table = find_layout(cfg.data.layout, complete).read(audio.root, audio.cache, complete)
+        table = read(complete)
     except ArgumentError:
-        table = find_layout(cfg.data.layout, options).read(audio.root, audio.cache, options)
+        table = read(options)
         console.print(
             "Clips of the classes that data.classes leaves out are not scored: folds cannot be made of them.",
             soft_wrap=True,

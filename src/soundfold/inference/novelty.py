@@ -113,6 +113,11 @@ def load_distances(run: Path, models: Sequence[FoldModel]) -> dict[str, np.ndarr
     Raises:
         InputError: the file is missing, damaged, or of other weights.
     """
+    if any(model.fold == "none" for model in models):
+        raise InputError(
+            "The distance to training clips is known for the models of scored folds, and not for that of fold none. "
+            "Choose --novelty=softmax or energy."
+        )
     path = run / FILE
     remedy = f"Run `soundfold novelty {run}`, which reads all clips of the run."
     if not path.is_file():
@@ -122,11 +127,6 @@ def load_distances(run: Path, models: Sequence[FoldModel]) -> dict[str, np.ndarr
             content = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}). {remedy}") from None
-    if any(model.fold == "none" for model in models):
-        raise InputError(
-            "The distance to training clips is known for the models of scored folds, and not for that of fold none. "
-            "Choose --novelty=softmax or energy."
-        )
     for model in models:
         if str(content.get(f"weights{model.fold}")) != model.bundle.digest():
             raise InputError(f"{path} does not belong to the model of fold {model.fold}. {remedy}")

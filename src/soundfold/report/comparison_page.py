@@ -19,7 +19,7 @@ from soundfold.report import plots
 from soundfold.report.config_diff import differing_keys
 from soundfold.report.drawing import inline_svg, save_figure
 from soundfold.report.page import display_name, write_page
-from soundfold.report.scores import mean_and_sd, score_label
+from soundfold.report.scores import mean_and_sd, metric_names, score_label
 
 ALT_TEXTS = {
     "accuracies": "Accuracy of each run with its 95 % interval and its folds; the table holds the values",
@@ -45,7 +45,7 @@ def write_comparison_page(folders: Sequence[Path], runs: Sequence[RunResult]) ->
     folder = folders[0].resolve().parent / f"comparison-{identity}"
     figures = _figures(folders, runs)
     rows = _class_rows(runs)
-    metrics = list(dict.fromkeys(name for run in runs for name in run.total.metrics))
+    metrics = metric_names(run.total for run in runs)
     sections = {"runs": "Runs", "verdict": "Pairwise comparison", "settings": "Differing settings"}
     sections |= {"curves": "Learning curves"} if "curves" in figures else {}
     sections |= {"classes": "Classes"} if rows else {}

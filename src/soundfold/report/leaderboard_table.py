@@ -13,6 +13,7 @@ from soundfold.io.console import Terminal, escape_markdown
 from soundfold.io.csv_text import csv_text
 from soundfold.report.config_diff import differing_keys, grouped_differences
 from soundfold.report.leaderboard import ListedRun
+from soundfold.report.scores import metric_names
 from soundfold.report.terminal import accuracy_text
 
 
@@ -40,7 +41,7 @@ def as_csv(runs: Sequence[ListedRun]) -> str:
     """Return a row per run in full precision: accuracies in [0, 1], seconds, and every key that differs."""
     columns = differing_keys([run.config for run in runs])
     scores = ["accuracy", "accuracy_sd", "low", "high"]
-    metrics = list(dict.fromkeys(name for run in runs for name in run.total.metrics))
+    metrics = metric_names(run.total for run in runs)
     header: list[object] = [
         "run",
         "finished",

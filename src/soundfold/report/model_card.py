@@ -21,7 +21,7 @@ from soundfold.experiment.model_bundle import WEIGHTS
 from soundfold.io.atomic import write_text
 from soundfold.io.console import escape_markdown
 from soundfold.report.page import display_name, render_page
-from soundfold.report.scores import mean_and_sd, score_label, score_text
+from soundfold.report.scores import mean_and_sd, metric_names, score_label, score_text
 from soundfold.report.shortcuts import load_shortcuts
 
 MAX_CONFUSIONS = 8
@@ -117,7 +117,7 @@ def _header(source: CardSource, results: Sequence[FoldResult], tags: Sequence[st
     scored = _scored_by(source, results)
     if scored is None or source.scored is None or source.scored.total.leaky:
         return header
-    names = ["accuracy", *_metrics(results)]
+    names = ["accuracy", *metric_names(results)]
     header["metrics"] = [name for name in names if scored.get(name) is not None]
     header["model-index"] = [
         {
@@ -160,13 +160,8 @@ def _summary(source: CardSource, results: Sequence[FoldResult]) -> str:
     )
 
 
-def _metrics(results: Sequence[FoldResult]) -> list[str]:
-    """Return the names of the metrics of any fold: folds may have been trained with different ones."""
-    return [*dict.fromkeys(name for result in results for name in result.metrics)]
-
-
 def _scores(source: CardSource, results: Sequence[FoldResult]) -> dict[str, Any] | None:
-    names = ["accuracy", *_metrics(results)]
+    names = ["accuracy", *metric_names(results)]
     rows = []
     for result in results:
         if result.n:

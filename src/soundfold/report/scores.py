@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from soundfold.evaluation.cv_result import CVResult
+from soundfold.evaluation.results import FoldResult
 
 # in %; any other metric has its own name, and its value as it is
 PERCENT = {
@@ -14,6 +17,11 @@ PERCENT = {
     "map": "mAP",
     "auroc": "AUROC",
 }
+
+
+def metric_names(scored: Iterable[FoldResult | CVResult]) -> list[str]:
+    """Return the names of the metrics of any of them: folds and runs may have been scored by different ones."""
+    return [*dict.fromkeys(name for result in scored for name in result.metrics)]
 
 
 def score_label(name: str, unit: str = " %") -> str:

@@ -23,7 +23,7 @@ from soundfold.evaluation.statistics import SeedSummary
 from soundfold.experiment.sweep import Job
 from soundfold.experiment.sweep_folds import merge_folds
 from soundfold.io.console import Terminal
-from soundfold.report.scores import mean_and_sd, score_label, score_text
+from soundfold.report.scores import mean_and_sd, metric_names, score_label, score_text
 
 
 def print_folds(name: str, results: Sequence[FoldResult], total: CVResult | None = None) -> None:
@@ -31,7 +31,7 @@ def print_folds(name: str, results: Sequence[FoldResult], total: CVResult | None
     first, clips = results[0], sum(r.n for r in results)
     part = f"{len(results)} of {len(first.folds)} folds, " if len(results) < len(first.folds) else ""
     title = f"{name}: {part}split={first.protocol}, {clips} clips scored once"
-    names = ["accuracy", *dict.fromkeys(name for r in results for name in r.metrics)]
+    names = ["accuracy", *metric_names(results)]
     columns = ["fold", "clips", *map(score_label, names), "loss", "seconds"]
     if first.leaky:
         # random_clips draws a test set per repeat, so a clip may be scored several times

@@ -14,12 +14,13 @@ import soundfile
 
 from soundfold.errors import InputError
 from soundfold.inference.labeling.candidates import Candidate
-from soundfold.io.atomic import atomic_file, explain_write_errors, write_text
+from soundfold.io.atomic import atomic_file, explain_write_errors, short_stem, write_text
 from soundfold.io.audio import open_sound
 from soundfold.io.console import escape_bytes
 from soundfold.io.reading import read_text
 
 COLUMNS = ("filename", "category", "source", "start", "end")
+Rows = dict[tuple[str, int], dict[str, str]]  # by the key of the window
 HISTORY, MAX = "history.json", 100_000_000  # bytes
 REMEDY = "Free some space, or set --out=DIRECTORY."
 
@@ -69,12 +70,7 @@ class LabelBook:
         if not name or not name.isprintable() or len(name) > 100:
             raise InputError(f"{name!r:.120} is not a class name: it needs 1 to 100 printable characters.")
         with explain_write_errors(self.folder, REMEDY):
-            file = self._write_clip(candidate)
-            labels = {**self.labels, candidate.key: _row(candidate, file, name)}
-            self._write("labels.csv", labels)
-            self.labels = labels
-            self._history.append(("labels", candidate.key))
-            self._write_history()
+            self._add("labels", self.labels, candidate, self._write_clip(candidate), name)
 
     def skip(self, candidate: Candidate) -> None:
         """Note that a window was shown and not labeled.
@@ -83,11 +79,7 @@ class LabelBook:
             InputError: the folder cannot be written.
         """
         with explain_write_errors(self.folder, REMEDY):
-            skipped = {**self.skipped, candidate.key: _row(candidate, "", "")}
-            self._write("skipped.csv", skipped)
-            self.skipped = skipped
-            self._history.append(("skipped", candidate.key))
-            self._write_history()
+            self._add("skipped", self.skipped, candidate)
 
     def undo(self) -> tuple[str, int] | None:
         """Remove the last label or skip, and return its window's key; None if there is none."""
@@ -103,9 +95,17 @@ class LabelBook:
                 (self.folder / "audio" / row["filename"]).unlink(missing_ok=True)
         return key
 
+    def _add(self, kind: str, rows: Rows, candidate: Candidate, file: str = "", name: str = "") -> None:
+        values = (file, name, candidate.key[0], f"{candidate.start:.3f}", f"{candidate.end:.3f}")
+        row = dict(zip(COLUMNS, values, strict=True))
+        self._write(f"{kind}.csv", {**rows, candidate.key: row})
+        rows[candidate.key] = row  # after the file, which may fail
+        self._history.append((kind, candidate.key))
+        self._write_history()
+
     def _write_clip(self, candidate: Candidate) -> str:
         path = candidate.path
-        stem = re.sub(r"[^\w.-]+", "_", escape_bytes(path.stem))[:80]
+        stem = short_stem(re.sub(r"[^\w.-]+", "_", escape_bytes(path.stem)))
         digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:6]
         name = f"{stem}-{digest}-{candidate.key[1]:09d}.wav"
         clip, rate = read_window(candidate)
@@ -113,7 +113,7 @@ class LabelBook:
             soundfile.write(stream, clip, rate, format="WAV", subtype="PCM_16")
         return name
 
-    def _read(self, name: str) -> dict[tuple[str, int], dict[str, str]]:
+    def _read(self, name: str) -> Rows:
         path = self.folder / name
         if not path.is_file():
             return {}
@@ -137,7 +137,7 @@ class LabelBook:
     def _write_history(self) -> None:
         write_text(self.folder / HISTORY, json.dumps([(kind, *key) for kind, key in self._history]))
 
-    def _write(self, name: str, rows: dict[tuple[str, int], dict[str, str]]) -> None:
+    def _write(self, name: str, rows: Rows) -> None:
         out = io.StringIO(newline="")
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -163,8 +163,3 @@ def read_window(candidate: Candidate) -> tuple:
 def next_candidate(order: Sequence[int], candidates: Sequence[Candidate], done: set[tuple[str, int]]) -> int | None:
     """Return the first index of the order whose window is not done; None after the last."""
     return next((index for index in order if candidates[index].key not in done), None)
-
-
-def _row(candidate: Candidate, file: str, name: str) -> dict[str, str]:
-    values = (file, name, candidate.key[0], f"{candidate.start:.3f}", f"{candidate.end:.3f}")
-    return dict(zip(COLUMNS, values, strict=True))
