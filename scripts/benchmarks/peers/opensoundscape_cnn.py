@@ -1,5 +1,5 @@
-"""OpenSoundscape's CNN with its default preprocessing and augmentation; see `clock`. The option ``fast``: bfloat16 and
-channels-last."""
+"""OpenSoundscape's CNN with its default preprocessing and augmentation; see `clock`. Options: ``fast``, with a gradient
+scaler and channels-last; ``float32``, without the bfloat16 that it otherwise always uses on a CPU."""
 
 import pandas
 import torch
@@ -22,6 +22,8 @@ if __name__ == "__main__":
     if task.options == ["fast"]:
         model.use_amp = True
         model.network = model.network.to(memory_format=torch.channels_last)
+    elif task.options == ["float32"]:
+        model.network.forward = torch.autocast(task.device, enabled=False)(model.network.forward)
     task.watch()
     steps = task.epochs * -(-task.clips // task.batch)
     model.train(frame, steps=steps, batch_size=task.batch, save_path=str(task.scratch), save_interval=-1)
