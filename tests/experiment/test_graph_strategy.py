@@ -1,14 +1,19 @@
-"""A whole iteration as one function trains exactly as Lightning's step does; its capture is in test_cuda.py."""
+"""A whole iteration as one function, also one whose operations are recorded and repeated, trains exactly as Lightning's
+step does; its capture by CUDA is in test_cuda.py."""
 
 import re
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
+import soundfile
 import torch
+from helpers.recorded_graph import RecordedGraph, compute_as_on_a_gpu
 from helpers.recording_logger import RecordingLogger
-from helpers.tiny import cross_validate, only, render
+from helpers.tiny import RATE, cross_validate, only, render
 
 from soundfold.config import compose_config
 from soundfold.errors import InputError, TrainingError
@@ -83,20 +88,6 @@ def test_an_iteration_equals_lightnings_step(root, tmp_path, options, request):
     assert results(tmp_path / "whole") == results(tmp_path / "plain")
 
 
-class EagerGraph:
-    """A substitute for a CUDA graph: a replay computes the iteration again, from and to the same tensors."""
-
-    def __init__(self, iteration, inputs):
-        self.iteration, self.inputs, self.replays = iteration, inputs, 0
-        self.outputs = torch.zeros(()), torch.zeros((), dtype=torch.bool)
-
-    def replay(self):
-        self.replays += 1
-        with self.iteration.static_rates():
-            for output, value in zip(self.outputs, self.iteration(*self.inputs), strict=True):
-                output.copy_(value)
-
-
 class Replaying(GraphStrategy):
     """Replays on the CPU."""
 
@@ -108,13 +99,16 @@ class Replaying(GraphStrategy):
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """Let fits replay `EagerGraph`s, and return the list of them."""
+    """Let fits replay `RecordedGraph`s, and return the list of them with the clips of their batch."""
+    compute_as_on_a_gpu(monkeypatch)
     captured = []
 
     def capture(self, key, inputs):
-        graph = EagerGraph(self.iteration, tuple(value.clone() for value in inputs))
-        captured.append(graph)
-        self._graphs[key] = graph, graph.inputs, graph.outputs
+        graph, static_inputs = RecordedGraph(), tuple(value.clone() for value in inputs)
+        with self.iteration.static_rates(), graph:
+            outputs = self.iteration(*static_inputs)
+        captured.append((len(inputs[0]), graph))
+        self._graphs[key] = graph, static_inputs, outputs
 
     def run(self, *inputs):
         with self.iteration.static_rates():
@@ -150,8 +144,51 @@ def test_replays_read_clips_numbers_rates_and_weights_from_static_tensors(root, 
     options = ("fold=1", LOGGER, *AVERAGED, "split=nested", "selection.choose=last", "trainer.max_epochs=12")
     monkeypatch.setattr(trainers, "make_callbacks", lambda *_: [Unfreeze()])
     cross_validate(root, tmp_path / "replayed", *options)
-    assert [(len(graph.inputs[0]), graph.replays) for graph in graphs] == [(8, 1), (2, 1)] * 3
+    assert [(clips, graph.replays) for clips, graph in graphs] == [(8, 1), (2, 1)] * 3
     steps = logged_steps()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers, "choose_strategy", choose_strategy)
+        cross_validate(root, tmp_path / "plain", *options)
+    assert logged_steps() == steps
+    assert results(tmp_path / "replayed") == results(tmp_path / "plain")
+
+
+# every operation that draws or that has state of its own, in three trainings
+REPLAYED = {
+    "all of conf/augment, ema": (*AVERAGED, "trainer.gradient_clip_val=1", "average.start=0", "crops.seconds=0.4"),
+    "recordings, filters, mixed waveforms and styles, muon": (
+        "augment=none",
+        "augment.mixing={between_class: 0.5, mixstyle: 0.5}",
+        "augment.impulse_response={folder: recordings, p: 0.5}",
+        "augment.background_noise={folder: recordings, p: 0.5}",
+        "augment={low_pass: {high: 3000, p: 0.4}, high_pass: {p: 0.4}, band_pass: {p: 0.4}}",
+        "augment.noise_std={low: 0.01, high: 0.05, p: 0.5}",
+        "optim=muon",
+        "crops={seconds: 0.4, trim: true}",
+        "features.per_band=true",
+        "model.class_weights=balanced",
+    ),
+    "copies, one at a time, binary, sgd": (
+        *("augment=seed_copies", "augment.copies={low: 1, high: 2, after: 3}", "schedule=constant", "optim=sgd"),
+        *("model.loss=binary", "model.stochastic_depth=0.2", "model.label_smoothing=0.1"),
+        *("model.squeeze_excitation=true", "features.relative=true"),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", REPLAYED.values(), ids=REPLAYED)
+def test_replays_change_with_the_step(root, tmp_path, options, graphs, monkeypatch):
+    """Nothing that a training draws or computes from step to step is a number of Python, which a graph would repeat."""
+    monkeypatch.chdir(root.parent)
+    Path("recordings").mkdir(exist_ok=True)
+    for seed in range(3):
+        noise = np.random.default_rng(seed).uniform(-0.5, 0.5, RATE // 4)
+        soundfile.write(f"recordings/noise{seed}.wav", noise, RATE)
+    options = ("fold=1", LOGGER, *options, "trainer.max_epochs=8")
+    cross_validate(root, tmp_path / "replayed", *options)
+    steps = logged_steps()
+    assert sum(graph.replays for _, graph in graphs) >= 15
     with monkeypatch.context() as patch:
         patch.setattr(trainers, "choose_strategy", choose_strategy)
         cross_validate(root, tmp_path / "plain", *options)
