@@ -35,6 +35,8 @@ format: setup  ## apply ruff's fixes and formatting
 # One thread per process, and no spinning while it waits: otherwise two processes on two cores are slower than one.
 test test-slow test-all test-cluster docs: export OMP_NUM_THREADS ?= 1
 test test-slow test-all test-cluster docs: export OMP_WAIT_POLICY ?= PASSIVE
+# the commands that tests start would otherwise compile the package's modules each time
+test test-slow test-all test-cluster docs: export PYTHONDONTWRITEBYTECODE :=
 
 test: lint  ## lint, types and the test suite without its slow tests
 	$(BIN)/python -m pytest
