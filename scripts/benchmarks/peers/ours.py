@@ -12,8 +12,9 @@ from soundfold.cli.train import main
 SIZES = {"128x501": (), "128x128": ("features=seed_128x128",)}
 
 
-def watch_replays(task: Task) -> None:
-    """Record steps as `Task.watch` does: the replay of a CUDA graph calls no hook of the optimizer."""
+def watch(task: Task) -> None:
+    """Record steps as `Task.watch` does, but no trial step before the training, and also replays of a CUDA graph, which
+    call no hook of the optimizer."""
     from lightning.pytorch import LightningModule
 
     optimize = LightningModule.optimizer_step
@@ -47,8 +48,5 @@ sys.argv[1:] = [
     *SIZES.get(size, (f"features.n_mels={task.bands}", "features.hop=0.02")),
     *task.options,
 ]
-if task.device == "cuda":
-    watch_replays(task)
-else:
-    task.watch()
+watch(task)
 main()
