@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0, help="time limit, default %(default)g")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is one")
     parser.add_argument("--parallel", type=int, default=8, help="trainings at a time, default %(default)s")
-    parser.add_argument("--stages", help="comma-separated, default tests,tables,published,ablations,recipe,speedrun")
+    parser.add_argument("--stages", help="comma-separated, default tests,published,ablations,tables,recipe,speedrun")
     parser.add_argument("--folds", default="1,2,3", help="folds of the ablations, default %(default)s")
     parser.add_argument("--recipe", nargs="+", default=["experiment=scratch"], metavar="KEY=VALUE")
     parser.add_argument("--max-steps", type=int, default=10_000, help="of the recipe, default %(default)s")

@@ -264,7 +264,7 @@ def _read(path: Path) -> dict[str, Any]:
     # without the check of config.yaml, which names folders of the machine and is not committed
     from soundfold.io.atomic import loads_with_checksum
 
-    return loads_with_checksum(path.read_text(encoding="utf-8"), require_checksum=True)
+    return loads_with_checksum(path.read_text(encoding="utf-8"))
 
 
 def markdown(header: list[str], rows: list[list[Any]]) -> str:

@@ -24,7 +24,7 @@ from hydra import compose, initialize_config_dir
 
 from soundfold.config import CONF, register
 from soundfold.errors import InputError, TrainingError
-from soundfold.validation import validate_benchmark
+from soundfold.validation import check_values
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_invalid_values_are_refused_by_key():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for override in ("what=speed", "steps=0", "batch=0"):
             with pytest.raises(InputError, match=override.split("=")[0]):
-                validate_benchmark(compose("benchmark", [override]))
+                check_values(compose("benchmark", [override]))
 
 
 @pytest.mark.slow

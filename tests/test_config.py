@@ -29,7 +29,7 @@ from soundfold.config.frozen import frozen_values
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.setup import open_run
-from soundfold.validation import check_assigned, validate, validate_benchmark
+from soundfold.validation import check_assigned, check_values, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGESTS = {"table": "t", "audio": "a", "weights": "none"}
@@ -428,7 +428,7 @@ def test_invalid_benchmark_values_are_refused_by_key():
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for override in ("what=nothing", "device=tpu", "clips=0"):
             with pytest.raises(InputError, match=override):
-                validate_benchmark(compose("benchmark", [override]))
+                check_values(compose("benchmark", [override]))
 
 
 def test_value_in_a_disabled_section_is_refused_by_key():

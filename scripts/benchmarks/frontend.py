@@ -22,6 +22,7 @@ from soundfold.data.tables import read_table
 from soundfold.errors import InputError
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
+from soundfold.experiment.iteration import register_generators
 from soundfold.features.augment import Augmentation
 from soundfold.features.augment_params import MaskSpec, ParamSampler, Uniform
 from soundfold.features.logmel import LogMel
@@ -123,7 +124,7 @@ def _captured(method: Callable[[], Any], generator: torch.Generator) -> Callable
     with torch.cuda.stream(stream):
         for _ in range(3):
             method()
-    graph.register_generator_state(generator)
+    register_generators(graph, [generator])
     with torch.cuda.graph(graph, stream=stream):
         method()
     return graph.replay

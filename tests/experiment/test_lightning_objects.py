@@ -5,6 +5,7 @@ from typing import get_type_hints
 
 import lightning.pytorch as pl
 import pytest
+import torch
 import yaml
 from helpers.tiny import cross_validate, only, overrides
 from omegaconf import OmegaConf
@@ -119,6 +120,12 @@ def test_a_fold_with_callbacks_and_profiler_writes_into_its_folder(tiny_run, tmp
     stored = (folder / "config.yaml").read_text()
     assert yaml.safe_load(stored)["callbacks"]["mine"]["text"] == "<interpolated>"
     assert (folder / "predictions.csv").read_bytes() == (tiny_run / "fold1" / "predictions.csv").read_bytes()
+
+
+def test_a_fold_does_not_keep_a_flag_of_an_earlier_job(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    cross_validate(tiny_run.parents[1] / "tiny", tmp_path, "fold=1", "trainer.max_epochs=1")
+    assert not torch.backends.cudnn.benchmark
 
 
 EARLY_STOPPING = "{_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/loss}"

@@ -192,7 +192,7 @@ def test_a_step_of_the_model_reads_nothing(tmp_path, monkeypatch):
     cfg = compose_config(*overrides(tmp_path, tmp_path, "augment=strong"))
     data = SoundDataModule(noise(10, 0.5, 8000, 2), build.front_end(cfg), fold=1, mixing=build.mixing(cfg))
     data.setup()
-    params = _to_meta(data._batch_transform.draw(ParamSampler(8, data._generator)))
+    params = _to_meta(data._batch_transform.draw(ParamSampler(8, data.generator)))
     monkeypatch.setattr(data._batch_transform, "draw", lambda *_: params)
     data.front_end.to("meta")
     wave, target = torch.zeros(8, 4000, dtype=torch.int16, device="meta"), torch.zeros(8, dtype=torch.int64)

@@ -24,7 +24,7 @@ from helpers.tiny import RATE, ROOT
 from soundfold.cli.main import CONFIGURED, FLAGGED
 from soundfold.cli.overrides import check_overrides, parse_arguments
 from soundfold.config import CONF, Config, Explore, Prepare, register
-from soundfold.validation import validate, validate_benchmark, validate_data, validate_explore
+from soundfold.validation import check_values, validate, validate_data, validate_explore
 
 SCHEMAS = {"train": Config, "prepare": Prepare, "explore": Explore}
 # the first words that a page may use besides soundfold and python
@@ -134,7 +134,7 @@ def _check_python(words: tuple[str, ...]) -> None:
         register()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            validate_benchmark(compose("benchmark", list(words[2:])))
+            check_values(compose("benchmark", list(words[2:])))
 
 
 def _check_make(words: tuple[str, ...]) -> None:

@@ -1,7 +1,7 @@
 """The types, choices and ranges of a training's configuration.
 
-Defaults and meanings are in ``conf/``, where every key has a comment. Ranges that the constructor of a library class
-checks are not repeated here.
+Defaults and meanings are in ``conf/``, where every key has a comment. Most ranges that the constructor of a library
+class checks are not repeated here.
 """
 
 from __future__ import annotations

@@ -63,10 +63,13 @@ class SoundDataModule(pl.LightningDataModule):
     Attributes:
         split, audit: of this fold, after `setup`.
         seen: after `setup`, the clips that train or select the model, including those behind its initial weights.
+        generator: after `setup`, on the training device: the source of randomness of training batches. It draws what is
+            not uniform, and what a transform draws by itself; `ClipBatches` draws the rest from it.
     """
 
     split: Split
     audit: Audit
+    generator: torch.Generator
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class SoundDataModule(pl.LightningDataModule):
         heard = SeenClips(self.seen.hashes.union(*(r.hashes for r in recordings)), self.seen.sources)
         self.seen = seen_clips(table, self.split, waves.hashes, self._copies, heard)
         self.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        self._generator = torch.Generator(self.device)
+        self.generator = torch.Generator(self.device)
         # on the device once, so that all loaders and a captured step use the same memory
         self._clip_of = None if self._copies is None else torch.from_numpy(self._copies.clips).to(self.device)
         self._copy_params = None if self._copies is None else self._draw_copies(self._copies)
@@ -177,14 +180,6 @@ class SoundDataModule(pl.LightningDataModule):
         return image, target
 
     @property
-    def generator(self) -> torch.Generator:
-        """The source of randomness of training batches, on the training device, after `setup`.
-
-        It draws what is not uniform, and what a transform draws by itself; `ClipBatches` draws the rest from it.
-        """
-        return self._generator
-
-    @property
     def reads_on_device(self) -> bool:
         """Whether the samples are on the training device, after `setup`."""
         return self._samples.device == self.device
@@ -200,7 +195,7 @@ class SoundDataModule(pl.LightningDataModule):
         Returns:
             Images, targets and indices of the slice, and the weight of its mean loss.
         """
-        sampler = ParamSampler(len(wave), self._generator, numbers=numbers)
+        sampler = ParamSampler(len(wave), self.generator, numbers=numbers)
         params = self._batch_transform.draw(sampler, self._copy_rows(index))
         image, target = self._transform(wave, target, params, part)
         return image, target, index[part], len(image) * self._shard.count / len(wave)
@@ -255,9 +250,9 @@ class SoundDataModule(pl.LightningDataModule):
 
     def _draw_copies(self, copies: Copies) -> AugmentParams:
         assert self.front_end.augmentation is not None
-        seed_generator(self._generator, *self._stream(2))
+        seed_generator(self.generator, *self._stream(2))
         augmented = torch.from_numpy(copies.augmented).to(self.device)
-        return self.front_end.augmentation.draw(ParamSampler(len(augmented), self._generator, augmented))
+        return self.front_end.augmentation.draw(ParamSampler(len(augmented), self.generator, augmented))
 
     def _copy_rows(self, index: Tensor) -> AugmentParams | None:
         return None if self._copy_params is None else self._copy_params.rows(index)
@@ -267,7 +262,7 @@ class SoundDataModule(pl.LightningDataModule):
         return ClipBatches(self._samples, self._targets, indices, batch_size, self.device, **options)
 
     def _training_loader(self, batch_size: int, **options: Any) -> ClipBatches:
-        options |= {"generator": self._generator, "numbers": self._numbers, "balanced": self.sampler == "balanced"}
+        options |= {"generator": self.generator, "numbers": self._numbers, "balanced": self.sampler == "balanced"}
         return self._loader(self._indices.train, batch_size, **options)
 
     def _eval_loader(self, indices: np.ndarray) -> ClipBatches:

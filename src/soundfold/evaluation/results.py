@@ -1,4 +1,4 @@
-"""Results of folds and cross-validations, and the files that hold them."""
+"""Results of folds, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class FoldResult:
             InputError: the file is not a result, or the values or the configuration are not as they were written.
         """
         try:
-            values = loads_with_checksum(read_text(path, MAX_JSON), require_checksum=True)
+            values = loads_with_checksum(read_text(path, MAX_JSON))
             values["audit"] = {RENAMED_AUDIT_KEYS.get(key, key): value for key, value in values["audit"].items()}
             definitions = values.setdefault("definitions", first_metrics())
             values["metrics"] = {name: values.pop(name) for name in definitions}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import logging
 import time
@@ -68,6 +69,9 @@ def train_fold(
         TrainingError: a loss is not finite, or memory is exhausted.
     """
     started = time.perf_counter()
+    if torch.cuda.is_initialized():
+        # an earlier fold's trainer and data refer to each other, and would stay on the GPU until Python collects them
+        gc.collect()
     with explain_oom(run.cfg, fold):
         job = prepare_fold(run, fold, shard)
     is_writer = shard.rank == 0

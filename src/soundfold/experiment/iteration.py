@@ -132,6 +132,13 @@ class Iteration:
                 group.update(values)
 
 
+def register_generators(graph: torch.cuda.CUDAGraph, generators: list[torch.Generator]) -> None:
+    """Let a graph that will be captured draw from generators, which PyTorch does by itself from 2.14 on."""
+    if torch.__version__ < "2.14":
+        for generator in generators:
+            graph.register_generator_state(generator)
+
+
 class CapturedIteration:
     """Runs an iteration a few times, then captures it as a CUDA graph and replays it.
 
@@ -168,6 +175,8 @@ class CapturedIteration:
             self._constants = constants
             self._graphs.clear()
             self._runs.clear()
+            # torch refuses a pool whose graphs are gone while a tensor in it is still used
+            self._pool = torch.cuda.graph_pool_handle()
         key = len(inputs[0]), self.iteration.averages
         if key not in self._graphs and self.failure is None and self._runs[key] >= self.WARMUP:
             self._try_to_capture(key, inputs)
@@ -233,8 +242,7 @@ class CapturedIteration:
 
     def _capture(self, key: tuple[int, bool], inputs: tuple[Tensor, ...]) -> None:
         graph, static_inputs = torch.cuda.CUDAGraph(), tuple(value.clone() for value in inputs)
-        for generator in self.iteration.generators:
-            graph.register_generator_state(generator)
+        register_generators(graph, self.iteration.generators)
         capture = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
         with self.iteration.static_rates(capturable=True), capture:
             outputs = self.iteration(*static_inputs)

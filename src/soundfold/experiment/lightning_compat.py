@@ -1,7 +1,4 @@
-"""Workarounds for behavior of Lightning and PyTorch that has no public option, each with a test.
-
-Every use of their private attributes is here.
-"""
+"""Workarounds for behavior of Lightning and PyTorch that has no public option, each with a test."""
 
 from __future__ import annotations
 

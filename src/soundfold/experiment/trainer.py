@@ -101,6 +101,8 @@ def make_trainer(job: FoldJob, loggers: list[Logger], watchers: Sequence[pl.Call
     options: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     del options["strategy"], options["tf32"], options["cuda_graph"]  # no options of Lightning's
     options |= {"accelerator": choose_accelerator(cfg), "precision": job.computed["precision"]}
+    # Lightning would keep what an earlier fold or job of the process had set
+    options["benchmark"] = bool(options["benchmark"])
     options["enable_progress_bar"] = False  # Lightning's; see `FoldProgress`
     # also if trainer.max_steps ends the run, because the progress bar counts epochs
     n_clips = len(make_split(job.run.collection.table, job.protocol, job.fold, cfg.seed).train)

@@ -11,7 +11,6 @@ from torch.nn import functional
 from soundfold.errors import ArgumentError, check_between
 from soundfold.features.augment_params import ParamSampler, Uniform, check_exclusive
 from soundfold.features.masks import inside
-from soundfold.features.transform import Stage
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,6 @@ class BetweenClass:
         p: share of the clips.
     """
 
-    stage: Stage = "waveform"
-
     def __init__(self, p: float) -> None:
         self.p = p
 
@@ -101,8 +98,6 @@ class ImageMixing:
         alpha: both parameters of the beta distribution of the clip's share.
         mixup, time_cutmix, frequency_cutmix: shares of the clips.
     """
-
-    stage: Stage = "image"
 
     def __init__(self, alpha: float, mixup: float, time_cutmix: float, frequency_cutmix: float) -> None:
         self.alpha, self.mixup = alpha, mixup
@@ -146,8 +141,6 @@ class MixStyle:
         p: share of the clips.
     """
 
-    stage: Stage = "image"
-
     def __init__(self, alpha: float, p: float) -> None:
         self.alpha, self.p = alpha, p
 
@@ -167,8 +160,8 @@ class MixStyle:
 class Mixing:
     """The mixing of clips with other clips of their batch.
 
-    Each kind draws and applies its parameters at a stage, as `soundfold.features.transform.Transform` does, but it
-    needs all clips of the batch. The three kinds are independent.
+    Each kind draws and applies its parameters as a `soundfold.features.transform.Transform` does, but it needs all clips
+    of the batch. The three kinds are independent.
 
     Args:
         alpha: both parameters of the beta distribution of the clip's share in `ImageMixing` and `MixStyle`.

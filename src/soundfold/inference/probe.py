@@ -28,6 +28,7 @@ from soundfold.evaluation.results import FoldResult, load_folds
 from soundfold.evaluation.summary import write_summary
 from soundfold.experiment import environment
 from soundfold.experiment.device import choose_device
+from soundfold.experiment.metrics import metric_values
 from soundfold.inference.embed import NAME, Embedder, write_embedded
 from soundfold.inference.few_shot import write_few_shot
 from soundfold.inference.own_clips import OwnClips, read_own_clips
@@ -165,7 +166,7 @@ def _write_fold(folder: Path, kind: str, data: ProbeData, fold: int, config: str
         classes=list(table.classes),
         n=len(split.test),
         accuracy=accuracy,
-        metrics={name: value for name, value in scores.items() if name != "accuracy"},
+        metrics=metric_values(scores),
         loss=-float(logits[np.arange(len(targets)), targets].mean()),
         confusion=confusion_matrix(targets, logits.argmax(axis=1), n_classes).tolist(),
         val_accuracy=None,

@@ -180,14 +180,11 @@ def dumps_with_checksum(values: dict[str, Any]) -> str:
     return json.dumps({**values, "checksum": _checksum(values)}, indent=1)
 
 
-def loads_with_checksum(text: str, require_checksum: bool = False) -> dict[str, Any]:
+def loads_with_checksum(text: str) -> dict[str, Any]:
     """Parse JSON written by `dumps_with_checksum` and verify its checksum.
 
-    Args:
-        require_checksum: reject a text without a checksum. Earlier versions wrote none.
-
     Raises:
-        ValueError: the text is not a JSON object, or its values do not match its checksum.
+        ValueError: the text is not a JSON object, has no checksum, or its values do not match it.
     """
     try:
         values = json.loads(text)
@@ -196,7 +193,7 @@ def loads_with_checksum(text: str, require_checksum: bool = False) -> dict[str, 
     if not isinstance(values, dict):
         raise ValueError("it is not a JSON object")
     checksum = values.pop("checksum", None)
-    if checksum is None and require_checksum:
+    if checksum is None:
         raise ValueError("it has no checksum")
     if checksum not in (None, _checksum(values)):
         raise ValueError("its values do not match its checksum, so it was damaged or edited")

@@ -105,6 +105,7 @@ class Classifier(pl.LightningModule):
         # not part of checkpoints: the configuration and the fold determine it
         self.register_buffer("class_weights", weights, persistent=False)
         self.network = to_channels_last(network) if channels_last else network
+        # a module, so checkpoints list its weights twice; files store them once
         self._training_network: Callable[[Tensor], Tensor] = compile_function(self.network, compile)
         for stage in self._frozen:
             stage.requires_grad_(False)

@@ -8,7 +8,7 @@ from soundfold.validation.argument_keys import config_keys
 from soundfold.validation.collection import validate_data, validate_features
 from soundfold.validation.loggers import is_wandb_trial, wandb_options, wandb_sweep
 from soundfold.validation.metrics import metric_entries
-from soundfold.validation.options import report_options, validate_benchmark, validate_explore
+from soundfold.validation.options import report_options, validate_explore
 from soundfold.validation.ranks import count_processes, launched_rank
 from soundfold.validation.rules import validate
 from soundfold.validation.search import validate_search
@@ -24,7 +24,6 @@ __all__ = [
     "metric_entries",
     "report_options",
     "validate",
-    "validate_benchmark",
     "validate_data",
     "validate_explore",
     "validate_features",

@@ -23,15 +23,6 @@ def validate_explore(cfg: DictConfig) -> None:
     validate_features(cfg)
 
 
-def validate_benchmark(cfg: DictConfig) -> None:
-    """Check the configuration of a benchmark.
-
-    Raises:
-        InputError: a value is invalid.
-    """
-    check_values(cfg)
-
-
 def report_options(settings: list[str]) -> DictConfig:
     """Return the options of a report outside a training: a full page, unless settings override it.
 

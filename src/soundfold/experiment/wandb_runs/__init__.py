@@ -3,7 +3,7 @@
 Only this package uses W&B, and only runs that log to it import the package: importing W&B takes a second.
 """
 
-from soundfold.experiment.wandb_runs.cross_validation import cv_run, log_cv, needs_logging
+from soundfold.experiment.wandb_runs.cross_validation import log_cv, needs_logging
 from soundfold.experiment.wandb_runs.cv_tables import LoggedMistake
 from soundfold.experiment.wandb_runs.fold import fold_logger
 from soundfold.experiment.wandb_runs.search import LoggedTrial, log_search
@@ -13,7 +13,6 @@ from soundfold.experiment.wandb_runs.trial import open_trial
 __all__ = [
     "LoggedMistake",
     "LoggedTrial",
-    "cv_run",
     "describe_upload",
     "fold_logger",
     "log_cv",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,6 @@ from soundfold.io.atomic import write_text
 
 # a table with its header
 Rows = Sequence[Sequence[Any]]
-
-
-@contextmanager
-def cv_run(
-    options: Wandb, folder: Path, cv_id: str, config: dict[str, Any], *, leaky: bool, command: str | None = None
-) -> Iterator[wandb.Run]:
-    """Open the W&B run of a cross-validation, ``cv-<id>``; see `open_wandb_run`."""
-    init: dict[str, Any] = {"job_type": "cv", "name": f"{folder.name} cv", "id": f"cv-{cv_id}", "dir": folder}
-    init["command"] = command
-    with open_wandb_run(options, folder, config, leaky=leaky, **init) as run:
-        yield run
 
 
 def needs_logging(folder: Path, options: Wandb) -> bool:
@@ -69,7 +57,8 @@ def log_cv(
     }
     command, first = total.folds[0].get("command"), total.folds[0]["fold"]
     curves = fold_curves(folder, [fold["fold"] for fold in total.folds])
-    with cv_run(options, folder, total.cv_id, config, leaky=total.leaky, command=command) as wandb_run:
+    names = {"job_type": "cv", "name": f"{folder.name} cv", "id": f"cv-{total.cv_id}"}
+    with open_wandb_run(options, folder, config, leaky=total.leaky, command=command, dir=folder, **names) as wandb_run:
         use_collection(wandb_run, folder / f"fold{first}")
         _define_metrics(wandb_run)
         results = {

@@ -39,8 +39,7 @@ REMEDY = (
 
 
 def sync_runs(folders: Sequence[Path]) -> None:
-    """Upload the offline W&B runs of runs: their folds and cross-validations. Runs that were sent are
-    skipped.
+    """Upload the offline W&B runs of folds and cross-validations; those that were sent are skipped.
 
     Of a run that was interrupted, the folder with the longest history is sent. Folds that are being trained are
     skipped. When everything of a run is sent, copies of media, which W&B stores for the upload, are deleted.
