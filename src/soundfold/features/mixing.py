@@ -160,8 +160,8 @@ class MixStyle:
 class Mixing:
     """The mixing of clips with other clips of their batch.
 
-    Each kind draws and applies its parameters as a `soundfold.features.transform.Transform` does, but it needs all clips
-    of the batch. The three kinds are independent.
+    Each kind draws and applies its parameters as a `soundfold.features.transform.Transform` does, but it needs all
+    clips of the batch. The three kinds are independent.
 
     Args:
         alpha: both parameters of the beta distribution of the clip's share in `ImageMixing` and `MixStyle`.
