@@ -47,7 +47,7 @@ class Muon(Optimizer):
         momentum: decay of the moving average of the gradient, from 0 up to below 1.
         nesterov: average the gradient once more with the momentum.
         betas: of AdamW.
-        dtype: of the iterations, ``float32`` or ``bfloat16``.
+        dtype: of the iterations, ``float32`` (on a GPU with TF32 products, if PyTorch allows them) or ``bfloat16``.
         fused: compute AdamW in one kernel. A CUDA graph requires it.
 
     Raises:
