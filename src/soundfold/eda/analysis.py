@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from soundfold.eda.class_map import Projection, Thirds, class_means, project, th
 from soundfold.eda.collection_audit import SoundAudit, audit_sound
 from soundfold.eda.descriptors import Descriptors, describe
 from soundfold.eda.duplicate_search import find_near_duplicates
+from soundfold.eda.progress import Progress, show_nothing
 from soundfold.eda.shortcuts import ShortcutAudit, audit_shortcuts
 from soundfold.errors import InputError
 from soundfold.features.logmel import LogMel
@@ -25,7 +25,6 @@ from soundfold.io.pcm import pcm_to_float
 
 # the spectra of two clips fit into a CPU's cache; a GPU needs larger batches
 CPU_BATCH, GPU_BATCH = 2, 64
-Progress = Callable[[str, Iterable, int], Iterable]
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def analyze_collection(
     sample_rate: int,
     cache: Path,
     device: torch.device,
-    progress: Progress = lambda description, items, total: items,
+    progress: Progress = show_nothing,
 ) -> CollectionAnalysis:
     """Check every file, then decode and measure the usable ones.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -10,10 +9,10 @@ import numpy as np
 
 from soundfold.data.store import Waveforms
 from soundfold.eda.duplicates import Pair, fingerprints, near_pairs
+from soundfold.eda.progress import Progress
 
 # clips whose pairs are all compared, which takes time with their square, and about 0.2 MB for each clip of 5 s
 MAX_COMPARED = 10_000
-Progress = Callable[[str, Iterable, int], Iterable]
 
 
 def find_near_duplicates(

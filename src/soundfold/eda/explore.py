@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.progress import track
 
 from soundfold.data.attribution import read_attributions
 from soundfold.data.collection import DOWNLOADERS
 from soundfold.data.layouts import find_layout
-from soundfold.eda.analysis import CollectionAnalysis, Progress, analyze_collection
+from soundfold.eda.analysis import CollectionAnalysis, analyze_collection
 from soundfold.eda.clip_cards import ClipCards
 from soundfold.eda.collection_audit import duplicates_csv
 from soundfold.eda.csv_tables import classes_csv, clips_csv, cues_csv, shortcuts_csv
 from soundfold.eda.page import Media, write_eda_page
+from soundfold.eda.progress import show_progress
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.experiment.device import choose_device
 from soundfold.features.pipeline import FrontEnd
 from soundfold.io.atomic import write_text
-from soundfold.io.console import Terminal
+from soundfold.io.console import console
 from soundfold.validation import config_keys
 
 
@@ -36,13 +35,8 @@ def explore(cfg: DictConfig) -> Path:
     Raises:
         InputError: the collection is not available, its table is invalid, or none of its files can be decoded.
     """
-    console = Terminal(stderr=True)
-
-    def progress(description: str, items: Iterable, total: int) -> Iterable:
-        return track(items, description=description, total=total, console=console)
-
     root = Path(cfg.data.root)
-    analysis = _analyze(cfg, root, progress)
+    analysis = _analyze(cfg, root)
     row = _clip_row(analysis, cfg.clip)
     folder = Path(cfg.paths.outputs) / f"explore-{analysis.name}"
     try:
@@ -55,7 +49,7 @@ def explore(cfg: DictConfig) -> Path:
             write_text(folder / "cues.csv", cues_csv(analysis, analysis.shortcuts))
         front_end = _front_end(cfg, analysis)
         cards = ClipCards(analysis, front_end.logmel, read_attributions(root), folder / "figures", cfg.audio)
-        examples = progress("Drawing examples", cards.examples(cfg.examples), len(analysis.table.classes))
+        examples = show_progress("Drawing examples", cards.examples(cfg.examples), len(analysis.table.classes))
         media = Media(
             examples=list(examples) if cfg.examples else [],
             duplicates=cards.duplicates() if cfg.examples else [],
@@ -71,7 +65,7 @@ def explore(cfg: DictConfig) -> Path:
     return page
 
 
-def _analyze(cfg: DictConfig, root: Path, progress: Progress) -> CollectionAnalysis:
+def _analyze(cfg: DictConfig, root: Path) -> CollectionAnalysis:
     cache, options = Path(cfg.paths.cache), build.table_options(cfg)
     layout = find_layout(cfg.data.layout, options)
     if cfg.data.download is not None:
@@ -85,7 +79,7 @@ def _analyze(cfg: DictConfig, root: Path, progress: Progress) -> CollectionAnaly
         sample_rate=cfg.data.sample_rate,
         cache=cache,
         device=choose_device(cfg.device),
-        progress=progress,
+        progress=show_progress,
     )
 
 

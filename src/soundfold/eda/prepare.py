@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.progress import track
 
 from soundfold.data.collection import Collection, open_collection
 from soundfold.data.layouts import find_layout
 from soundfold.data.tables import ClipTable
 from soundfold.eda.collection_audit import SoundAudit, audit_sound, audit_table, duplicates_csv, print_audit
 from soundfold.eda.duplicate_search import find_near_duplicates
+from soundfold.eda.progress import show_progress
 from soundfold.eda.shortcuts import ShortcutAudit, audit_shortcuts
 from soundfold.errors import InputError
 from soundfold.experiment import build
 from soundfold.io.atomic import write_text
-from soundfold.io.console import Terminal
+from soundfold.io.console import console
 from soundfold.validation import config_keys
 
 
@@ -33,13 +32,12 @@ def prepare(cfg: DictConfig) -> None:
     Raises:
         InputError: the collection is not available, or its table or audio is invalid.
     """
-    console = Terminal(stderr=True)
     root, cache = Path(cfg.data.root), Path(cfg.paths.cache)
     options = build.table_options(cfg)
     layout = find_layout(cfg.data.layout, options)
     if cfg.audit and layout.lacks_audio(root):
         console.print(f"There is no audio under {root}, so only the table is audited.", soft_wrap=True)
-        _write_audit(cfg, layout.read(root, cache, options), None, None, console)
+        _write_audit(cfg, layout.read(root, cache, options), None, None)
         return
     collection = open_collection(
         root,
@@ -55,20 +53,18 @@ def prepare(cfg: DictConfig) -> None:
     size = f"{len(collection.table)} clips, {hours:.2f} h, {gigabytes:.2f} GB in {cache}"
     console.print(f"{cfg.data.name}: {size}", soft_wrap=True)
     if cfg.audit:
-        shortcuts = audit_shortcuts(collection.table, waves, _progress)
-        _write_audit(cfg, collection.table, _audit_audio(collection), shortcuts, console)
+        shortcuts = audit_shortcuts(collection.table, waves, show_progress)
+        _write_audit(cfg, collection.table, _audit_audio(collection), shortcuts)
 
 
 def _audit_audio(collection: Collection) -> SoundAudit:
     waves, table = collection.waves, collection.table
-    pairs, compared = find_near_duplicates(waves, np.arange(len(table)), table.targets, _progress)
+    pairs, compared = find_near_duplicates(waves, np.arange(len(table)), table.targets, show_progress)
     silent = np.flatnonzero([not row.any() for row in waves.samples])
     return audit_sound(table, waves.hashes, pairs, silent.tolist(), compared)
 
 
-def _write_audit(
-    cfg: DictConfig, table: ClipTable, sound: SoundAudit | None, shortcuts: ShortcutAudit | None, console: Terminal
-) -> None:
+def _write_audit(cfg: DictConfig, table: ClipTable, sound: SoundAudit | None, shortcuts: ShortcutAudit | None) -> None:
     table_audit = audit_table(table)
     print_audit(cfg.data.name, table_audit, sound, shortcuts)
     folder = Path(cfg.paths.outputs) / f"audit-{cfg.data.name}"
@@ -87,7 +83,3 @@ def _write_audit(
             f"{folder} cannot be written: {error}. Set paths.outputs to a folder that can be written."
         ) from error
     console.print(f"Written to {folder}", soft_wrap=True)
-
-
-def _progress(description: str, items: Iterable, total: int) -> Iterable:
-    return track(items, description=description, total=total, console=Terminal(stderr=True))

@@ -9,7 +9,7 @@ Permutation, Parametric and Bootstrap Tests of Hypotheses, 2005.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from soundfold.data.store import Waveforms
 from soundfold.data.tables import ClipTable
 from soundfold.eda.cues import BAND_CUES, CUES, FILE_FACTS, measure_cues
+from soundfold.eda.progress import Progress, show_nothing
 from soundfold.evaluation.statistics import accuracy_interval
 
 # sets of cues by name, with their description
@@ -30,7 +31,6 @@ N_PERMUTATIONS = 20
 # more clips would take hours; the standard error of an accuracy over so many is at most 0.4 points
 MAX_CLIPS = 20_000
 MAX_PRINTED = 5
-Progress = Callable[[str, Iterable, int], Iterable]
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,7 @@ class ShortcutAudit:
         return {name: value for name, value in asdict(self).items() if name != "cues"}
 
 
-def audit_shortcuts(
-    table: ClipTable, waves: Waveforms, progress: Progress = lambda description, items, total: items
-) -> ShortcutAudit | None:
+def audit_shortcuts(table: ClipTable, waves: Waveforms, progress: Progress = show_nothing) -> ShortcutAudit | None:
     """Measure the cues of all clips and score linear models on them; None for a table of one fold.
 
     The models of a collection with more than `MAX_CLIPS` clips see all clips of a random sample of its sources.

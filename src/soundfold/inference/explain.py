@@ -83,7 +83,7 @@ def measure(args: Namespace) -> int:
     if not args.run.is_dir():
         raise InputError(f"{args.run} is not a run's folder. Name one, outputs/<name>-<id>, or name sound files.")
     run, device = load_run(args.run), choose_device(args.device, "--device")
-    with Progress(console=Terminal(stderr=True), transient=True) as progress:
+    with Progress(console=console, transient=True) as progress:
         task = progress.add_task("Explaining")
         clips = measure_run(
             args.run,

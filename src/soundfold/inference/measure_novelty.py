@@ -67,7 +67,7 @@ def novelty(args: Namespace) -> int:
         raise InputError(f"{args.run} has a split that leaks, so its test clips are not new. Use split=benchmark.")
     audio, device = RunAudio(args.run, run), choose_device(args.device, "--device")
     unknown = unknown_clips(audio, run.total.classes)
-    with Progress(console=Terminal(stderr=True), transient=True) as progress:
+    with Progress(console=console, transient=True) as progress:
 
         def start_bar(label: str, total: int) -> Callable[[int], None]:
             task = progress.add_task(label, total=total)

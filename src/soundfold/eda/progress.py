@@ -1,0 +1,21 @@
+"""Progress of an analysis: a bar on standard error, or what the caller of a function shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from rich.progress import track
+
+from soundfold.io.console import console
+
+# from a description, items and their number to the items
+Progress = Callable[[str, Iterable, int], Iterable]
+
+
+def show_progress(description: str, items: Iterable, total: int) -> Iterable:
+    """Yield items, and show how many of them are done."""
+    return track(items, description=description, total=total, console=console)
+
+
+def show_nothing(description: str, items: Iterable, total: int) -> Iterable:
+    return items
