@@ -9,16 +9,15 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from soundfold.features import crops, pipeline, segments, waveform
+from soundfold.features import crops, pipeline, segments, transform
 from soundfold.features.logmel import LogMel
-from soundfold.features.transform import RandomApply
 
 
 class RecordedGraph(TorchDispatchMode):
     """Records the operations of a function; `replay` repeats them on the same tensors.
 
     As in a CUDA graph, only operations on tensors are repeated: numbers of Python, also those read from a tensor,
-    remain what they were. Unlike a capture, recording computes, so the first replay does nothing.
+    remain what they were. A capture of CUDA computes nothing; this recording does, so its first replay is skipped.
     """
 
     def __init__(self) -> None:
@@ -52,14 +51,7 @@ def _tensors(output: Any) -> list[Tensor]:
 
 def compute_as_on_a_gpu(monkeypatch: Any) -> None:
     """Let images be made as on a GPU: without reading a value of a tensor, which is free on a CPU only."""
-    for module in (crops, waveform):
-        monkeypatch.setattr(module, "read_segments", segments.index_segments)
-    monkeypatch.setattr(crops, "_is_readable", lambda wave: False)
+    for module in (crops, segments, transform):
+        monkeypatch.setattr(module, "is_readable", lambda x: False)
     monkeypatch.setattr(pipeline, "_clips_at_a_time", len)
     monkeypatch.setattr(LogMel, "_mel_product", lambda self, bank, power, factor: bank @ power)
-
-    def apply(self: RandomApply, x: Tensor, params: Any) -> Tensor:
-        hit, inner = params
-        return torch.where(hit.view(-1, *[1] * (x.ndim - 1)), self.transform(x, inner), x)
-
-    monkeypatch.setattr(RandomApply, "forward", apply)

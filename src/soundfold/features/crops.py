@@ -9,6 +9,7 @@ from torch import Tensor
 
 from soundfold.errors import check_between
 from soundfold.features.augment_params import ParamSampler
+from soundfold.features.readable import is_readable
 from soundfold.features.segments import read_segments
 
 # the crops of a clip are scored in one batch
@@ -82,11 +83,6 @@ class Crops:
         return torch.minimum(start, end - self.length), torch.maximum(start, end - self.length)
 
 
-def _is_readable(wave: Tensor) -> bool:
-    """Return whether values can be read without a synchronization, which is also impossible while a graph is traced."""
-    return wave.device.type == "cpu" and not torch.compiler.is_exporting()
-
-
 def _crop_by_index(wave: Tensor, start: Tensor, length: int) -> Tensor:
     """Crop cyclic rows: (B, N), int64 (B, K) -> (B * K, length), by operations that can be exported."""
     index = (start[..., None] + torch.arange(length, device=wave.device)) % wave.shape[1]
@@ -99,7 +95,7 @@ def sounding_span(wave: Tensor) -> tuple[Tensor, Tensor]:
     Digital silence is samples of 0, such as the padding of a short clip. A silent clip spans its full length.
     """
     nonzero = wave != 0
-    if _is_readable(wave):
+    if is_readable(wave):
         # numpy's argmax of booleans stops at the first true
         rows = nonzero.numpy()
         first, after = torch.from_numpy(rows.argmax(axis=1)), torch.from_numpy(rows[:, ::-1].argmax(axis=1))

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from soundfold.features.augment_params import Params, ParamSampler
+from soundfold.features.readable import is_readable
 from soundfold.features.recordings import Recordings
 
 # "axes" is for time stretch and pitch shift only, see `soundfold.features.spectrum`
@@ -120,7 +121,7 @@ class RandomApply(Transform):
 
     def forward(self, x: Tensor, params: tuple[Tensor, Params]) -> Tensor:
         hit, inner = params
-        if x.device.type == "cpu" and not torch.compiler.is_compiling() and not hit.any():
+        if is_readable(x) and not hit.any():
             return x
         return torch.where(hit.view(-1, *[1] * (x.ndim - 1)), self.transform(x, inner), x)
 
