@@ -153,7 +153,7 @@ def test_replays_read_clips_numbers_rates_and_weights_from_static_tensors(root, 
     assert results(tmp_path / "replayed") == results(tmp_path / "plain")
 
 
-# every operation that draws or that has state of its own, in three trainings
+# three trainings with every augmentation, AdamW, Muon and SGD, and stochastic depth
 REPLAYED = {
     "all of conf/augment, ema": (*AVERAGED, "trainer.gradient_clip_val=1", "average.start=0", "crops.seconds=0.4"),
     "recordings, filters, mixed waveforms and styles, muon": (

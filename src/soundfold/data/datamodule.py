@@ -63,8 +63,8 @@ class SoundDataModule(pl.LightningDataModule):
     Attributes:
         split, audit: of this fold, after `setup`.
         seen: after `setup`, the clips that train or select the model, including those behind its initial weights.
-        generator: after `setup`, on the training device: the source of randomness of training batches. It draws what is
-            not uniform, and what a transform draws by itself; `ClipBatches` draws the rest from it.
+        generator: after `setup`, on the training device. All random numbers of training batches come from it: uniform
+            ones are drawn for an epoch by `ClipBatches`, others in each step.
     """
 
     split: Split

@@ -1,4 +1,4 @@
-"""Progress of an analysis: a bar on standard error, or what the caller of a function shows."""
+"""Progress bars of an analysis on standard error, and a substitute that shows nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ Progress = Callable[[str, Iterable, int], Iterable]
 
 
 def show_progress(description: str, items: Iterable, total: int) -> Iterable:
-    """Yield items, and show how many of them are done."""
+    """Yield the items, and show how many of them are done."""
     return track(items, description=description, total=total, console=console)
 
 
 def show_nothing(description: str, items: Iterable, total: int) -> Iterable:
+    """Return the items: the default of functions that others call."""
     return items
